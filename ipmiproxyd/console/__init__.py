@@ -1,0 +1,1 @@
+"""The life of consoles: opening, watching and closing them over the ledger."""

@@ -1,0 +1,380 @@
+"""All consoles: who may open one, which one is reused, and what becomes of those of an earlier run."""
+
+from __future__ import annotations
+
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from ipmiproxyd.console.deadlines import Patience
+from ipmiproxyd.console.displays import DisplayPool
+from ipmiproxyd.console.ledger import KIND as LEDGER_KIND
+from ipmiproxyd.console.ledger import Ledger
+from ipmiproxyd.console.machine import Ending
+from ipmiproxyd.console.session import ConsoleSession
+from ipmiproxyd.errors import Cancelled, InternalError, LimitReached, NotFound, ProxyError
+from ipmiproxyd.interfaces import Agent, Grants, Progress, RelayHost, RelayPort, Store
+from ipmiproxyd.model import Console, ConsoleState, Device, Grant, Job, LedgerRecord, OpenRequest
+
+KIND: Final = "console"
+REMEMBERED: Final = 200
+"""How many closed consoles ``console show`` still knows."""
+
+_ID_LETTERS: Final = "abcdefghijkmnpqrstuvwxyz23456789"
+_ID_LENGTH: Final = 10
+
+log = Logger()
+
+Stages = Callable[[ConsoleSession], Coroutine[Deferred[Any], Any, None]]
+"""The stages of opening one type of console (see ``opening.py``)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How many consoles there may be (0: no limit of this kind), and how patient they are, in seconds."""
+
+    total: int
+    per_agent: int
+    per_user: int
+    unvisited: float
+    abandoned: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What consoles are made from and live in."""
+
+    store: Store
+    agents: Mapping[str, Agent]
+    displays: Mapping[str, DisplayPool]
+    relay: RelayHost
+    grants: Grants
+    limits: Limits
+    clock: IReactorTime
+
+
+class ConsoleManager:
+    """Implements :class:`~ipmiproxyd.interfaces.Consoles`."""
+
+    def __init__(self, around: Surroundings, stages: Mapping[str, Stages]) -> None:
+        self._around = around
+        self._stages = stages
+        self._sessions: dict[str, ConsoleSession] = {}
+        self._ports: dict[str, RelayPort] = {}
+        self._past: OrderedDict[str, Console] = OrderedDict()
+        self._releases = {
+            "job": self._release_job,
+            "display": self._release_display,
+            "grants": self._release_grants,
+            "relay-port": self._release_port,
+        }
+
+    # --- opening ------------------------------------------------------------------------------------------------------
+
+    async def open(self, request: OpenRequest, progress: Progress) -> Mapping[str, Any]:
+        session, reused = await self._reuse_or_make(request)
+        stop_telling = session.add_listener(progress)
+        session.joined += 1
+        try:
+            await (session.when_ready() if request.wait else session.when_reachable())
+            session.wanted = True
+        except CancelledError:
+            if session.joined == 1 and not session.wanted and session.state is ConsoleState.OPENING:
+                session.close(Ending("cancelled", "The request to open it was given up."))
+            raise
+        finally:
+            stop_telling()
+            session.joined -= 1
+        if session.ending is not None:
+            await session.when_closed()
+            raise _why(session.ending)
+        return {
+            "console": session.snapshot(),
+            "url": self._url(session),
+            "reused": reused,
+            "warnings": [],
+        }
+
+    async def _reuse_or_make(self, request: OpenRequest) -> tuple[ConsoleSession, bool]:
+        alike = [session for session in self._live() if _alike(session.request, request)]
+        if request.existing == "reuse" and alike:
+            return alike[0], True
+        if request.existing == "replace":
+            for session in alike:
+                session.close(Ending("replaced", "A new console to the same server took its place."))
+                await session.when_closed()
+        self._admit(request)
+        return self._make(request), False
+
+    def _admit(self, request: OpenRequest) -> None:
+        limits = self._around.limits
+        present = [session.request for session in self._sessions.values()]
+        counts = (
+            (limits.total, len(present), "consoles are open in all", "consoles.limit"),
+            (
+                limits.per_agent,
+                sum(other.agent == request.agent for other in present),
+                f"consoles are open on the agent {request.agent}",
+                "consoles.limit_per_agent",
+            ),
+            (
+                limits.per_user if request.user else 0,
+                sum(other.user == request.user for other in present),
+                f"consoles are open for the user {request.user}",
+                "consoles.limit_per_user",
+            ),
+        )
+        for limit, count, words, setting in counts:
+            if limit and count >= limit:
+                raise LimitReached(
+                    f"{count} {words}, and no more are allowed.",
+                    hint=f"Close one that is no longer needed, or raise {setting}.",
+                )
+
+    def _make(self, request: OpenRequest) -> ConsoleSession:
+        if request.agent not in self._around.agents:
+            raise NotFound(f"There is no agent named {request.agent!r}.")
+        console_id = "".join(secrets.choice(_ID_LETTERS) for _ in range(_ID_LENGTH))
+        session = self._session(console_id, request)
+        log.info(
+            "console {console} opens: {type} to {device} for {user}",
+            console=console_id,
+            type=request.type,
+            device=request.device.label,
+            user=request.user or "nobody named",
+        )
+        self._follow(session)
+        session.begin(self._stored_and_staged(session))
+        return session
+
+    async def _stored_and_staged(self, session: ConsoleSession) -> None:
+        await self._around.store.put(KIND, session.id, _document(session))
+        await self._stages[session.request.type](session)
+
+    def _session(self, console_id: str, request: OpenRequest, opened_at: float | None = None) -> ConsoleSession:
+        around = self._around
+        session = ConsoleSession(
+            console_id,
+            request,
+            Ledger(console_id, around.store, self._releases, around.clock),
+            Patience(around.limits.unvisited, around.limits.abandoned, request.idle, request.max_time),
+            around.clock,
+            opened_at=opened_at,
+        )
+        session.on_closing = lambda ending: self._farewell(console_id, ending)
+        self._sessions[console_id] = session
+        return session
+
+    def _follow(self, session: ConsoleSession) -> None:
+        """Forget the session once it is gone."""
+
+        async def bury() -> None:
+            await session.when_gone()
+            del self._sessions[session.id]
+            self._past[session.id] = session.snapshot()
+            while len(self._past) > REMEMBERED:
+                self._past.popitem(last=False)
+            await self._around.store.delete(KIND, session.id)
+
+        Deferred.fromCoroutine(bury()).addErrback(
+            lambda failure: log.failure("console {console}: forgetting it", failure, console=session.id)
+        )
+
+    # --- what the stages of opening ask for ---------------------------------------------------------------------------
+
+    def serve(self, session: ConsoleSession) -> None:
+        """Give the session its relay port. Raises NoFreePort."""
+
+        port = self._around.relay.open(session)
+        self._ports[session.id] = port
+        session.has.relay_port = port.number
+
+    # --- the other commands -------------------------------------------------------------------------------------------
+
+    def list(self) -> Sequence[Console]:
+        return [session.snapshot() for session in self._sessions.values()]
+
+    def show(self, console_id: str) -> Console:
+        session = self._sessions.get(console_id)
+        if session is not None:
+            return session.snapshot()
+        if console_id in self._past:
+            return self._past[console_id]
+        raise _no_such(console_id)
+
+    async def close(
+        self, *, console_id: str = "", device: str = "", user: str = "", reason: str = "closed"
+    ) -> Sequence[Console]:
+        if console_id:
+            if console_id in self._past:
+                return [self._past[console_id]]
+            if console_id not in self._sessions:
+                raise _no_such(console_id)
+            chosen = [self._sessions[console_id]]
+        else:
+            chosen = [
+                session
+                for session in self._sessions.values()
+                if (device and device in _names(session.request.device)) or (user and session.request.user == user)
+            ]
+        await self._close_all(chosen, Ending(reason, "The console was closed."))
+        return [session.snapshot() for session in chosen]
+
+    def url(self, console_id: str) -> str:
+        session = self._sessions.get(console_id)
+        if session is None or session.ending is not None or session.has.relay_port is None:
+            self.show(console_id)
+            raise NotFound(f"The console {console_id} has no page (any more).", hint="Open a new one.")
+        return self._url(session)
+
+    def _url(self, session: ConsoleSession) -> str:
+        if session.has.relay_port is None:
+            raise InternalError("The console has no page.")
+        token = self._around.grants.issue(Grant(console=session.id, user=session.request.user))
+        session.wanted = True
+        return self._around.relay.url(session.has.relay_port, token)
+
+    def _live(self) -> Sequence[ConsoleSession]:
+        return [session for session in self._sessions.values() if session.ending is None]
+
+    # --- the daemon's start and end -----------------------------------------------------------------------------------
+
+    def job_ended(self, job: Job) -> None:
+        """The agent tells that a console's programs are gone."""
+
+        session = self._sessions.get(job.id)
+        if session is not None:
+            session.close(Ending("job-failed", job.reason or "The console's programs ended."))
+
+    async def recover(self) -> int:
+        """Close whatever an earlier run of the daemon left behind. Returns how many consoles that were."""
+
+        stored = await self._around.store.list(KIND)
+        ledgers = {name.partition("/")[0] for name in await self._around.store.list(LEDGER_KIND)}
+        for console_id in sorted(ledgers | stored.keys()):
+            session = self._session(console_id, *_from_document(stored.get(console_id, {})))
+            self._follow(session)
+            session.close(Ending("restart", "The gateway was restarted."))
+        left = list(self._sessions.values())
+        await gatherResults([session.when_closed() for session in left])
+        for agent in self._around.agents.values():
+            await self._stop_strangers(agent)
+        return len(left)
+
+    async def _stop_strangers(self, agent: Agent) -> None:
+        try:
+            for job in await agent.jobs():
+                if job.id not in self._sessions:
+                    log.warn("agent {agent}: job {job} belongs to no console", agent=agent.name, job=job.id)
+                    await agent.stop(job.id)
+            for words in await agent.sweep():
+                log.info("agent {agent}: swept {words}", agent=agent.name, words=words)
+        except ProxyError as error:
+            log.warn("agent {agent}: {error}", agent=agent.name, error=error.message)
+
+    async def close_all(self, ending: Ending) -> None:
+        """Close every console and wait until all is given back (or put off)."""
+
+        await self._close_all(list(self._sessions.values()), ending)
+
+    async def leave(self) -> None:
+        """The daemon ends, the consoles' programs go on: only what is half open is closed."""
+
+        half = [session for session in self._sessions.values() if session.state is not ConsoleState.READY]
+        await self._close_all(half, Ending("shutdown", "The gateway was stopped."))
+        for session in self._sessions.values():
+            session.let_go()
+        await gatherResults(
+            [port.close("restart", "The gateway is being restarted.") for port in self._ports.values()]
+        )
+
+    async def _close_all(self, sessions: Sequence[ConsoleSession], ending: Ending) -> None:
+        for session in sessions:
+            session.close(ending)
+        await gatherResults([session.when_closed() for session in sessions])
+
+    # --- giving back: each needs only the record ----------------------------------------------------------------------
+
+    def _farewell(self, console_id: str, ending: Ending) -> None:
+        """The viewers are told at once; the rest may take a moment."""
+
+        port = self._ports.get(console_id)
+        if port is not None:
+            port.close(ending.reason, ending.message)
+
+    async def _release_port(self, record: LedgerRecord) -> None:
+        port = self._ports.get(record.console)
+        if port is not None:
+            session = self._sessions.get(record.console)
+            ending = None if session is None else session.ending
+            await port.close(*(("closed", "") if ending is None else (ending.reason, ending.message)))
+            self._ports.pop(record.console, None)
+
+    async def _release_grants(self, record: LedgerRecord) -> None:
+        self._around.grants.revoke(record.console)
+
+    async def _release_display(self, record: LedgerRecord) -> None:
+        pool = self._around.displays.get(record.data["agent"])
+        if pool is not None:
+            pool.give_back(int(record.key), record.console)
+
+    async def _release_job(self, record: LedgerRecord) -> None:
+        agent = self._around.agents.get(record.data["agent"])
+        if agent is None:
+            raise NotFound(f"the agent {record.data['agent']} is not configured any more")
+        await agent.stop(record.key)
+
+
+def _names(device: Device) -> tuple[str, ...]:
+    return (device.name, device.bmc, device.address)
+
+
+def _alike(one: OpenRequest, other: OpenRequest) -> bool:
+    return (one.device.bmc, one.device.web_url, one.type, one.user) == (
+        other.device.bmc,
+        other.device.web_url,
+        other.type,
+        other.user,
+    )
+
+
+def _why(ending: Ending) -> ProxyError:
+    if ending.error is None:
+        return Cancelled(f"The console was closed while it was being opened: {ending.message}")
+    return type(ending.error)(ending.error.message, hint=ending.error.hint)
+
+
+def _no_such(console_id: str) -> NotFound:
+    return NotFound(f"There is no console {console_id!r}.", hint="'console list' shows those that are open.")
+
+
+def _document(session: ConsoleSession) -> dict[str, Any]:
+    request = session.request
+    return {
+        "device": request.device.name,
+        "address": request.device.address,
+        "port": request.device.port,
+        "type": request.type,
+        "user": request.user,
+        "agent": request.agent,
+        "opened_at": session.snapshot().opened_at,
+    }
+
+
+def _from_document(document: Mapping[str, Any]) -> tuple[OpenRequest, float | None]:
+    device = Device(
+        name=document.get("device", ""), address=document.get("address", "unknown"), port=document.get("port", 623)
+    )
+    request = OpenRequest(
+        device=device,
+        type=document.get("type", "panel"),
+        user=document.get("user", ""),
+        agent=document.get("agent", "local"),
+    )
+    return request, document.get("opened_at")

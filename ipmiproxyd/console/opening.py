@@ -1,0 +1,123 @@
+"""The stages of opening a console: straight-line code over the ledger.
+
+Every ``ledger.record`` stands before the acquisition that it belongs to. Nothing is given back here: whatever
+fails, or is cancelled, is the ledger's affair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from ipmiproxyd.console.displays import DisplayPool
+from ipmiproxyd.console.session import ConsoleSession
+from ipmiproxyd.errors import NoFreeDisplay
+from ipmiproxyd.interfaces import Agent
+from ipmiproxyd.model import Job, JobFile, JobSpec, JobStage, Program
+from ipmiproxyd.tools.browser import PanelBrowser
+from ipmiproxyd.tools.curl import Curl
+from ipmiproxyd.tools.xvnc import Display
+
+Serve = Callable[[ConsoleSession], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workshop:
+    """What the stages work with. ``lease`` and ``start_timeout`` in seconds."""
+
+    agents: Mapping[str, Agent]
+    displays: Mapping[str, DisplayPool]
+    display: Display
+    browser: PanelBrowser
+    curl: Curl
+    lease: float
+    start_timeout: float
+
+
+class PanelOpening:
+    """Opens a console of type ``panel``: the vendor's web panel in a locked-down browser."""
+
+    def __init__(self, workshop: Workshop, serve: Serve) -> None:
+        self._shop = workshop
+        self._serve = serve
+
+    async def __call__(self, session: ConsoleSession) -> None:
+        await serve_page(session, self._serve)
+        shop = self._shop
+        device = session.request.device
+        session.stage("panel", "Contacting the server's management panel")
+        pin = await shop.curl.panel_pin(shop.agents[session.request.agent], device.web_url)
+        program, files = shop.browser.programs(device.web_url, pin)
+        await start_job(session, shop, (program,), files, window=("browser", "Opening the panel in a browser"))
+
+
+async def serve_page(session: ConsoleSession, serve: Serve) -> None:
+    """The console's page comes first: whoever waits can watch the other stages there."""
+
+    session.stage("page", "Preparing this page")
+    await session.ledger.record("relay-port", session.id)
+    await session.ledger.record("grants", session.id)
+    serve(session)
+
+
+async def start_job(
+    session: ConsoleSession,
+    shop: Workshop,
+    programs: tuple[Program, ...],
+    files: tuple[JobFile, ...],
+    *,
+    window: tuple[str, str],
+) -> None:
+    """Start the display and ``programs`` on it. ``window``: name and words of the stage in which the last one shows
+    its window."""
+
+    agent = shop.agents[session.request.agent]
+    await session.ledger.record("job", session.id, {"agent": agent.name})
+
+    def on_stage(stage: JobStage) -> None:
+        if stage.name == shop.display.NAME:
+            session.stage(*window)
+
+    session.stage("display", "Starting the display")
+    job = await _launch(session, shop, programs, files, on_stage)
+    session.has.dial = lambda: agent.dial(job.vnc)
+
+
+async def _launch(
+    session: ConsoleSession,
+    shop: Workshop,
+    programs: tuple[Program, ...],
+    files: tuple[JobFile, ...],
+    on_stage: Callable[[JobStage], None],
+) -> Job:
+    agent = shop.agents[session.request.agent]
+    pool = shop.displays[agent.name]
+    while True:
+        display = await _take_display(session, pool)
+        screen, screen_files = shop.display.programs(display)
+        spec = JobSpec(
+            id=session.id,
+            display=display,
+            programs=screen + programs,
+            files=screen_files + files,
+            vnc=shop.display.vnc,
+            lease=shop.lease,
+            start_timeout=shop.start_timeout,
+        )
+        try:
+            return await agent.launch(spec, on_stage)
+        except NoFreeDisplay:
+            # Another program of that host has it. The pool ends this loop when it has no other one to offer.
+            pool.give_back(display, session.id)
+            pool.held_by_others(display)
+
+
+async def _take_display(session: ConsoleSession, pool: DisplayPool) -> int:
+    display = pool.take(session.id)
+    try:
+        await session.ledger.record("display", str(display), {"agent": session.request.agent})
+    except BaseException:
+        pool.give_back(display, session.id)
+        raise
+    session.has.display = display
+    return display

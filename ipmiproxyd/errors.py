@@ -1,0 +1,192 @@
+"""One tree of exceptions that a user may meet.
+
+Every class carries a stable ``code``: the same word stands on the control line, in the relay's HTTP answers and
+in WebSocket close reasons. The message is plain words for the person who waits; the hint says what to do.
+Neither may contain a secret.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ProxyError(Exception):
+    """Base of everything that is told to a user.
+
+    :ivar message: one sentence, plain words.
+    :ivar hint: what the user can do about it, or None.
+    """
+
+    code: ClassVar[str] = "internal"
+    http_status: ClassVar[int] = 500
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class InternalError(ProxyError):
+    """A fault of ours: the log knows more."""
+
+    code = "internal"
+
+
+class BadRequest(ProxyError):
+    """The line or the HTTP request cannot be read."""
+
+    code = "bad-request"
+    http_status = 400
+
+
+class UnknownCommand(ProxyError):
+    """There is no such noun or verb."""
+
+    code = "unknown-command"
+    http_status = 404
+
+
+class UnknownArgument(ProxyError):
+    """The command has no argument of this name."""
+
+    code = "unknown-argument"
+    http_status = 400
+
+
+class MissingArgument(ProxyError):
+    """The command needs an argument that was not given."""
+
+    code = "missing-argument"
+    http_status = 400
+
+
+class BadValue(ProxyError):
+    """An argument's value is not of the declared type or range."""
+
+    code = "bad-value"
+    http_status = 400
+
+
+class NotFound(ProxyError):
+    """The named device, console or agent does not exist."""
+
+    code = "not-found"
+    http_status = 404
+
+
+class Exists(ProxyError):
+    """The name is taken, or the device already has a console that may not be shared."""
+
+    code = "exists"
+    http_status = 409
+
+
+class Forbidden(ProxyError):
+    """The caller has no right to this."""
+
+    code = "forbidden"
+    http_status = 403
+
+
+class NoFreePort(ProxyError):
+    """Every relay port is in use, resting, or held by another program."""
+
+    code = "no-free-port"
+    http_status = 503
+
+
+class NoFreeDisplay(ProxyError):
+    """Every display number of the agent is in use."""
+
+    code = "no-free-display"
+    http_status = 503
+
+
+class LimitReached(ProxyError):
+    """A configured limit (consoles per agent, per user, …) forbids one more."""
+
+    code = "limit"
+    http_status = 503
+
+
+class AgentUnreachable(ProxyError):
+    """The agent host, or its runner, cannot be used."""
+
+    code = "agent-unreachable"
+    http_status = 503
+
+
+class ToolMissing(ProxyError):
+    """A program that is needed is not installed on the agent."""
+
+    code = "tool-missing"
+    http_status = 503
+
+
+class JobFailed(ProxyError):
+    """A console's program ended before its window was there, or died later."""
+
+    code = "job-failed"
+    http_status = 502
+
+
+class BmcUnreachable(ProxyError):
+    """The BMC, or its web panel, does not answer."""
+
+    code = "bmc-unreachable"
+    http_status = 502
+
+
+class BmcAuth(ProxyError):
+    """The BMC refused the user name or the password."""
+
+    code = "bmc-auth"
+    http_status = 502
+
+
+class BmcPrivilege(ProxyError):
+    """The BMC's user may not do this."""
+
+    code = "bmc-privilege"
+    http_status = 502
+
+
+class BmcState(ProxyError):
+    """The server is not in a state in which this can be done (already off, …)."""
+
+    code = "bmc-state"
+    http_status = 409
+
+
+class BmcUnsupported(ProxyError):
+    """The BMC does not know the command, or offers no cipher suite that we accept."""
+
+    code = "bmc-unsupported"
+    http_status = 502
+
+
+class BmcError(ProxyError):
+    """The BMC answered with an error of another kind."""
+
+    code = "bmc-error"
+    http_status = 502
+
+
+class TimedOut(ProxyError):
+    """It took longer than its time limit."""
+
+    code = "timeout"
+    http_status = 504
+
+
+class Cancelled(ProxyError):
+    """The caller went away, or the thing was closed while it was being opened."""
+
+    code = "cancelled"
+    http_status = 499
+
+
+def all_errors() -> list[type[ProxyError]]:
+    """Every class of the tree, in the order of this file: what the documentation lists."""
+
+    return list(ProxyError.__subclasses__())

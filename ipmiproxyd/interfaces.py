@@ -1,0 +1,213 @@
+"""What rooms offer each other. Implementations import this module, never one another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IStreamClientEndpoint
+
+from ipmiproxyd.model import (
+    Command,
+    Console,
+    Device,
+    Grant,
+    Job,
+    JobSpec,
+    JobStage,
+    OpenRequest,
+    Outcome,
+    StreamAddress,
+)
+
+Progress = Callable[[Mapping[str, Any]], None]
+"""Takes one JSON-able object a person who waits may see, e.g. ``{"stage": "display", "text": "…", "ms": 120}``."""
+
+
+class Agent(Protocol):
+    """A host that reaches the BMC network and runs the tools. A tool never knows where it runs.
+
+    Every method may raise :class:`~ipmiproxyd.errors.AgentUnreachable` or
+    :class:`~ipmiproxyd.errors.ToolMissing`.
+    """
+
+    name: str
+
+    async def run(self, command: Command) -> Outcome:
+        """Run a short program. It dies with its caller: cancelling ends the whole process group and waits for it."""
+
+    async def launch(self, spec: JobSpec, on_stage: Callable[[JobStage], None]) -> Job:
+        """Start a named, detached job; idempotent by ``spec.id``. Returns when its last program is ready.
+
+        Raises JobFailed (with the program's own last words), NoFreeDisplay (the display is held by somebody
+        else), TimedOut. Cancelling only stops waiting: give the job back with :meth:`stop`.
+        """
+
+    async def jobs(self) -> list[Job]:
+        """Every job of ours that the agent still knows."""
+
+    async def stop(self, job_id: str) -> None:
+        """End a job and wait until nothing of it is left. Unknown ids are fine; a job of that id that is still on
+        its way will not start."""
+
+    async def sweep(self) -> list[str]:
+        """Remove whatever ended jobs left behind; returns what was removed, in words."""
+
+    def dial(self, address: StreamAddress) -> IStreamClientEndpoint:
+        """An endpoint that connects to a stream as the agent sees it."""
+
+    def watch(self, ended: Callable[[Job], None]) -> None:
+        """Call ``ended`` for each job that ends by itself. One listener; it also keeps the jobs' lease alive."""
+
+
+class Store(Protocol):
+    """Documents that survive. A document is a JSON object, in which :class:`~ipmiproxyd.model.Secret` values may
+    stand: they are encrypted at rest. Never blocks the reactor. ``kind`` is a short word ("device", "console", …).
+    """
+
+    async def put(self, kind: str, key: str, document: Mapping[str, Any]) -> None:
+        """Create or replace; durable when it returns."""
+
+    async def create(self, kind: str, key: str, document: Mapping[str, Any]) -> bool:
+        """Create; False if the key is taken."""
+
+    async def get(self, kind: str, key: str) -> dict[str, Any] | None: ...
+
+    async def list(self, kind: str, prefix: str = "") -> dict[str, dict[str, Any]]:
+        """All documents of a kind whose key begins with ``prefix``, by key, in key order."""
+
+    async def delete(self, kind: str, key: str) -> bool:
+        """False if there was none."""
+
+    async def close(self) -> None: ...
+
+
+# --- what the control protocol's commands drive -----------------------------------------------------------------------
+
+
+class Devices(Protocol):
+    """The stored devices. Raises NotFound, Exists, BadValue."""
+
+    async def add(self, device: Device) -> Device: ...
+
+    async def change(self, name: str, changes: Mapping[str, Any]) -> Device:
+        """``changes`` are fields of :class:`~ipmiproxyd.model.Device`."""
+
+    async def get(self, name: str) -> Device: ...
+
+    async def list(self) -> list[Device]: ...
+
+    async def remove(self, name: str) -> None: ...
+
+
+class Power(Protocol):
+    """Power actions by IPMI. Raises the Bmc… errors, AgentUnreachable, ToolMissing, TimedOut."""
+
+    async def status(self, device: Device, *, agent: str = "local", force: bool = False) -> str:
+        """"on" or "off"."""
+
+    async def act(
+        self,
+        device: Device,
+        action: str,
+        *,
+        agent: str = "local",
+        force: bool = False,
+        wait: float | None = None,
+        progress: Progress = lambda _: None,
+    ) -> Mapping[str, Any]:
+        """``action``: on, off, cycle, reset, soft or diag. ``wait``: seconds to await the state it leads to.
+
+        Returns ``{"action": …, "power": "on"|"off"|None}``; ``power`` is what the BMC reported, if it was asked.
+        """
+
+
+class Consoles(Protocol):
+    """The life of consoles."""
+
+    async def open(self, request: OpenRequest, progress: Progress) -> Mapping[str, Any]:
+        """Open one. Returns ``{"console": Console, "url": str, "reused": bool, "warnings": [str]}``. Cancelling
+        (the client hung up) while it is opening closes it."""
+
+    def list(self) -> Sequence[Console]: ...
+
+    def show(self, console_id: str) -> Console: ...
+
+    async def close(
+        self, *, console_id: str = "", device: str = "", user: str = "", reason: str = "closed"
+    ) -> Sequence[Console]:
+        """Close one by id, or all of a device or user; waits until everything is given back. Raises NotFound for
+        an unknown id."""
+
+    def url(self, console_id: str) -> str:
+        """A new one-time URL."""
+
+
+class Daemon(Protocol):
+    """The daemon as a whole."""
+
+    async def status(self) -> Mapping[str, Any]: ...
+
+    async def stop(self) -> Mapping[str, Any]:
+        """Close all consoles, then end the daemon after the reply has gone out."""
+
+
+# --- between consoles and the relay -----------------------------------------------------------------------------------
+
+
+class RelayedConsole(Protocol):
+    """What the relay asks of a console."""
+
+    @property
+    def id(self) -> str: ...
+
+    def snapshot(self) -> Console: ...
+
+    def when_changed(self, serial: int) -> Deferred[None]:
+        """Fires once the snapshot's serial is greater than ``serial`` (at once if it is already). May be cancelled."""
+
+    def dial(self) -> IStreamClientEndpoint:
+        """To the console's display. Raises BmcState while the console is not ready."""
+
+    def viewer_joined(self) -> None: ...
+
+    def viewer_left(self) -> None: ...
+
+    def user_active(self) -> None:
+        """A key, pointer or cut-text message came from the user."""
+
+    def close_by_viewer(self) -> None:
+        """The viewer pressed Close."""
+
+
+class RelayPort(Protocol):
+    """One bound relay port that serves one console's page and WebSocket."""
+
+    number: int
+
+    def close(self, code: str, message: str) -> Deferred[None]:
+        """Answer waiting pages, close WebSockets with these words, stop listening. The port rests afterwards.
+        Idempotent."""
+
+
+class RelayHost(Protocol):
+    def open(self, console: RelayedConsole) -> RelayPort:
+        """Bind a port from the pool and serve the console on it. Raises NoFreePort."""
+
+    def url(self, port: int, token: str) -> str: ...
+
+
+class Grants(Protocol):
+    """One-time tokens and the keys they are traded for. Only hashes are kept."""
+
+    def issue(self, grant: Grant) -> str:
+        """A new one-time token (URL-safe text)."""
+
+    def redeem(self, console_id: str, token: str) -> str | None:
+        """Trade a token for a key; None if it is unknown, used, expired, or another console's."""
+
+    def check(self, console_id: str, key: str) -> Grant | None: ...
+
+    def revoke(self, console_id: str) -> None:
+        """Forget every token and key of a console."""

@@ -1,0 +1,297 @@
+"""The frozen values that rooms hand to each other. No I/O, no Twisted."""
+
+from __future__ import annotations
+
+import enum
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+
+class Secret:
+    """A text that must not be seen: prints as ``***``; :meth:`reveal` gives it where it enters a child's stdin,
+    an anonymous file or a socket, and nowhere else."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        return self._text
+
+    def __repr__(self) -> str:
+        return "***"
+
+    __str__ = __repr__
+
+    def __format__(self, spec: str) -> str:
+        return "***"
+
+    def __bool__(self) -> bool:
+        return bool(self._text)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Secret):
+            return NotImplemented
+        return hmac.compare_digest(self._text.encode(), other._text.encode())
+
+    def __hash__(self) -> int:
+        return hash(("Secret", self._text))
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a Secret is not pickled")
+
+
+Interface = Literal["lanplus", "lan"]
+Privilege = Literal["callback", "user", "operator", "administrator"]
+ConsoleType = Literal["panel"]
+Existing = Literal["reuse", "new", "replace"]
+
+IPMI_PORT: Final = 623
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """One server's BMC: where it is and how to sign in.
+
+    ``name`` is empty for a BMC that was given inline on a request. ``cipher`` is "auto" or the number of an IPMI
+    cipher suite. ``kg`` is the BMC's second key (K_G) as hexadecimal text. ``web`` is the panel's base URL, by
+    default ``https://<address>``.
+    """
+
+    name: str = ""
+    address: str
+    port: int = IPMI_PORT
+    username: str = ""
+    password: Secret = field(default_factory=lambda: Secret(""))
+    interface: Interface = "lanplus"
+    cipher: str = "auto"
+    privilege: Privilege = "administrator"
+    kg: Secret = field(default_factory=lambda: Secret(""))
+    web: str = ""
+    web_username: str = ""
+    web_password: Secret = field(default_factory=lambda: Secret(""))
+    location: str = ""
+    vendor: str = "auto"
+    notes: str = ""
+
+    @property
+    def label(self) -> str:
+        """What people call it: its name, or its address."""
+
+        return self.name or self.bmc
+
+    @property
+    def bmc(self) -> str:
+        """The BMC's identity: locks and remembered facts belong to it, whatever the device's name is."""
+
+        host = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{host}:{self.port}"
+
+    @property
+    def web_url(self) -> str:
+        """Base URL of the web panel, without a slash at its end."""
+
+        if self.web:
+            return self.web.rstrip("/")
+        return f"https://[{self.address}]" if ":" in self.address else f"https://{self.address}"
+
+
+# --- agents and jobs -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """One short program run on an agent. ``argv`` holds no secret; secrets go by ``stdin``.
+
+    The agent supplies PATH, LANG=C.UTF-8 and a HOME of its own in which the tools' small files are.
+    ``timeout`` in seconds; then TERM and, two seconds later, KILL to the whole process group.
+    """
+
+    argv: tuple[str, ...]
+    stdin: bytes = field(default=b"", repr=False)
+    timeout: float = 20.0
+    output_limit: int = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a :class:`Command` ended. Exactly one of ``status`` and ``signal`` is set."""
+
+    status: int | None
+    signal: int | None = None
+    stdout: bytes = field(default=b"", repr=False)
+    stderr: bytes = field(default=b"", repr=False)
+    timed_out: bool = False
+
+    @property
+    def ok(self) -> bool:
+        return self.status == 0
+
+
+@dataclass(frozen=True, slots=True)
+class UnixStream:
+    """A UNIX socket on an agent."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class TcpStream:
+    """A TCP port as seen from an agent."""
+
+    host: str
+    port: int
+
+
+StreamAddress = UnixStream | TcpStream
+
+
+class Ready(enum.Enum):
+    """When a job's program counts as started."""
+
+    DISPLAY = "display"  # it wrote its display number to file descriptor 3 (Xvnc -displayfd 3)
+    STARTED = "started"  # at once
+    WINDOW = "window"  # a window of at least 100 x 100 pixels is on the display
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """One program inside a job. All its paths are inside the sandbox (see ``agents/sandbox.py``)."""
+
+    name: str
+    argv: tuple[str, ...]
+    ready: Ready = Ready.STARTED
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFile:
+    """A small file for a job. ``place`` is "home" (the console's own home) or "chromium-policy"."""
+
+    place: Literal["home", "chromium-policy"]
+    name: str
+    text: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSpec:
+    """What the runner is to start: programs in order, each awaited until it is ready.
+
+    The end of any one of them ends the job. ``lease`` in seconds: without a sign of life for so long the job ends
+    by itself. ``vnc`` says where Xvnc listens, so that the runner can report it.
+    """
+
+    id: str
+    display: int
+    programs: tuple[Program, ...]
+    files: tuple[JobFile, ...] = ()
+    vnc: Literal["unix", "tcp"] = "unix"
+    lease: float = 900.0
+    start_timeout: float = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A job as its runner tells of it."""
+
+    id: str
+    display: int
+    running: bool
+    vnc: StreamAddress
+    user: str
+    reason: str = ""  # plain words, once it has ended
+
+
+@dataclass(frozen=True, slots=True)
+class JobStage:
+    """Progress of a launch: program ``name`` is ready, ``ms`` milliseconds after the launch began."""
+
+    name: str
+    ms: int
+
+
+# --- consoles --------------------------------------------------------------------------------------------------------
+
+
+class ConsoleState(enum.Enum):
+    OPENING = "opening"
+    READY = "ready"
+    CLOSING = "closing"
+    CLOSED = "closed"
+    LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One step of opening: a stable ``name``, plain words for people, and milliseconds since opening began at
+    which it was begun (and done)."""
+
+    name: str
+    label: str
+    begun_ms: int
+    done_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenRequest:
+    """What ``console open`` asks for. Times in seconds; None for ``idle`` or ``max_time`` means never."""
+
+    device: Device
+    type: ConsoleType = "panel"
+    user: str = ""
+    agent: str = "local"
+    idle: float | None = 600.0
+    max_time: float | None = None
+    existing: Existing = "reuse"
+    wait: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Console:
+    """A console as everybody but its machine sees it: a snapshot.
+
+    ``serial`` grows with every change. Times are seconds since the epoch.
+    """
+
+    id: str
+    serial: int
+    device: str
+    bmc: str
+    type: ConsoleType
+    user: str
+    agent: str
+    state: ConsoleState
+    stages: tuple[Stage, ...]
+    display: int | None
+    relay_port: int | None
+    viewers: int
+    opened_at: float
+    ready_at: float | None
+    last_activity: float
+    idle: float | None
+    max_time: float | None
+    reason: str = ""  # a stable word: idle, closed, viewer, abandoned, max-time, replaced, shutdown, or an error's code
+    message: str = ""  # the same in plain words
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """The right of one viewer to use one console."""
+
+    console: str
+    user: str = ""
+    control: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerRecord:
+    """Something that a console must give back. ``data`` is plain JSON; secrets in it are :class:`Secret`."""
+
+    console: str
+    seq: int
+    kind: str
+    key: str
+    data: Mapping[str, Any] = field(default_factory=dict)
