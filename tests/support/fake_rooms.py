@@ -1,0 +1,98 @@
+"""An agent and a relay without programs and ports, for tests of the console's life on a fake clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IStreamClientEndpoint
+
+from ipmiproxyd.errors import NoFreeDisplay, NoFreePort
+from ipmiproxyd.interfaces import RelayedConsole, RelayPort
+from ipmiproxyd.model import Command, Job, JobSpec, JobStage, Outcome, StreamAddress, UnixStream
+
+
+class FakeAgent:
+    """Keeps jobs in a dictionary. ``gate`` holds every launch back until it fires, ``stop_gate`` every stop;
+    ``stop_errors`` are raised by the next stops; displays in ``foreign`` belong to somebody else."""
+
+    def __init__(self, name: str = "local") -> None:
+        self.name = name
+        self.running: dict[str, Job] = {}
+        self.launched: list[JobSpec] = []
+        self.stopped: list[str] = []
+        self.cancelled: list[str] = []
+        self.gate: Deferred[None] | None = None
+        self.stop_gate: Deferred[None] | None = None
+        self.launch_error: Exception | None = None
+        self.stop_errors: list[Exception] = []
+        self.foreign: set[int] = set()
+
+    async def run(self, command: Command) -> Outcome:
+        return Outcome(status=0)
+
+    async def launch(self, spec: JobSpec, on_stage: Callable[[JobStage], None]) -> Job:
+        self.launched.append(spec)
+        if spec.display in self.foreign:
+            raise NoFreeDisplay("somebody else has it")
+        job = Job(id=spec.id, display=spec.display, running=True, vnc=UnixStream(f"/vnc/{spec.id}"), user="nobody")
+        self.running[spec.id] = job
+        if self.gate is not None:
+            held: Deferred[None] = Deferred(lambda _: self.cancelled.append(spec.id))
+            self.gate.addBoth(lambda result: (None if held.called else held.callback(None), result)[1])
+            await held
+        if self.launch_error is not None:
+            raise self.launch_error
+        for program in spec.programs:
+            on_stage(JobStage(program.name, 1))
+        return job
+
+    async def jobs(self) -> list[Job]:
+        return list(self.running.values())
+
+    async def stop(self, job_id: str) -> None:
+        if self.stop_errors:
+            raise self.stop_errors.pop(0)
+        if self.stop_gate is not None:
+            await self.stop_gate
+        self.stopped.append(job_id)
+        self.running.pop(job_id, None)
+
+    async def sweep(self) -> list[str]:
+        return []
+
+    def dial(self, address: StreamAddress) -> IStreamClientEndpoint:
+        raise AssertionError("nothing dials a fake agent")
+
+    def watch(self, ended: Callable[[Job], None]) -> None:
+        self.ended = ended
+
+
+class FakeRelayPort:
+    def __init__(self, number: int, console: RelayedConsole, relay: FakeRelay) -> None:
+        self.number = number
+        self.console = console
+        self.closed_with: tuple[str, str] | None = None
+        self._relay = relay
+
+    def close(self, code: str, message: str) -> Deferred[None]:
+        if self.closed_with is None:
+            self.closed_with = (code, message)
+            self._relay.free.append(self.number)
+        return succeed(None)
+
+
+class FakeRelay:
+    def __init__(self, ports: range = range(6081, 6201)) -> None:
+        self.free = list(ports)
+        self.opened: list[FakeRelayPort] = []
+
+    def open(self, console: RelayedConsole) -> RelayPort:
+        if not self.free:
+            raise NoFreePort("All relay ports are in use.")
+        port = FakeRelayPort(self.free.pop(0), console, self)
+        self.opened.append(port)
+        return port
+
+    def url(self, port: int, token: str) -> str:
+        return f"http://relay.example:{port}/#t={token}"
