@@ -262,7 +262,7 @@ class ConsoleManager:
             self._follow(session)
             session.close(Ending("restart", "The gateway was restarted."))
         left = list(self._sessions.values())
-        await gatherResults([session.when_closed() for session in left])
+        await gatherResults([session.when_closed() for session in left], consumeErrors=True)
         for agent in self._around.agents.values():
             await self._stop_strangers(agent)
         return len(left)
@@ -291,13 +291,14 @@ class ConsoleManager:
         for session in self._sessions.values():
             session.let_go()
         await gatherResults(
-            [port.close("restart", "The gateway is being restarted.") for port in self._ports.values()]
+            [port.close("restart", "The gateway is being restarted.") for port in self._ports.values()],
+            consumeErrors=True,
         )
 
     async def _close_all(self, sessions: Sequence[ConsoleSession], ending: Ending) -> None:
         for session in sessions:
             session.close(ending)
-        await gatherResults([session.when_closed() for session in sessions])
+        await gatherResults([session.when_closed() for session in sessions], consumeErrors=True)
 
     # --- giving back: each needs only the record ----------------------------------------------------------------------
 
