@@ -68,6 +68,7 @@ class ConsoleManager:
         self._sessions: dict[str, ConsoleSession] = {}
         self._ports: dict[str, RelayPort] = {}
         self._past: OrderedDict[str, Console] = OrderedDict()
+        self._stopping = False
         self._releases = {
             "job": self._release_job,
             "display": self._release_display,
@@ -113,6 +114,8 @@ class ConsoleManager:
         return self._make(request), False
 
     def _admit(self, request: OpenRequest) -> None:
+        if self._stopping:
+            raise Cancelled("The gateway is being stopped and opens no more consoles.")
         limits = self._around.limits
         present = [session.request for session in self._sessions.values()]
         counts = (
@@ -279,13 +282,15 @@ class ConsoleManager:
             log.warn("agent {agent}: {error}", agent=agent.name, error=error.message)
 
     async def close_all(self, ending: Ending) -> None:
-        """Close every console and wait until all is given back (or put off)."""
+        """The daemon ends: close every console and wait until all is given back (or put off)."""
 
+        self._stopping = True
         await self._close_all(list(self._sessions.values()), ending)
 
     async def leave(self) -> None:
         """The daemon ends, the consoles' programs go on: only what is half open is closed."""
 
+        self._stopping = True
         half = [session for session in self._sessions.values() if session.state is not ConsoleState.READY]
         await self._close_all(half, Ending("shutdown", "The gateway was stopped."))
         for session in self._sessions.values():

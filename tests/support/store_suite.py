@@ -10,7 +10,6 @@ from twisted.trial.unittest import TestCase
 from ipmiproxyd.interfaces import Store
 from ipmiproxyd.model import Secret
 
-
 if TYPE_CHECKING:
     Mixin = TestCase
 else:

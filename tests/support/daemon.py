@@ -1,0 +1,158 @@
+"""The real daemon as a child process, with its own folders, ports and configuration."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import tomli_w
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ProcessExitedAlready
+from twisted.internet.interfaces import IProcessTransport, IReactorProcess, IReactorUNIXDatagram
+from twisted.internet.protocol import DatagramProtocol, ProcessProtocol
+from twisted.python.failure import Failure
+
+from tests.support.wire_client import WireClient
+
+REPOSITORY: Final = Path(__file__).resolve().parents[2]
+
+
+def free_ports(count: int) -> str:
+    """A range of ``count`` TCP ports on 127.0.0.1 that nobody listens on, as the configuration file writes it."""
+
+    while True:
+        first = random.randrange(20_000, 31_000 - count)
+        if all(_is_free(port) for port in range(first, first + count)):
+            return f"{first}-{first + count - 1}"
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+class _Child(ProcessProtocol):
+    def __init__(self) -> None:
+        self.ended: Deferred[int] = Deferred()
+
+    def processEnded(self, reason: Failure) -> None:
+        value: Any = reason.value
+        code = value.exitCode if value.exitCode is not None else -value.signal
+        self.ended.callback(code)
+
+
+class _Notices(DatagramProtocol):
+    """Stands in for systemd's end of sd_notify."""
+
+    def __init__(self) -> None:
+        self.ready: Deferred[None] = Deferred()
+
+    def datagramReceived(self, datagram: bytes, _address: Any) -> None:
+        if b"READY=1" in datagram.split(b"\n") and not self.ready.called:
+            self.ready.callback(None)
+
+
+class DaemonProcess:
+    """``settings``: section → key → value, over what a test needs anyway. Its log is ``folder / "log"``."""
+
+    def __init__(
+        self, folder: Path, settings: Mapping[str, Mapping[str, Any]] | None = None, *, python: str = sys.executable
+    ) -> None:
+        self.folder = folder
+        self.log = folder / "log"
+        self.config = folder / "config.toml"
+        self.control = folder / "run" / "control.sock"
+        self._python = python
+        self._transport: IProcessTransport | None = None
+        self._child: _Child | None = None
+        self._write_config(settings or {})
+
+    def _write_config(self, settings: Mapping[str, Mapping[str, Any]]) -> None:
+        base: dict[str, dict[str, Any]] = {
+            "daemon": {"state_dir": str(self.folder / "state"), "runtime_dir": str(self.folder / "run")},
+            "relay": {"listen": ["127.0.0.1"], "public_host": "127.0.0.1", "ports": free_ports(40)},
+            "displays": {"range": "1-40"},
+        }
+        for section, values in settings.items():
+            base.setdefault(section, {}).update(values)
+        self.config.write_text(tomli_w.dumps(base))
+
+    async def start(self, timeout: float = 30.0) -> None:
+        """Returns once the daemon says that it is ready."""
+
+        notices = _Notices()
+        notify = self.folder / "notify"
+        notify.unlink(missing_ok=True)
+        port = IReactorUNIXDatagram(reactor).listenUNIXDatagram(str(notify), notices)
+        self._child = _Child()
+        with self.log.open("ab") as log:
+            self._transport = IReactorProcess(reactor).spawnProcess(
+                self._child,
+                self._python,
+                [self._python, "-m", "ipmiproxyd.main", "--config", str(self.config)],
+                env={**os.environ, "NOTIFY_SOCKET": str(notify), "PYTHONPATH": str(REPOSITORY)},
+                path=str(self.folder),
+                childFDs={0: os.open(os.devnull, os.O_RDONLY), 1: log.fileno(), 2: log.fileno()},
+            )
+        self._child.ended.addCallback(self._ended_early, notices)
+        try:
+            await notices.ready.addTimeout(timeout, reactor)  # type: ignore[arg-type]
+        finally:
+            await port.stopListening()
+
+    def _ended_early(self, code: int, notices: _Notices) -> int:
+        if not notices.ready.called:
+            notices.ready.errback(RuntimeError(f"the daemon ended with {code}:\n{self.log_text()}"))
+        return code
+
+    @property
+    def pid(self) -> int:
+        assert self._transport is not None and self._transport.pid is not None
+        return self._transport.pid
+
+    def log_text(self) -> str:
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    async def connect(self) -> WireClient:
+        return await WireClient.connect(str(self.control))
+
+    async def ended(self, timeout: float = 30.0) -> int:
+        """Wait for its end; its exit status, or minus the signal."""
+
+        assert self._child is not None
+        waiting: Deferred[int] = Deferred()
+        self._child.ended.addCallback(lambda code: (None if waiting.called else waiting.callback(code), code)[1])
+        return await waiting.addTimeout(timeout, reactor)  # type: ignore[arg-type]
+
+    async def signal(self, number: signal.Signals) -> int:
+        assert self._transport is not None
+        try:
+            self._transport.signalProcess(number)
+        except ProcessExitedAlready:
+            pass
+        return await self.ended()
+
+    async def stop(self) -> None:
+        """Close all its consoles and end it, in whatever state it is. For cleaning up."""
+
+        if self._child is None or self._child.ended.called:
+            return
+        try:
+            client = await self.connect()
+            await client.ask("daemon stop", 30.0)
+            await self.ended()
+        except Exception:
+            await self.signal(signal.SIGKILL)
+            raise
