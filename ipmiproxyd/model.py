@@ -156,6 +156,7 @@ class Ready(enum.Enum):
     """When a job's program counts as started."""
 
     DISPLAY = "display"  # it wrote its display number to file descriptor 3 (Xvnc -displayfd 3)
+    TOLD = "told"  # a line was written to the file READY of agents/sandbox.py
     STARTED = "started"  # at once
     WINDOW = "window"  # a window of at least 100 x 100 pixels is on the display
 
@@ -298,3 +299,19 @@ class LedgerRecord:
     kind: str
     key: str
     data: Mapping[str, Any] = field(default_factory=dict)
+
+
+# --- what is remembered of a BMC --------------------------------------------------------------------------------------
+
+BMC_REFUSED: Final = "bmc-refused"
+"""Kind of stored document: the credentials that a BMC has refused (hashed)."""
+
+BMC_CIPHER: Final = "ipmi-cipher"
+"""Kind of stored document: the cipher suite that a BMC has accepted."""
+
+
+def bmc_key(bmc: str, agent: str = "") -> str:
+    """Key of a document that one agent remembers of a BMC (:attr:`Device.bmc`); without ``agent`` the prefix of
+    what all agents remember of it."""
+
+    return f"{bmc} {agent}"

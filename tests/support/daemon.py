@@ -70,6 +70,7 @@ class DaemonProcess:
     def __init__(
         self, folder: Path, settings: Mapping[str, Mapping[str, Any]] | None = None, *, python: str = sys.executable
     ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.log = folder / "log"
         self.config = folder / "config.toml"
@@ -101,7 +102,7 @@ class DaemonProcess:
             self._transport = IReactorProcess(reactor).spawnProcess(
                 self._child,
                 self._python,
-                [self._python, "-m", "ipmiproxyd.main", "--config", str(self.config)],
+                [self._python, "-m", "ipmiproxyd", "--config", str(self.config)],
                 env={**os.environ, "NOTIFY_SOCKET": str(notify), "PYTHONPATH": str(REPOSITORY)},
                 path=str(self.folder),
                 childFDs={0: os.open(os.devnull, os.O_RDONLY), 1: log.fileno(), 2: log.fileno()},

@@ -1,0 +1,74 @@
+# "make help" lists the targets.
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMPS := .venv/stamps
+NPM_CI := npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+
+export PYTHON
+export NPM_CONFIG_UPDATE_NOTIFIER = false
+export PYTHONDONTWRITEBYTECODE = 1
+
+.DEFAULT_GOAL := build
+.PHONY: help build wheel test lint types unit integration soak bench demo clean packages novnc test-packages
+
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 14
+
+build: $(STAMPS)/python $(STAMPS)/browser novnc ## Prepare .venv and the npm parts; installs missing Debian packages as root
+	@.ci/packages --advise run
+
+packages:
+	@.ci/packages build
+
+test-packages:
+	@.ci/packages build run test
+
+$(STAMPS)/python: setup.cfg pyproject.toml | packages
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed")'
+	test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/browser: tests/browser/package.json tests/browser/package-lock.json | packages
+	cd tests/browser && $(NPM_CI)
+	@mkdir -p $(STAMPS) && touch $@
+
+novnc: | packages
+	@sh ipmiproxyd/web/fetch_novnc.sh
+
+wheel: $(STAMPS)/python novnc ## Build dist/*.whl, noVNC included
+	rm -rf build dist
+	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	rm -rf build
+	$(BIN)/python -m zipfile --list dist/*.whl | grep -q ipmiproxyd/web/novnc/core/rfb.js
+
+test: test-packages build ## Everything: lint, types, unit and integration tests
+	@$(BIN)/python tests/run_suite.py
+
+lint: $(STAMPS)/python ## ruff
+	$(BIN)/ruff check .
+
+types: $(STAMPS)/python ## mypy --strict
+	$(BIN)/mypy
+
+unit: $(STAMPS)/python ## The logic, on a fake clock
+	@$(BIN)/python tests/run_suite.py unit
+
+integration: test-packages build ## With the real programs
+	@$(BIN)/python tests/run_suite.py integration
+
+soak: test-packages build ## What takes long
+	$(BIN)/python -m twisted.trial --temp-directory _trial_temp.soak tests.soak
+
+bench: test-packages build ## Measurements
+	$(BIN)/python -m benchmarks
+
+demo: build ## A simulated server, the daemon and an open console, until Ctrl-C
+	@.ci/packages run
+	@$(BIN)/python -m tests.demo
+
+clean: ## Remove what was built
+	rm -rf .venv .tox .mypy_cache .ruff_cache .hypothesis build dist *.egg-info .coverage* _trial_temp*
+	rm -rf ipmiproxyd/web/novnc ipmiproxyd/web/novnc.* tests/browser/node_modules twisted/plugins/dropin.cache
+	find ipmiproxyd tests benchmarks twisted -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,232 @@
+"""Process 1 of a job's sandbox. One file, standard library only: the runner gets it in its document and bubblewrap
+hands it in, so that it need not be on the agent.
+
+Standard input holds one JSON object: ``display`` and ``programs``. It makes the display's secret, starts the programs
+one after the other, each once the one before is ready, and tells on standard output, in lines of JSON:
+
+    {"event":"stage"}                          the next program is ready
+    {"event":"over","code":…,"message":…}      a program has ended, and with this process all the others do
+
+Everything that the programs print goes to standard error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Object = dict[str, Any]
+
+HOME, RUN = "/home/console", "/run/console"
+XAUTHORITY, READY = RUN + "/xauthority", RUN + "/ready"
+PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games"
+WINDOW_SIZE = 100  # pixels; smaller windows do not count as a program's window
+DISPLAY_FD = 3
+COOKIE = b"MIT-MAGIC-COOKIE-1"
+CHANGE_WINDOW_ATTRIBUTES, GET_WINDOW_ATTRIBUTES, GET_GEOMETRY, QUERY_TREE = 2, 3, 14, 15
+EVENT_MASK, SUBSTRUCTURE_NOTIFY, INPUT_OUTPUT, VIEWABLE = 1 << 11, 1 << 19, 1, 2
+
+
+class OverError(Exception):
+    """The job is over. ``code`` is a stable word."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code, self.message = code, message
+
+
+def xauthority(display: int, cookie: bytes) -> bytes:
+    """An Xauthority file with one entry: this display on any host (FamilyWild)."""
+    parts = (b"", str(display).encode(), COOKIE, cookie)
+    return struct.pack(">H", 0xFFFF) + b"".join(struct.pack(">H", len(part)) + part for part in parts)
+
+
+def x_setup(cookie: bytes) -> bytes:
+    """What an X client says first."""
+    head = struct.pack("<BxHHHHxx", ord("l"), 11, 0, len(COOKIE), len(cookie))
+    return head + b"".join(part + bytes(-len(part) % 4) for part in (COOKIE, cookie))
+
+
+def x_root(setup: bytes) -> int:
+    """The first root window's id, from the server's answer without its first eight bytes."""
+    vendor, formats = struct.unpack_from("<H", setup, 16)[0], setup[21]
+    return int(struct.unpack_from("<I", setup, 32 + vendor + -vendor % 4 + 8 * formats)[0])
+
+
+def obituary(name: str, status: int, output: bytes) -> str:
+    """Why a program has ended, in plain words. ``status`` is negative for a signal, ``output`` what it said last."""
+    if status < 0:
+        said = f"{name} was killed by signal {-status}"
+        with contextlib.suppress(ValueError):
+            said += f" ({signal.Signals(-status).name})"
+    else:
+        said = f"{name} ended by itself (exit status {status})"
+    lines = [line.strip() for line in output.decode("utf-8", "replace").splitlines() if len(line.split()) > 1]
+    expected = status in (0, -signal.SIGTERM, -signal.SIGKILL)
+    return said if expected or not lines else f"{said}: {lines[-1]}"
+
+
+def readable(fds: list[int], timeout: float | None) -> list[int]:
+    """Those that can be read; waits for ``timeout`` milliseconds, None for ever."""
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, select.POLLIN)
+    return [fd for fd, _ in poll.poll(timeout)]
+
+
+def say(**event: Any) -> None:
+    os.write(1, json.dumps(event).encode() + b"\n")
+
+
+class Programs:
+    """The programs of one job on one display."""
+
+    def __init__(self, display: int) -> None:
+        self.display, self.cookie = display, os.urandom(16)
+        self.names: dict[int, str] = {}  # by process
+        self.outputs: dict[int, int] = {}  # by process
+        self.last: dict[int, bytes] = {}  # by output: the end of what came
+        self.woken, wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+
+    def run(self, programs: list[Object]) -> None:
+        """Raises OverError in the end."""
+        with open(XAUTHORITY, "xb") as file:
+            file.write(xauthority(self.display, self.cookie))
+        os.mkfifo(READY)
+        self.ready = os.open(READY, os.O_RDWR)
+        for program in programs:
+            self.start(program)
+            say(event="stage")
+        self.wait(-1)
+
+    def start(self, program: Object) -> None:
+        """Returns when the program is ready."""
+        output, output_in = os.pipe()
+        null = os.open(os.devnull, os.O_RDONLY)
+        streams = {0: null, 1: output_in, 2: output_in}
+        streams |= {DISPLAY_FD: self.ready} if program["ready"] == "display" else {}
+        env = {"PATH": PATH, "LANG": "C.UTF-8", "HOME": HOME, "XDG_RUNTIME_DIR": RUN}
+        env |= {"DISPLAY": f":{self.display}", "XAUTHORITY": XAUTHORITY}
+        env |= dict(entry.split("=", 1) for entry in program["env"])
+        actions = [(os.POSIX_SPAWN_DUP2, fd, place) for place, fd in streams.items()]
+        name, argv = program["name"], program["argv"]
+        try:
+            pid = os.posix_spawnp(argv[0], argv, env, file_actions=actions, setsigdef=[signal.SIGPIPE])
+        except (FileNotFoundError, PermissionError) as error:
+            raise OverError("tool-missing", f"{name} is not installed on the agent ({argv[0]})") from error
+        for fd in (output_in, null):
+            os.close(fd)
+        self.names[pid], self.outputs[pid], self.last[output] = name, output, b""
+        if program["ready"] == "window":
+            self.await_window()
+        elif program["ready"] != "started":
+            self.await_line()
+
+    def await_line(self) -> None:
+        """Until the program has said a line. Xvnc writes its number and the new line apart, and may fail at neither."""
+        said = b""
+        while not said.endswith(b"\n"):
+            self.wait(self.ready)
+            said += os.read(self.ready, 64)
+
+    def wait(self, wanted: int) -> None:
+        """Until ``wanted`` can be read; never for -1. Raises OverError when a program has ended."""
+        while True:
+            ready = readable([self.woken, *self.last, *([wanted] if wanted >= 0 else [])], None)
+            for output in [fd for fd in ready if fd in self.last]:
+                self.pump(output)
+            if self.woken in ready:
+                os.read(self.woken, 4096)
+                self.reap()
+            if wanted in ready:
+                return
+
+    def pump(self, output: int) -> None:
+        """Pass on what a program has printed."""
+        data = os.read(output, 65536)
+        self.last[output] = (self.last[output] + data)[-4096:]
+        if data:
+            os.write(2, data)
+        else:
+            del self.last[output]
+            os.close(output)
+
+    def reap(self) -> None:
+        """Collect the processes that have ended, also those that others left behind."""
+        with contextlib.suppress(ChildProcessError):
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                pid, status = ended
+                if pid in self.names:
+                    output, said = self.outputs[pid], b""
+                    while output in self.last and readable([output], 0):
+                        said = self.last[output]
+                        self.pump(output)
+                        said = self.last.get(output, said)
+                    raise OverError("job-failed", obituary(self.names[pid], os.waitstatus_to_exitcode(status), said))
+
+    def await_window(self) -> None:
+        """Until a window of some size is on the display. Speaks just enough of the X protocol for that."""
+        with socket.socket(socket.AF_UNIX) as server:
+            server.connect(f"/tmp/.X11-unix/X{self.display}")  # noqa: S108 (the sandbox has its own /tmp)
+            server.sendall(x_setup(self.cookie))
+            accepted, length = struct.unpack("<B5xH", self.receive(server, 8))
+            setup = self.receive(server, 4 * length)
+            if accepted != 1:
+                raise OverError("job-failed", "The display refused to tell of its windows")
+            root = x_root(setup)
+            server.sendall(struct.pack("<BxHIII", CHANGE_WINDOW_ATTRIBUTES, 4, root, EVENT_MASK, SUBSTRUCTURE_NOTIFY))
+            self.changed = True
+            while not self.window_there(server, root):
+                if not self.changed:
+                    self.receive(server, 32)
+
+    def window_there(self, server: socket.socket, root: int) -> bool:
+        self.changed = False
+        tree = self.ask(server, QUERY_TREE, root)
+        for window in struct.unpack_from(f"<{struct.unpack_from('<H', tree, 16)[0]}I", tree, 32):
+            attributes = self.ask(server, GET_WINDOW_ATTRIBUTES, window)
+            geometry = self.ask(server, GET_GEOMETRY, window)
+            seen = attributes and geometry and attributes[26] == VIEWABLE and attributes[12] == INPUT_OUTPUT
+            if seen and min(struct.unpack_from("<HH", geometry, 16)) >= WINDOW_SIZE:
+                return True
+        return False
+
+    def ask(self, server: socket.socket, request: int, window: int) -> bytes:
+        """The reply; empty if the window is gone. An event before it means: look again."""
+        server.sendall(struct.pack("<BxHI", request, 2, window))
+        while (head := self.receive(server, 32))[0] > 1:
+            self.changed = True
+        return head + self.receive(server, 4 * struct.unpack_from("<I", head, 4)[0]) if head[0] else b""
+
+    def receive(self, server: socket.socket, size: int) -> bytes:
+        data = b""
+        while len(data) < size:
+            self.wait(server.fileno())
+            data += (more := server.recv(size - len(data)))
+            if not more:
+                raise OverError("job-failed", "The display closed its connection")
+        return data
+
+
+def main() -> None:
+    document = json.load(sys.stdin)
+    try:
+        Programs(document["display"]).run(document["programs"])
+    except OverError as end:
+        say(event="over", code=end.code, message=end.message)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,346 @@
+"""The configuration file: TOML in, frozen settings out, with every mistake reported at once.
+
+Each setting is declared once, below: its kind and its default. ``etc/ipmiproxyd.toml`` shows and explains them all;
+a test holds the two in step. In the file a name may be written with ``-`` or ``_``. Times are seconds here.
+"""
+
+# ruff: noqa: RUF009 - setting() returns a dataclasses.field
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import socket
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal, TypeVar
+
+from ipmiproxyd import config_kinds as kinds
+from ipmiproxyd.config_kinds import SOCKET_PATH_LIMIT, Kind, KindError
+
+T = TypeVar("T")
+NumberRange = range
+"""First to last number, both included: a Python range, so that ``in``, ``len`` and iteration are what they seem."""
+
+HOUR: Final = 3600.0
+DAY: Final = 24 * HOUR
+YEAR: Final = 365 * DAY
+LONGEST_JOB_ID: Final = 24
+VNC_BASE_PORT: Final = 5900
+
+
+def setting(kind: Kind[T], default: object) -> T:
+    """Declare a setting: ``default`` as it would stand in the file."""
+
+    return field(default=kind(default), metadata={"kind": kind})
+
+
+# --- the sections -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DaemonSettings:
+    """[daemon]"""
+
+    state_dir: Path = setting(kinds.path, "/var/lib/ipmiproxyd")
+    runtime_dir: Path = setting(kinds.path, "/run/ipmiproxyd")
+    on_stop: Literal["keep", "close"] = setting(kinds.choice("keep", "close"), "keep")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogSettings:
+    """[log]"""
+
+    level: str = setting(kinds.choice("debug", "info", "warn", "error", "critical"), "info")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlSettings:
+    """[control] ``group`` is "" for the daemon's own."""
+
+    socket: Path = setting(kinds.path_or_default, "")
+    mode: int = setting(kinds.mode, "0660")
+    group: str = setting(kinds.name(r"|[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}", "a group's name, or empty"), "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelaySettings:
+    """[relay] ``public_host`` is as it stands in a URL; ``novnc`` is None for the copy that came with the package."""
+
+    listen: tuple[str, ...] = setting(kinds.list_of(kinds.address, empty=False), ["0.0.0.0", "::"])  # noqa: S104
+    ports: NumberRange = setting(kinds.span(1, 65535), "6081-6200")
+    public_host: str = setting(kinds.public_host, "")
+    allowed_origins: tuple[str, ...] = setting(kinds.list_of(kinds.origin, empty=True), [])
+    frame_ancestors: tuple[str, ...] = setting(kinds.frame_ancestors, ["'self'"])
+    novnc: Path | None = setting(kinds.path_or_none, "")
+    token_lifetime: float = setting(kinds.duration(1, DAY), "5m")
+    port_rest: float = setting(kinds.duration(0, DAY), "60s")
+    ping: float = setting(kinds.duration(1, HOUR), "20s")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsolesSettings:
+    """[consoles] ``limit_per_agent`` and ``limit_per_user`` are 0 for no limit; ``idle`` and ``max`` None for never."""
+
+    limit: int = setting(kinds.whole(1, 60000), 120)
+    limit_per_agent: int = setting(kinds.whole(0, 60000), 100)
+    limit_per_user: int = setting(kinds.whole(0, 60000), 0)
+    idle: float | None = setting(kinds.duration_or_never(1, YEAR), "10m")
+    max: float | None = setting(kinds.duration_or_never(1, YEAR), "never")
+    unvisited: float = setting(kinds.duration(1, YEAR), "2m")
+    abandoned: float = setting(kinds.duration(1, YEAR), "5m")
+    geometry: str = setting(kinds.geometry, "1280x1024")
+    open_timeout: float = setting(kinds.duration(1, HOUR), "60s")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DisplaysSettings:
+    """[displays] A display's VNC port is 5900 + its number."""
+
+    range: NumberRange = setting(kinds.span(1, 65535 - VNC_BASE_PORT), "1-100")
+    vnc: Literal["unix", "tcp"] = setting(kinds.choice("unix", "tcp"), "unix")
+    xvnc: str = setting(kinds.program, "Xvnc")
+    openbox: str = setting(kinds.program, "openbox")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentSettings:
+    """[agent] ``group`` is "" for the daemon's own."""
+
+    name: str = setting(
+        kinds.name(r"[a-z0-9][a-z0-9._-]{0,63}", "small letters, digits, dots, dashes and underscores"), "local"
+    )
+    jobs_dir: Path = setting(kinds.path_or_default, "")
+    python: str = setting(kinds.program, "/usr/bin/python3")
+    users: Literal["auto", "always", "never"] = setting(kinds.choice("auto", "always", "never"), "auto")
+    user_prefix: str = setting(
+        kinds.name(r"[a-z_][a-z0-9_-]{0,23}", "at most 24 small letters, digits, _ and - (a Unix user's name)"),
+        "easydcim_vnc_",
+    )
+    group: str = setting(kinds.name(r"|[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}", "a group's name, or empty"), "")
+    lease: float = setting(kinds.duration(1, YEAR), "15m")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IpmiSettings:
+    """[ipmi]"""
+
+    ipmitool: str = setting(kinds.program, "ipmitool")
+    parallel: int = setting(kinds.whole(1, 1000), 16)
+    timeout: float = setting(kinds.duration(1, 600), "20s")
+    ciphers: tuple[int, ...] = setting(kinds.list_of(kinds.whole(1, 17), empty=False), [17, 3])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PanelSettings:
+    """[panel]"""
+
+    chromium: str = setting(kinds.program, "chromium")
+    curl: str = setting(kinds.program, "curl")
+    connect_timeout: float = setting(kinds.duration(0.5, 120), "10s")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The whole configuration. Defaults that follow from other settings are filled in when it is made."""
+
+    daemon: DaemonSettings = DaemonSettings()
+    log: LogSettings = LogSettings()
+    control: ControlSettings = ControlSettings()
+    relay: RelaySettings = RelaySettings()
+    consoles: ConsolesSettings = ConsolesSettings()
+    displays: DisplaysSettings = DisplaysSettings()
+    agent: AgentSettings = AgentSettings()
+    ipmi: IpmiSettings = IpmiSettings()
+    panel: PanelSettings = PanelSettings()
+
+    def __post_init__(self) -> None:
+        runtime = self.daemon.runtime_dir
+        if self.control.socket == Path():
+            self._fill("control", socket=runtime / "control.sock")
+        if self.agent.jobs_dir == Path():
+            self._fill("agent", jobs_dir=runtime / "jobs")
+        if not self.relay.public_host:
+            self._fill("relay", public_host=socket.gethostname().lower() or "localhost")
+
+    def _fill(self, section: str, **values: object) -> None:
+        object.__setattr__(self, section, dataclasses.replace(getattr(self, section), **values))
+
+
+_SECTIONS: Final[Mapping[str, Any]] = {item.name: type(item.default) for item in dataclasses.fields(Settings)}
+"""The sections' names and classes."""
+
+
+# --- mistakes ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake: where ("relay.ports", "line 12", a path) and an explanation in plain words."""
+
+    key: str
+    explanation: str
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.explanation}"
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used. As text: one mistake per line."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def load(path: Path) -> Settings:
+    """The settings of a file. Blocks; meant for the start. Raises :class:`ConfigError`."""
+
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ConfigError([Problem(str(path), f"cannot be read: {error.strerror or error}")]) from None
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigError([Problem(f"line {line}", "is not UTF-8 text")]) from None
+    return parse(text)
+
+
+def parse(text: str) -> Settings:
+    """The settings that a text of TOML gives; what it does not mention has its default.
+
+    Raises :class:`ConfigError` with all mistakes.
+    """
+
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError([_syntax_problem(str(error))]) from None
+    problems: list[Problem] = []
+    read = {section: _read_section(section, raw, problems) for section, raw in _sections(document, problems)}
+    settings = Settings(**{name: _SECTIONS[name](**values) for name, values in read.items()})
+    problems += _cross_check(settings, {problem.key.partition("[")[0] for problem in problems})
+    if problems:
+        raise ConfigError(problems)
+    return settings
+
+
+def every_key() -> Iterator[str]:
+    """Every setting there is, as ``section.name``, in the order of this file."""
+
+    for name, section in _SECTIONS.items():
+        yield from (f"{name}.{item.name}" for item in dataclasses.fields(section))
+
+
+def _syntax_problem(message: str) -> Problem:
+    explanation, _, place = message.removesuffix(")").rpartition(" (at ")
+    if not explanation:
+        return Problem("syntax", message)
+    return Problem(place if place.startswith("line ") else "at its end", f"is not TOML: {explanation}")
+
+
+def _sections(document: Mapping[str, Any], problems: list[Problem]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for written, raw in document.items():
+        if written in _SECTIONS and isinstance(raw, dict):
+            yield written, raw
+        elif written in _SECTIONS:
+            problems.append(Problem(written, f"is a section: write [{written}] on a line of its own"))
+        elif isinstance(raw, dict):
+            problems.append(Problem(f"[{written}]", f"there is no such section{_suggestion(written, _SECTIONS)}"))
+        else:
+            problems.append(Problem(written, f"stands outside of any section{_elsewhere(written, '')}"))
+
+
+def _read_section(section: str, raw: Mapping[str, Any], problems: list[Problem]) -> dict[str, Any]:
+    declared = {item.name: item for item in dataclasses.fields(_SECTIONS[section])}
+    values: dict[str, Any] = {}
+    for written, value in raw.items():
+        name = written.replace("-", "_")
+        key = f"{section}.{name}"
+        if name not in declared:
+            hint = _elsewhere(name, section) or _suggestion(name, declared)
+            problems.append(Problem(f"{section}.{written}", f"there is no such setting{hint}"))
+        elif name in values:
+            problems.append(Problem(key, "is set twice, once with - and once with _"))
+        else:
+            values[name] = declared[name].default
+            try:
+                values[name] = declared[name].metadata["kind"](value)
+            except KindError as error:
+                problems += [Problem(key + place, explanation) for place, explanation in error.mistakes]
+    return values
+
+
+def _suggestion(written: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(written.lower().replace("-", "_"), list(known), n=1)
+    return f", did you mean {near[0]}?" if near else ""
+
+
+def _elsewhere(written: str, but: str) -> str:
+    """A hint for a setting that stands in the wrong section."""
+
+    name = written.replace("-", "_")
+    homes = [key.partition(".")[0] for key in every_key() if key.partition(".")[2] == name]
+    return f", it belongs in [{homes[0]}]" if len(homes) == 1 and homes[0] != but else ""
+
+
+# --- what must fit together -------------------------------------------------------------------------------------------
+
+
+def _cross_check(settings: Settings, failed: set[str]) -> list[Problem]:
+    """The mistakes that no setting shows alone; a check is left out if one of its settings is wrong already."""
+
+    checks: list[tuple[tuple[str, ...], Callable[[Settings], Problem | None]]] = [
+        (("daemon.runtime_dir", "control.socket"), _control_path_fits),
+        (("daemon.runtime_dir", "agent.jobs_dir"), _display_path_fits),
+        (("relay.ports", "displays.range", "displays.vnc"), _ports_are_apart),
+    ]
+    found = [check(settings) for involved, check in checks if not failed.intersection(involved)]
+    return [problem for problem in found if problem]
+
+
+def _too_long(path: Path, inside: int) -> int:
+    return len(os.fsencode(path)) + inside - SOCKET_PATH_LIMIT
+
+
+def _control_path_fits(settings: Settings) -> Problem | None:
+    over = _too_long(settings.control.socket, 0)
+    if over <= 0:
+        return None
+    default = settings.control.socket == settings.daemon.runtime_dir / "control.sock"
+    return Problem("daemon.runtime_dir" if default else "control.socket", _too_long_text("control socket", over))
+
+
+def _display_path_fits(settings: Settings) -> Problem | None:
+    over = _too_long(settings.agent.jobs_dir, len("/") + LONGEST_JOB_ID + len("/vnc/socket"))
+    if over <= 0:
+        return None
+    default = settings.agent.jobs_dir == settings.daemon.runtime_dir / "jobs"
+    return Problem("daemon.runtime_dir" if default else "agent.jobs_dir", _too_long_text("displays' sockets", over))
+
+
+def _too_long_text(what: str, over: int) -> str:
+    return (
+        f"is {over} byte{'s' if over > 1 else ''} too long for the {what}: "
+        f"the path of a UNIX socket has room for {SOCKET_PATH_LIMIT} bytes"
+    )
+
+
+def _ports_are_apart(settings: Settings) -> Problem | None:
+    if settings.displays.vnc != "tcp":
+        return None
+    first, last = (VNC_BASE_PORT + settings.displays.range[end] for end in (0, -1))
+    relay = settings.relay.ports
+    if last < relay[0] or relay[-1] < first:
+        return None
+    return Problem(
+        "displays.range", f"gives the VNC ports {first}-{last}, which overlap relay.ports ({relay[0]}-{relay[-1]})"
+    )

@@ -1,0 +1,43 @@
+"""The commands of the control protocol, one module per noun."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ipmiproxyd.control.commands import console as console_commands
+from ipmiproxyd.control.commands import daemon as daemon_commands
+from ipmiproxyd.control.commands import device as device_commands
+from ipmiproxyd.control.commands import power as power_commands
+from ipmiproxyd.control.declare import CommandTable
+from ipmiproxyd.interfaces import Consoles, Daemon, Devices, Power
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Defaults:
+    """What the settings say where a request says nothing.
+
+    :ivar idle: seconds; None means never.
+    :ivar max_time: seconds; None means never.
+    :ivar agent: the name of the agent that reaches the BMCs.
+    """
+
+    idle: float | None = 600.0
+    max_time: float | None = None
+    agent: str = "local"
+
+
+def make_commands(
+    devices: Devices, power: Power, consoles: Consoles, daemon: Daemon, defaults: Defaults
+) -> CommandTable:
+    """Every command, bound to what it drives."""
+
+    return CommandTable(
+        [
+            *device_commands.commands(devices),
+            *power_commands.commands(devices, power, agent=defaults.agent),
+            *console_commands.commands(
+                devices, consoles, agent=defaults.agent, idle=defaults.idle, max_time=defaults.max_time
+            ),
+            *daemon_commands.commands(daemon),
+        ]
+    )

@@ -1,0 +1,79 @@
+"""How a BMC is told on a request: the fields of a device, and ``device=`` or the same fields inline."""
+
+from __future__ import annotations
+
+from typing import Any, Final, get_args
+
+from ipmiproxyd.control.arguments import Argument, Choice, Integer, Name, SecretText, Text, Values
+from ipmiproxyd.errors import BadRequest, MissingArgument
+from ipmiproxyd.interfaces import Devices
+from ipmiproxyd.model import IPMI_PORT, Device, Interface, Privilege
+from ipmiproxyd.wire.device import checked
+
+
+class Host(Text):
+    """The address of a BMC; an IPv6 address may stand in brackets, as in a URL."""
+
+    def parse(self, text: str) -> str:
+        text = super().parse(text)
+        return text[1:-1] if text.startswith("[") and text.endswith("]") else text
+
+
+# Each is named like the field of model.Device that it fills. What is valid in them, wire.device knows.
+NAME: Final = Argument("name", Name(), "the device's name", required=True)
+ADDRESS: Final = Argument("address", Host(255, "address"), "the BMC's IP address or host name")
+FIELDS: Final[tuple[Argument[Any], ...]] = (
+    ADDRESS,
+    Argument("port", Integer(1, 65535), "the BMC's IPMI port", default=IPMI_PORT),
+    Argument("username", Text(), "the BMC's user", default=""),
+    Argument("password", SecretText(), "that user's password"),
+    Argument(
+        "interface",
+        Choice[Interface](get_args(Interface)),
+        "how IPMI is spoken: lanplus (2.0) or lan (1.5)",
+        default="lanplus",
+    ),
+    Argument("cipher", Text(8, "auto|1-17"), "the IPMI cipher suite; auto finds one that works", default="auto"),
+    Argument(
+        "privilege", Choice[Privilege](get_args(Privilege)), "the privilege level asked for", default="administrator"
+    ),
+    Argument("kg", SecretText(40), "the BMC's second key (K_G) in hexadecimal digits"),
+    Argument("web", Text(512, "URL"), "the web panel's address; by default the BMC's own, with https", default=""),
+    Argument("web_username", Text(), "the web panel's user, where it is another", default=""),
+    Argument("web_password", SecretText(), "the web panel's password, where it is another"),
+    Argument("location", Text(), "where the server stands", default=""),
+    Argument("vendor", Text(32, "name"), "the family of the web panel; auto finds out", default="auto"),
+)
+NOTES: Final = Argument("notes", Text(4096), "anything worth knowing", default="")
+
+DEVICE: Final = Argument("device", Name(), "a stored device; or give the BMC's own data instead, from address= on")
+TARGET: Final[tuple[Argument[Any], ...]] = (DEVICE, *FIELDS)
+"""The arguments of a command that acts on one BMC: see :func:`target`."""
+
+
+def given_fields(values: Values, fields: tuple[Argument[Any], ...]) -> dict[str, Any]:
+    """Those of the fields that are on the request."""
+
+    return {field.name: values[field] for field in fields if field in values}
+
+
+async def target(values: Values, devices: Devices) -> Device:
+    """The BMC that a request with the arguments ``TARGET`` means: a stored device, or one given inline.
+
+    Raises BadRequest for both, MissingArgument for neither, NotFound, BadValue.
+    """
+
+    inline = given_fields(values, FIELDS)
+    if DEVICE in values:
+        if inline:
+            raise BadRequest(
+                f"device= cannot be given together with {next(iter(inline))}=.",
+                hint="Name a stored device, or give the BMC's own data, not both.",
+            )
+        return await devices.get(values[DEVICE])
+    if ADDRESS not in values:
+        raise MissingArgument(
+            "The request does not say which BMC is meant.",
+            hint="Give device=<name>, or address= with username= and password=.",
+        )
+    return checked(Device(**inline))

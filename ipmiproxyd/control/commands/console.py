@@ -1,0 +1,160 @@
+"""``console …``: the consoles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, get_args
+
+from ipmiproxyd.control.arguments import Argument, Choice, DurationOrNever, Flag, Name, Text
+from ipmiproxyd.control.commands.bmc import TARGET, target
+from ipmiproxyd.control.declare import Call, Command
+from ipmiproxyd.errors import BadRequest, MissingArgument
+from ipmiproxyd.interfaces import Consoles, Devices
+from ipmiproxyd.model import Console, ConsoleType, Existing, OpenRequest
+
+_MONTH: Final = 31 * 86400
+
+TYPE: Final = Argument(
+    "type", Choice[ConsoleType](get_args(ConsoleType)), "what the console shows: the BMC's web panel", default="panel"
+)
+USER: Final = Argument("user", Text(128), "who the console is for", default="")
+EXISTING: Final = Argument(
+    "existing",
+    Choice[Existing](get_args(Existing)),
+    "what to do if the device already has a console of this type: use it, open another, or replace it",
+    default="reuse",
+)
+WAIT: Final = Argument("wait", Flag(), "answer only once the console is ready", default=True)
+
+CONSOLE: Final = Argument("console", Name(), "the console's id", required=True)
+CLOSED_CONSOLE: Final = Argument("console", Name(), "the console's id")
+CLOSED_DEVICE: Final = Argument("device", Text(), "all consoles of this device")
+CLOSED_USER: Final = Argument("user", Text(128), "all consoles of this user")
+OF_DEVICE: Final = Argument("device", Text(), "only the consoles of this device")
+OF_USER: Final = Argument("user", Text(128), "only the consoles of this user")
+
+
+def console_json(console: Console) -> dict[str, Any]:
+    """A console as it is shown. Times are seconds since the epoch; null for ``idle`` and ``max`` means never."""
+
+    return {
+        "console": console.id,
+        "device": console.device,
+        "bmc": console.bmc,
+        "type": console.type,
+        "user": console.user,
+        "agent": console.agent,
+        "state": console.state.value,
+        "display": console.display,
+        "port": console.relay_port,
+        "viewers": console.viewers,
+        "opened": _seconds(console.opened_at),
+        "ready": _seconds(console.ready_at),
+        "last_activity": _seconds(console.last_activity),
+        "idle": console.idle,
+        "max": console.max_time,
+        "reason": console.reason,
+        "message": console.message,
+        "stages": [
+            {"name": stage.name, "label": stage.label, "begun_ms": stage.begun_ms, "done_ms": stage.done_ms}
+            for stage in console.stages
+        ],
+    }
+
+
+def _seconds(moment: float | None) -> float | None:
+    return None if moment is None else round(moment, 3)
+
+
+def commands(
+    devices: Devices, consoles: Consoles, *, agent: str, idle: float | None, max_time: float | None
+) -> list[Command]:
+    """``idle`` and ``max_time`` are what a console gets whose request says nothing about them."""
+
+    idle_for: Argument[float | None] = Argument(
+        "idle",
+        DurationOrNever(1, _MONTH),
+        "close the console after so long without a key or a mouse move",
+        default=idle,
+    )
+    max_for: Argument[float | None] = Argument(
+        "max", DurationOrNever(1, _MONTH), "close the console after so long in any case", default=max_time
+    )
+
+    async def open_one(call: Call) -> Mapping[str, Any]:
+        values = call.values
+        request = OpenRequest(
+            device=await target(values, devices),
+            type=values[TYPE],
+            user=values[USER],
+            agent=agent,
+            idle=values[idle_for],
+            max_time=values[max_for],
+            existing=values[EXISTING],
+            wait=values[WAIT],
+        )
+        opened = await consoles.open(request, call.progress)
+        console: Console = opened["console"]
+        return {
+            "console": console.id,
+            "url": opened["url"],
+            "state": console.state.value,
+            "reused": opened["reused"],
+            "type": console.type,
+            "device": console.device,
+            "warnings": list(opened["warnings"]),
+        }
+
+    async def list_all(call: Call) -> Mapping[str, Any]:
+        device, user = call.values.get(OF_DEVICE), call.values.get(OF_USER)
+        shown = [
+            console for console in consoles.list() if device in (None, console.device) and user in (None, console.user)
+        ]
+        return {"consoles": [console_json(console) for console in shown]}
+
+    async def show(call: Call) -> Mapping[str, Any]:
+        return console_json(consoles.show(call.values[CONSOLE]))
+
+    async def close(call: Call) -> Mapping[str, Any]:
+        which = {"console_id": CLOSED_CONSOLE, "device": CLOSED_DEVICE, "user": CLOSED_USER}
+        given = {key: call.values[argument] for key, argument in which.items() if argument in call.values}
+        if len(given) > 1:
+            raise BadRequest("console close takes just one of console=, device= and user=.")
+        if not any(given.values()):
+            raise MissingArgument("console close needs console=, device= or user=.")
+        return {"closed": [console_json(console) for console in await consoles.close(**given)]}
+
+    async def url(call: Call) -> Mapping[str, Any]:
+        return {"console": call.values[CONSOLE], "url": consoles.url(call.values[CONSOLE])}
+
+    return [
+        Command(
+            noun="console",
+            verb="open",
+            summary="Open a console and tell the URL at which a browser finds it.",
+            arguments=(*TARGET, TYPE, USER, idle_for, max_for, EXISTING, WAIT),
+            handler=open_one,
+        ),
+        Command(
+            noun="console",
+            verb="list",
+            summary="List the consoles.",
+            arguments=(OF_DEVICE, OF_USER),
+            handler=list_all,
+        ),
+        Command(noun="console", verb="show", summary="Tell all about a console.", arguments=(CONSOLE,), handler=show),
+        Command(
+            noun="console",
+            verb="close",
+            summary="Close a console, or all of a device or user, and wait until nothing is left of them.",
+            arguments=(CLOSED_CONSOLE, CLOSED_DEVICE, CLOSED_USER),
+            handler=close,
+        ),
+        Command(
+            noun="console",
+            verb="url",
+            summary="Tell a new URL for a console; it can be used once.",
+            arguments=(CONSOLE,),
+            handler=url,
+        ),
+    ]

@@ -1,0 +1,275 @@
+"""What ipmiproxyctl shows: answers as tables and facts, in colour on a terminal, plain elsewhere, or as JSON.
+
+All that is shown comes from the outside: characters that would steer the terminal are replaced.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
+
+from ipmiproxyd.control.arguments import show_duration
+from ipmiproxyd.wire.control import Refused, to_json
+
+if TYPE_CHECKING:
+    from rich.status import Status
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of texts under column names."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Names and texts, one below the other."""
+
+    rows: tuple[tuple[str, str], ...]
+
+
+Block = Table | Facts
+
+_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
+    "devices": ("name", "address", "port", "username", "vendor", "location", "notes"),
+    "consoles": ("console", "device", "type", "user", "state", "viewers", "opened", "idle"),
+    "closed": ("console", "device", "type", "user", "state", "reason"),
+    "commands": ("command", "summary"),
+    "arguments": ("name", "type", "default", "help"),
+    "stages": ("label", "begun_ms", "done_ms"),
+}
+_HIDDEN: Final = frozenset({"noun", "verb", "command"})
+
+
+def _moment(value: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
+
+
+_FORMS: Final[Mapping[str, Callable[[Any], str]]] = {
+    "opened": _moment,
+    "ready": _moment,
+    "last_activity": _moment,
+    "idle": show_duration,
+    "max": show_duration,
+    "uptime": lambda value: show_duration(round(value)),
+}
+_NEVER: Final = frozenset({"idle", "max"})
+
+
+def clean(text: str) -> str:
+    """A text without characters that steer a terminal."""
+
+    return "".join(
+        mark if mark.isprintable() else " " if mark.isspace() else "\N{REPLACEMENT CHARACTER}" for mark in text
+    )
+
+
+def text_of(name: str, value: object) -> str:
+    """One value as people read it. ``name`` says what it is."""
+
+    if value is None:
+        return "never" if name in _NEVER else "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float) and name in _FORMS:
+        return _FORMS[name](value)
+    if isinstance(value, list):
+        return ", ".join(text_of("", item) for item in value) or "-"
+    if isinstance(value, dict):
+        return ", ".join(f"{clean(key)} {text_of(key, item)}" for key, item in value.items()) or "-"
+    return clean(str(value))
+
+
+def shape(data: Mapping[str, Any]) -> list[Block]:
+    """What an answer's object looks like: its plain values as facts, and its lists of objects as tables."""
+
+    facts: list[tuple[str, str]] = []
+    tables: list[Block] = []
+    hidden = _HIDDEN if "usage" in data or "commands" in data else ()
+    for name, value in data.items():
+        if isinstance(value, list) and (name in _COLUMNS or _is_rows(value)):
+            tables.append(_table(name, value))
+        elif name in hidden:
+            continue
+        elif isinstance(value, dict):
+            facts += [(f"{name} {key}", text_of(key, item)) for key, item in value.items()]
+        elif name == "warnings" and isinstance(value, list):
+            facts += [("warning", text_of("", item)) for item in value]
+        else:
+            facts.append((name, text_of(name, value)))
+    rows = tuple((clean(name.replace("_", " ")), text) for name, text in facts)
+    return [*([Facts(rows)] if rows else []), *tables]
+
+
+def _is_rows(value: list[Any]) -> bool:
+    return bool(value) and all(isinstance(row, dict) for row in value)
+
+
+def _table(name: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    columns = _COLUMNS.get(name) or tuple(dict.fromkeys(key for row in rows for key in row))
+    cells = tuple(tuple(text_of(column, row.get(column, "")) for column in columns) for row in rows)
+    heads = tuple(clean(column.removesuffix("_ms").replace("_", " ")) for column in columns)
+    return Table(clean(name.replace("_", " ")), heads, cells)
+
+
+def progress_text(data: Mapping[str, Any]) -> str:
+    """A line for a progress object."""
+
+    words = data.get("text") or data.get("stage") or to_json(data)
+    passed = data.get("ms")
+    moment = f"{passed / 1000:6.2f} s  " if isinstance(passed, int | float) else ""
+    return moment + clean(str(words))
+
+
+class View(Protocol):
+    """Shows the answers of requests, one after the other."""
+
+    def progress(self, data: Mapping[str, Any]) -> None: ...
+
+    def done(self, data: Mapping[str, Any]) -> None: ...
+
+    def refused(self, reply: Refused) -> None: ...
+
+    def error(self, text: str, hint: str | None) -> None:
+        """Something went wrong that is no reply."""
+
+    def end(self) -> None:
+        """Nothing more is shown: a request was broken off."""
+
+
+class PlainView:
+    """Text without colours or frames, for pipes and files."""
+
+    def __init__(self, out: TextIO, err: TextIO) -> None:
+        self._out = out
+        self._err = err
+
+    def progress(self, data: Mapping[str, Any]) -> None:
+        print(progress_text(data), file=self._err, flush=True)
+
+    def done(self, data: Mapping[str, Any]) -> None:
+        for block in shape(data):
+            for line in plain_lines(block):
+                print(line, file=self._out)
+        self._out.flush()
+
+    def refused(self, reply: Refused) -> None:
+        self.error(f"error ({reply.code}): {reply.message}", reply.hint)
+
+    def error(self, text: str, hint: str | None) -> None:
+        print(clean(text), file=self._err)
+        if hint is not None:
+            print(f"hint: {clean(hint)}", file=self._err)
+        self._err.flush()
+
+    def end(self) -> None:
+        """Nothing is left on the screen that would have to go."""
+
+
+def plain_lines(block: Block) -> list[str]:
+    """A block in columns."""
+
+    if isinstance(block, Facts):
+        return [f"{name}: {text}".rstrip() for name, text in block.rows]
+    if not block.rows:
+        return [f"no {block.title}"]
+    rows = [tuple(head.upper() for head in block.columns), *block.rows]
+    widths = [max(len(row[at]) for row in rows) for at in range(len(block.columns))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+class JsonView(PlainView):
+    """The objects of the replies, one on a line; a refusal's object also has its ``code``. Progress is for people."""
+
+    def progress(self, data: Mapping[str, Any]) -> None:
+        if self._err.isatty():
+            super().progress(data)
+
+    def done(self, data: Mapping[str, Any]) -> None:
+        print(to_json(data), file=self._out, flush=True)
+
+    def refused(self, reply: Refused) -> None:
+        print(to_json({"code": reply.code, **reply.data}), file=self._out, flush=True)
+        super().refused(reply)
+
+
+class RichView:
+    """Tables and colours, and a line that moves while one waits."""
+
+    def __init__(self, out: TextIO, err: TextIO) -> None:
+        from rich.console import Console
+
+        self._out = Console(file=out, highlight=False, markup=False, emoji=False)
+        self._err = Console(file=err, highlight=False, markup=False, emoji=False)
+        self._status: Status | None = None
+
+    def progress(self, data: Mapping[str, Any]) -> None:
+        from rich.text import Text
+
+        text = Text(progress_text(data), style="dim")
+        self._err.print(text, soft_wrap=True)
+        if self._err.is_terminal and self._status is None:
+            self._status = self._err.status("waiting …")
+            self._status.start()
+
+    def done(self, data: Mapping[str, Any]) -> None:
+        self.end()
+        for block in shape(data):
+            if isinstance(block, Facts):
+                self._facts(block)
+            elif block.rows:
+                self._table(block)
+            else:
+                self._out.print(f"no {block.title}", style="dim")
+
+    def _facts(self, block: Facts) -> None:
+        from rich.text import Text
+
+        width = max(len(name) for name, _ in block.rows)
+        for name, text in block.rows:
+            # Not a table: a long URL stays in one piece, to be clicked or copied.
+            line = Text.assemble((f"{name.ljust(width)}  ", "yellow" if name == "warning" else "cyan"), text)
+            self._out.print(line, soft_wrap=True)
+
+    def _table(self, block: Table) -> None:
+        from rich import box
+        from rich.table import Table as RichTable
+        from rich.text import Text
+
+        table = RichTable(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+        for column in block.columns:
+            table.add_column(column, overflow="fold")
+        for row in block.rows:
+            table.add_row(*(Text(cell) for cell in row))
+        self._out.print(table)
+
+    def refused(self, reply: Refused) -> None:
+        self.error(f"error ({reply.code}): {reply.message}", reply.hint)
+
+    def error(self, text: str, hint: str | None) -> None:
+        self.end()
+        self._err.print(clean(text), style="bold red", soft_wrap=True)
+        if hint is not None:
+            self._err.print(f"hint: {clean(hint)}", soft_wrap=True)
+
+    def end(self) -> None:
+        status, self._status = self._status, None
+        if status is not None:
+            status.stop()
+
+
+def choose_view(*, as_json: bool, out: TextIO | None = None, err: TextIO | None = None) -> View:
+    """JSON if asked for, colours on a terminal, plain text elsewhere."""
+
+    out, err = out or sys.stdout, err or sys.stderr
+    if as_json:
+        return JsonView(out, err)
+    if out.isatty():
+        return RichView(out, err)
+    return PlainView(out, err)

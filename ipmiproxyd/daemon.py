@@ -1,0 +1,182 @@
+"""The daemon's own life: its start, its end, and what it tells about itself."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, Protocol
+
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IListeningPort, IReactorTime, IStreamServerEndpoint
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ipmiproxyd import __version__
+from ipmiproxyd.console.displays import DisplayPool
+from ipmiproxyd.console.machine import Ending
+from ipmiproxyd.console.manager import ConsoleManager
+from ipmiproxyd.control.server import ControlServer
+from ipmiproxyd.errors import ProxyError
+from ipmiproxyd.interfaces import Agent
+from ipmiproxyd.model import ConsoleState
+
+STOPPED: Final = Ending("shutdown", "The gateway was stopped.")
+
+log = Logger()
+
+
+class HostedAgent(Agent, Protocol):
+    """An agent as the daemon looks after it."""
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    def describe(self) -> Mapping[str, Any]: ...
+
+
+class HostedStore(Protocol):
+    """A store as the daemon looks after it."""
+
+    async def open(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class Supervisor(Protocol):
+    """Whoever started the daemon and wants to know how it is (systemd)."""
+
+    def ready(self) -> None: ...
+
+    def stopping(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What the daemon starts and ends.
+
+    :ivar shown: what ``daemon status`` tells of the configuration.
+    :ivar end_process: stops the reactor; the argument becomes the exit status.
+    """
+
+    store: HostedStore
+    agents: Sequence[HostedAgent]
+    displays: Mapping[str, DisplayPool]
+    consoles: ConsoleManager
+    supervisor: Supervisor
+    clock: IReactorTime
+    on_stop: Literal["keep", "close"]
+    shown: Mapping[str, Any]
+    end_process: Callable[[int], None]
+
+
+class DaemonService(Service):
+    """Starts the parts and ends them; implements :class:`~ipmiproxyd.interfaces.Daemon`."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._since = parts.clock.seconds()
+        self._control: tuple[ControlServer, IStreamServerEndpoint] | None = None
+        self._port: IListeningPort | None = None
+        self._starting: Deferred[None] | None = None
+        self._close_all = parts.on_stop == "close"
+
+    def serve(self, control: ControlServer, endpoint: IStreamServerEndpoint) -> None:
+        """What to listen with, once the start is done. The commands of ``control`` need this object first."""
+
+        self._control = (control, endpoint)
+
+    # --- start and end ------------------------------------------------------------------------------------------------
+
+    def startService(self) -> None:
+        super().startService()  # type: ignore[no-untyped-call]
+        self._since = self._parts.clock.seconds()
+        self._starting = Deferred.fromCoroutine(self._start())
+        self._starting.addErrback(self._start_failed)
+
+    async def _start(self) -> None:
+        parts = self._parts
+        await parts.store.open()
+        for agent in parts.agents:
+            await agent.start()
+            agent.watch(parts.consoles.job_ended)
+        left = await parts.consoles.recover()
+        if left:
+            log.info("{count} consoles of an earlier run were closed", count=left)
+        if self._control is not None:
+            control, endpoint = self._control
+            self._port = await endpoint.listen(control)
+        parts.supervisor.ready()
+        log.info("ipmiproxyd {version} is ready, process {pid}", version=__version__, pid=os.getpid())
+
+    def _start_failed(self, failure: Failure) -> None:
+        error = failure.value
+        if isinstance(error, CancelledError):
+            return
+        if isinstance(error, ProxyError):
+            log.critical("ipmiproxyd cannot start: {words}", words=" ".join(filter(None, (error.message, error.hint))))
+        else:
+            log.failure("ipmiproxyd cannot start", failure)
+        self._parts.end_process(1)
+
+    def stopService(self) -> Deferred[None]:
+        super().stopService()  # type: ignore[no-untyped-call]
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        parts = self._parts
+        parts.supervisor.stopping()
+        if self._starting is not None:
+            self._starting.cancel()
+        if self._port is not None:
+            stopped = self._port.stopListening()
+            if stopped is not None:
+                await stopped
+        if self._close_all:
+            await parts.consoles.close_all(STOPPED)
+        else:
+            await parts.consoles.leave()
+        if self._control is not None:
+            await self._control[0].close()
+        for agent in parts.agents:
+            await agent.close()
+        await parts.store.close()
+        log.info("ipmiproxyd has ended")
+
+    # --- what the commands ask for ------------------------------------------------------------------------------------
+
+    async def status(self) -> Mapping[str, Any]:
+        parts = self._parts
+        consoles = parts.consoles.list()
+        states = Counter(console.state for console in consoles)
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "uptime": round(parts.clock.seconds() - self._since, 3),
+            "consoles": {"total": len(consoles), **{state.value: states[state] for state in ConsoleState}},
+            "viewers": sum(console.viewers for console in consoles),
+            "agents": [
+                {
+                    "name": agent.name,
+                    **agent.describe(),
+                    "displays": {
+                        "total": parts.displays[agent.name].size,
+                        "in_use": parts.displays[agent.name].in_use,
+                    },
+                }
+                for agent in parts.agents
+            ],
+            **parts.shown,
+        }
+
+    async def stop(self) -> Mapping[str, Any]:
+        """Closes the consoles before it answers; the process ends once the answer is out."""
+
+        self._close_all = True
+        closed = len(self._parts.consoles.list())
+        await self._parts.consoles.close_all(STOPPED)
+        self._parts.clock.callLater(0, self._parts.end_process, 0)
+        return {"closed": closed}

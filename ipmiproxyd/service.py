@@ -1,0 +1,217 @@
+"""makeService: the only place where things are wired."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+from typing import Any, NoReturn
+
+from twisted.application.service import MultiService
+from twisted.logger import Logger
+
+from ipmiproxyd import __version__
+from ipmiproxyd.access.grants import GrantBook
+from ipmiproxyd.agents.local import LocalAgent
+from ipmiproxyd.config import Settings
+from ipmiproxyd.console.displays import DisplayPool
+from ipmiproxyd.console.manager import ConsoleManager, Limits, Surroundings
+from ipmiproxyd.console.opening import PanelOpening, Workshop
+from ipmiproxyd.control.commands import Defaults, make_commands
+from ipmiproxyd.control.listen import control_endpoint
+from ipmiproxyd.control.server import ControlServer
+from ipmiproxyd.daemon import DaemonService, Parts
+from ipmiproxyd.errors import NotFound, ProxyError
+from ipmiproxyd.interfaces import Agent
+from ipmiproxyd.log import LoggedService, make_observer
+from ipmiproxyd.notify import Heartbeat, Notifier
+from ipmiproxyd.options import Options
+from ipmiproxyd.relay.host import WebRelayHost
+from ipmiproxyd.store.devices import StoredDevices
+from ipmiproxyd.store.sqlite import SqliteStore
+from ipmiproxyd.tools.browser import PanelBrowser
+from ipmiproxyd.tools.curl import Curl
+from ipmiproxyd.tools.ipmitool import ENTERPRISE_NUMBERS, ENTERPRISE_NUMBERS_PATH, IpmiPower
+from ipmiproxyd.tools.xvnc import Display
+
+__all__ = ["Options", "makeService"]
+
+log = Logger()
+
+
+def makeService(options: Options) -> MultiService:
+    """The daemon as a service for twistd. Ends the process with status 1 and a plain line if it cannot be made."""
+
+    from twisted.internet import reactor
+
+    settings = options.settings
+    try:
+        service = LoggedService(make_observer(settings.log.level))
+        daemon = make_daemon(settings, reactor, Notifier.from_environment(os.environ, os.getpid()))
+    except (ProxyError, OSError) as error:
+        _give_up(error)
+    daemon.setServiceParent(service)  # type: ignore[no-untyped-call]
+    return service
+
+
+def make_daemon(settings: Settings, reactor: Any, notifier: Notifier) -> DaemonService:
+    """Wire everything. Raises ProxyError or OSError for what is wrong already now."""
+
+    settings.daemon.runtime_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+    endpoint = control_endpoint(settings, reactor)
+    heartbeat = Heartbeat(notifier, reactor)
+    heartbeat.start()
+    reactor.addSystemEventTrigger("after", "shutdown", heartbeat.stop)
+
+    store = SqliteStore(settings.daemon.state_dir, reactor)
+    agent = _local_agent(settings, reactor)
+    agents = {agent.name: agent}
+    displays = {agent.name: DisplayPool(settings.displays.range[0], settings.displays.range[-1], reactor)}
+    grants = GrantBook(reactor, settings.relay.token_lifetime)
+    relay = _relay(settings, reactor, grants)
+    consoles = _consoles(
+        settings,
+        Surroundings(
+            store=store,
+            agents=agents,
+            displays=displays,
+            relay=relay,
+            grants=grants,
+            limits=_limits(settings),
+            clock=reactor,
+        ),
+    )
+    daemon = DaemonService(
+        Parts(
+            store=store,
+            agents=[agent],
+            displays=displays,
+            consoles=consoles,
+            supervisor=notifier,
+            clock=reactor,
+            on_stop=settings.daemon.on_stop,
+            shown=_shown(settings),
+            end_process=lambda status: _end_process(reactor, status),
+        )
+    )
+
+    def agent_named(name: str) -> Agent:
+        try:
+            return agents[name]
+        except KeyError:
+            raise NotFound(f"There is no agent named {name!r}.") from None
+
+    power = IpmiPower(
+        agent_named,
+        store,
+        reactor,
+        program=settings.ipmi.ipmitool,
+        parallel=settings.ipmi.parallel,
+        timeout=settings.ipmi.timeout,
+        ciphers=settings.ipmi.ciphers,
+    )
+    defaults = Defaults(idle=settings.consoles.idle, max_time=settings.consoles.max, agent=agent.name)
+    table = make_commands(StoredDevices(store), power, consoles, daemon, defaults)
+    daemon.serve(ControlServer(table, __version__, reactor), endpoint)
+    return daemon
+
+
+def _local_agent(settings: Settings, reactor: Any) -> LocalAgent:
+    mine = settings.agent
+    return LocalAgent(
+        mine.name,
+        jobs_dir=mine.jobs_dir,
+        tool_home=settings.daemon.runtime_dir / "tools",
+        home_files={ENTERPRISE_NUMBERS_PATH: ENTERPRISE_NUMBERS},
+        python=mine.python,
+        users=mine.users,
+        user_prefix=mine.user_prefix,
+        group=mine.group,
+        lease=mine.lease,
+        reactor=reactor,
+    )
+
+
+def _relay(settings: Settings, reactor: Any, grants: GrantBook) -> WebRelayHost:
+    mine = settings.relay
+    return WebRelayHost(
+        reactor,
+        grants,
+        listen=mine.listen,
+        ports=mine.ports,
+        public_host=mine.public_host,
+        allowed_origins=mine.allowed_origins,
+        frame_ancestors=mine.frame_ancestors,
+        novnc=str(mine.novnc or ""),
+        port_rest=mine.port_rest,
+        ping=mine.ping,
+    )
+
+
+def _limits(settings: Settings) -> Limits:
+    mine = settings.consoles
+    return Limits(
+        total=mine.limit,
+        per_agent=mine.limit_per_agent,
+        per_user=mine.limit_per_user,
+        unvisited=mine.unvisited,
+        abandoned=mine.abandoned,
+    )
+
+
+def _consoles(settings: Settings, around: Surroundings) -> ConsoleManager:
+    workshop = Workshop(
+        agents=around.agents,
+        displays=around.displays,
+        display=Display(
+            geometry=settings.consoles.geometry,
+            vnc=settings.displays.vnc,
+            xvnc=settings.displays.xvnc,
+            openbox=settings.displays.openbox,
+        ),
+        browser=PanelBrowser(program=settings.panel.chromium, geometry=settings.consoles.geometry),
+        curl=Curl(program=settings.panel.curl, connect_timeout=settings.panel.connect_timeout),
+        lease=settings.agent.lease,
+        start_timeout=settings.consoles.open_timeout,
+    )
+    # The stages ask the manager for the relay port, the manager starts the stages.
+    stages: dict[str, Any] = {}
+    manager = ConsoleManager(around, stages)
+    stages["panel"] = PanelOpening(workshop, manager.serve)
+    return manager
+
+
+def _shown(settings: Settings) -> dict[str, Any]:
+    relay = settings.relay
+    return {
+        "relay": {
+            "public_host": relay.public_host,
+            "listen": list(relay.listen),
+            "ports": f"{relay.ports[0]}-{relay.ports[-1]}",
+        },
+        "limits": {
+            "consoles": settings.consoles.limit,
+            "per_agent": settings.consoles.limit_per_agent,
+            "per_user": settings.consoles.limit_per_user,
+        },
+        "on_stop": settings.daemon.on_stop,
+    }
+
+
+def _end_process(reactor: Any, status: int) -> None:
+    if status:
+        # twistd knows no exit status of its own: the interpreter's last act sets it.
+        atexit.register(_exit_with, status)
+    reactor.stop()
+
+
+def _exit_with(status: int) -> NoReturn:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _give_up(error: ProxyError | OSError) -> NoReturn:
+    words = " ".join(filter(None, (error.message, error.hint))) if isinstance(error, ProxyError) else str(error)
+    print(f"ipmiproxyd cannot start: {words}", file=sys.stderr)
+    raise SystemExit(1)

@@ -1,0 +1,151 @@
+"""Chromium, locked down to one BMC's web panel."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import shlex
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from ipmiproxyd.agents.sandbox import HOME
+from ipmiproxyd.model import JobFile, Program, Ready
+
+_POLICY: Final = "panel.json"
+_PROFILE: Final = f"{HOME}/profile"
+
+# What starting a browser costs beyond the one page that is wanted here, and what would call its maker.
+_QUIET: Final = (
+    "--no-first-run",
+    "--no-default-browser-check",
+    "--no-pings",
+    "--disable-background-networking",
+    "--disable-breakpad",
+    "--disable-client-side-phishing-detection",
+    "--disable-component-extensions-with-background-pages",
+    "--disable-component-update",
+    "--disable-default-apps",
+    "--disable-domain-reliability",
+    "--disable-extensions",
+    "--disable-field-trial-config",
+    "--disable-logging",
+    "--disable-quic",
+    "--disable-search-engine-choice-screen",
+    "--disable-session-crashed-bubble",
+    "--disable-sync",
+    "--metrics-recording-only",
+    "--password-store=basic",
+    "--disable-features=MediaRouter,OptimizationHints,OptimizationGuideModelDownloading,Translate,"
+    "InterestFeedContentSuggestions,CalculateNativeWinOcclusion,GlobalMediaControls,DialMediaRouteProvider,"
+    "AutofillServerCommunication,CertificateTransparencyComponentUpdater,HttpsUpgrades,HttpsFirstBalancedMode",
+)
+
+# An Xvnc has no graphics card: drawing in the browser's own threads is what it would end with anyway.
+_DRAWING: Final = ("--disable-gpu", "--disable-gpu-compositing", "--disable-smooth-scrolling", "--disk-cache-size=1")
+
+# Chromium's policies: https://chromeenterprise.google/policies/. 2 is "block" for the content settings.
+_POLICIES: Final[dict[str, Any]] = {
+    "URLBlocklist": ["*"],
+    "DeveloperToolsAvailability": 2,
+    "DownloadRestrictions": 3,
+    "AllowFileSelectionDialogs": False,
+    "PrintingEnabled": False,
+    "PasswordManagerEnabled": False,
+    "AutofillAddressEnabled": False,
+    "AutofillCreditCardEnabled": False,
+    "BrowserSignin": 0,
+    "SyncDisabled": True,
+    "IncognitoModeAvailability": 1,
+    "BrowserGuestModeEnabled": False,
+    "BrowserAddPersonEnabled": False,
+    "ExtensionInstallBlocklist": ["*"],
+    "BookmarkBarEnabled": False,
+    "EditBookmarksEnabled": False,
+    "TranslateEnabled": False,
+    "SpellcheckEnabled": False,
+    "SearchSuggestEnabled": False,
+    "DefaultSearchProviderEnabled": False,
+    "AlternateErrorPagesEnabled": False,
+    "NetworkPredictionOptions": 2,
+    "SafeBrowsingProtectionLevel": 0,
+    "MetricsReportingEnabled": False,
+    "BackgroundModeEnabled": False,
+    "PromotionsEnabled": False,
+    "ComponentUpdatesEnabled": False,
+    "CommandLineFlagSecurityWarningsEnabled": False,
+    "SSLErrorOverrideAllowed": False,
+    "DefaultPopupsSetting": 1,
+    "DefaultNotificationsSetting": 2,
+    "DefaultGeolocationSetting": 2,
+    "DefaultWebUsbGuardSetting": 2,
+    "DefaultWebBluetoothGuardSetting": 2,
+    "DefaultSerialGuardSetting": 2,
+    "DefaultWebHidGuardSetting": 2,
+    "DefaultFileSystemReadGuardSetting": 2,
+    "DefaultFileSystemWriteGuardSetting": 2,
+    "DefaultLocalFontsSetting": 2,
+    "DefaultWindowManagementSetting": 2,
+    "AudioCaptureAllowed": False,
+    "VideoCaptureAllowed": False,
+    "ScreenCaptureAllowed": False,
+    "AllowDinosaurEasterEgg": False,
+    "HttpsOnlyMode": "disallowed",
+    "QuicAllowed": False,
+    "DnsOverHttpsMode": "off",
+    "BuiltInDnsClientEnabled": False,
+    "TaskManagerEndProcessEnabled": False,
+}
+
+
+class PanelBrowser:
+    """Makes the job's program for a console of type ``panel``.
+
+    :param program: Chromium's command, quoted as in a shell if it has words of its own.
+    :param geometry: the display's, "WIDTHxHEIGHT".
+    """
+
+    NAME: Final = "Chromium"
+
+    def __init__(self, *, program: str = "chromium", geometry: str = "1280x1024") -> None:
+        self._command = tuple(shlex.split(program))
+        self._geometry = geometry
+
+    def programs(self, url: str, pin: str | None) -> tuple[Program, tuple[JobFile, ...]]:
+        """Chromium on ``url``, and its policy. ``pin``: see :meth:`ipmiproxyd.tools.curl.Curl.panel_pin`; only that
+        certificate is accepted although no authority vouches for it."""
+
+        trust = () if pin is None else (f"--ignore-certificate-errors-spki-list={pin}",)
+        argv = (
+            *self._command,
+            "--kiosk",
+            f"--user-data-dir={_PROFILE}",
+            f"--window-size={self._geometry.replace('x', ',')}",
+            "--window-position=0,0",
+            *_QUIET,
+            *_DRAWING,
+            *trust,
+            url + "/",
+        )
+        policy = {**_POLICIES, "URLAllowlist": [origin_of(url)]}
+        return (
+            Program(name=self.NAME, argv=argv, ready=Ready.WINDOW),
+            (JobFile(place="chromium-policy", name=_POLICY, text=json.dumps(policy)),),
+        )
+
+
+def _is_ipv4(host: str) -> bool:
+    try:
+        ipaddress.IPv4Address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def origin_of(url: str) -> str:
+    """Exactly one server in the language of URLAllowlist: scheme, a dot that forbids sub-domains, host and port."""
+
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+    exact = f"[{host}]" if ":" in host else host if _is_ipv4(host) else f".{host}"
+    return f"{parts.scheme}://{exact}:{port}"

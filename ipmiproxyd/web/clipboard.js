@@ -1,0 +1,125 @@
+// Text to and from the server: by the browser's own clipboard where it gives it, by two boxes otherwise.
+
+const LONGEST = 100000;   // characters that are handed on
+
+export class Clipboard {
+  #parts;
+  #screen;
+  #native;
+  #passed = null;     // what both sides have had last: not sent back and forth
+  #reads = false;     // the browser lets us read without asking
+
+  /** parts: {panel, hint, out, send, read, in, copy, note, badge} */
+  constructor(parts, screen, native = navigator.clipboard) {
+    this.#parts = parts;
+    this.#screen = screen;
+    this.#native = native;
+    screen.addEventListener("clipboard", ({ detail }) => this.#arrived(detail));
+    parts.send.addEventListener("click", () => this.#send(parts.out.value));
+    parts.read.addEventListener("click", () => this.#readAndSend());
+    parts.copy.addEventListener("click", () => this.#copyByHand());
+    window.addEventListener("focus", () => this.#follow());
+    this.#learn();
+  }
+
+  /** The panel is on view. */
+  opened() {
+    this.#parts.badge.hidden = true;
+    this.#note("");
+    this.#parts.out.focus();
+  }
+
+  /** A new connection: the server knows nothing of our clipboard. */
+  async connected() {
+    this.#passed = null;
+    await this.#follow();
+  }
+
+  async #learn() {
+    const { read, hint } = this.#parts;
+    const permission = await this.#permission();
+    this.#reads = permission?.state === "granted";
+    permission?.addEventListener?.("change", () => this.#learn(), { once: true });
+    read.hidden = this.#reads || !this.#native?.readText || permission?.state === "denied";
+    hint.textContent = this.#reads
+      ? "Your clipboard and the server's follow each other."
+      : this.#native && !read.hidden
+        ? "What you copy on the server goes to your clipboard. The other way needs your leave, or the first box."
+        : "Your browser keeps its clipboard from this page: the boxes below do the same by hand.";
+  }
+
+  async #permission() {
+    if (!this.#native?.readText) return null;
+    try {
+      return await navigator.permissions.query({ name: "clipboard-read" });
+    } catch {
+      return null;      // a browser that asks every time
+    }
+  }
+
+  /** Somebody came back to this window, perhaps with something new in the clipboard. */
+  async #follow() {
+    if (!this.#reads || !this.#screen.connected || !document.hasFocus()) return;
+    try {
+      const text = await this.#native.readText();
+      if (text && text !== this.#passed) this.#pass(text);
+    } catch (error) {
+      console.info("the clipboard was not readable:", error.name);
+    }
+  }
+
+  async #readAndSend() {
+    try {
+      this.#send(await this.#native.readText());
+    } catch {
+      this.#note("The browser did not allow it.");
+    }
+    await this.#learn();
+  }
+
+  #send(text) {
+    if (!text) {
+      this.#note("There is no text to send.");
+    } else if (!this.#screen.connected) {
+      this.#note("Not connected.");
+    } else {
+      this.#pass(text);
+      this.#note("Sent: paste it there, for example with Ctrl-V.");
+    }
+  }
+
+  #pass(text) {
+    this.#passed = text.slice(0, LONGEST);
+    this.#screen.paste(this.#passed);
+  }
+
+  async #arrived(text) {
+    if (typeof text !== "string" || text === this.#passed) return;
+    const { in: box, copy, badge, panel } = this.#parts;
+    this.#passed = text.slice(0, LONGEST);
+    box.value = this.#passed;
+    copy.disabled = false;
+    try {
+      if (!this.#native?.writeText) throw new DOMException("no clipboard", "NotAllowedError");
+      await this.#native.writeText(this.#passed);
+    } catch {
+      badge.hidden = !panel.hidden;     // it waits in the panel
+    }
+  }
+
+  async #copyByHand() {
+    const { in: box } = this.#parts;
+    try {
+      await this.#native.writeText(box.value);
+    } catch {
+      box.focus();
+      box.select();
+      document.execCommand("copy");     // all that a page without a secure context has
+    }
+    this.#note("Copied.");
+  }
+
+  #note(text) {
+    this.#parts.note.textContent = text;
+  }
+}

@@ -1,0 +1,156 @@
+// The conversation with one console, from the link to the end, as one straight course.
+
+import { Refused, Unreachable } from "./session.js";
+import { Dropped, loadCore } from "./screen.js";
+import { sleep } from "./retry.js";
+
+const STEADY_AFTER = 5000;      // ms of connection after which trouble counts from the beginning again
+const MISSES = 3;               // unanswered questions after which a connected screen is given up as dead
+const BUSY_WAIT = 5000;         // ms before a server that has no time for us is asked again
+const LAST_WORDS = 1000;        // ms to wait for the reason in plain words when the screen says it was closed
+
+/**
+ * `view` is told what to show: begin(), status(status), connecting(), connected(), waiting({cause, attempt, left}),
+ * gaveUp(cause) → promise that somebody wants another try, over({code, message, hint}).
+ */
+export class Line {
+  #session;
+  #screen;
+  #retry;
+  #view;
+  #latest = null;
+  #cut = null;
+
+  constructor({ session, screen, retry, view }) {
+    this.#session = session;
+    this.#screen = screen;
+    this.#retry = retry;
+    this.#view = view;
+  }
+
+  /** Run to the end; resolves when the console is over. */
+  async run() {
+    this.#view.begin();
+    let attempt = () => this.#session.begin();
+    for (;;) {
+      let cause;
+      try {
+        await attempt();
+        attempt = () => this.#once();
+        const end = await attempt();
+        this.#session.forget();
+        this.#view.over(end);
+        return;
+      } catch (error) {
+        if (!(error instanceof Refused || error instanceof Dropped || error instanceof Unreachable)) throw error;
+        if (this.#latest?.state === "closing") {      // and by now it is closed
+          this.#session.forget();
+          this.#view.over(ending(this.#latest));
+          return;
+        }
+        if (error instanceof Refused) {
+          this.#view.over({ code: error.code, message: error.serverMessage, hint: error.hint });
+          return;
+        }
+        if (error instanceof Dropped && error.forbidden) {
+          this.#session.forget();
+          this.#view.over({ code: "expired" });
+          return;
+        }
+        cause = error instanceof Dropped && error.noScreen ? "no-screen" : "unreachable";
+      }
+      if (!(await this.#retry.pause((wait) => this.#view.waiting({ cause, ...wait })))) {
+        await this.#view.gaveUp(cause);
+        this.#retry.reset();
+      }
+    }
+  }
+
+  /** The network is said to have changed, or the person asks: do not wait any longer, look whether the server answers. */
+  hurry() {
+    this.#retry.now();
+    this.#cut?.();
+  }
+
+  /** Ask, follow the opening, show the screen, follow it. Returns {code, message} when the console is over. */
+  async #once() {
+    let status = this.#tell(await this.#session.status());
+    while (status.state !== "ready") {
+      if (isOver(status)) return ending(status);
+      status = this.#tell(await this.#session.news(status.serial));
+    }
+    await loadCore().catch(() => { throw new Refused("no-viewer"); });
+    this.#view.connecting();
+    const { ended } = await this.#screen.connect(this.#session.socket());
+    this.#view.connected();
+    const steady = setTimeout(() => this.#retry.reset(), STEADY_AFTER);
+    const leave = new AbortController();
+    try {
+      const followed = this.#follow(status.serial, leave.signal);
+      const end = await Promise.race([followed, ended]);
+      if (!(end instanceof Dropped)) return end;
+      if (!end.final) throw end;
+      const words = await Promise.race([followed.catch(() => null), sleep(LAST_WORDS)]);
+      if (words) return words;
+      const last = this.#latest.state === "closing" ? ending(this.#latest) : { code: "closed", message: "" };
+      return { ...last, code: end.reason || last.code };
+    } finally {
+      clearTimeout(steady);
+      leave.abort();
+      this.#screen.disconnect();
+    }
+  }
+
+  /** While the screen is connected: follow the status until the console is over. */
+  async #follow(serial, left) {
+    let missed = 0;
+    while (!left.aborted) {
+      try {
+        const status = this.#tell(await (missed ? this.#session.status(left) : this.#news(serial, left)));
+        if (isOver(status)) return ending(status);
+        serial = status.serial;
+        missed = 0;
+      } catch (error) {
+        if (left.aborted) break;
+        if (!(error instanceof Unreachable)) throw error;
+        if (error.answered) {       // somebody is there: the screen is not dead
+          await sleep(BUSY_WAIT);
+          continue;
+        }
+        missed += 1;
+        if (missed >= MISSES) throw error;
+        await sleep(400 * missed);
+      }
+    }
+    return null;
+  }
+
+  /** The next news, asked so that hurry() cuts the question short. */
+  async #news(serial, left) {
+    const question = new AbortController();
+    const stop = () => question.abort();
+    this.#cut = stop;
+    left.addEventListener("abort", stop);
+    try {
+      return await this.#session.news(serial, question.signal);
+    } finally {
+      left.removeEventListener("abort", stop);
+      this.#cut = null;
+    }
+  }
+
+  #tell(status) {
+    this.#latest = status;
+    this.#view.status(status);
+    return status;
+  }
+}
+
+/** "lost" is a closed console, too: one that its daemon has not cleared away yet. */
+function isOver(status) {
+  return status.state === "closed" || status.state === "lost";
+}
+
+function ending(status) {
+  return { code: status.reason || "closed", message: status.message || "" };
+}

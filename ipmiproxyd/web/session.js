@@ -1,0 +1,227 @@
+// The right to be here: trades the link's one-time token for a key, keeps the key, and asks the server with it.
+
+import { sleep } from "./retry.js";
+
+const ANSWER_WITHIN = 8000;    // ms, a plain question
+const NO_NEWS_TAKES = 1000;    // ms, at least, when an answer holds nothing new
+const NEWS_WITHIN = 30000;     // ms, a question that the server holds until there is news (it answers after 20 s)
+
+/** The server said no. `code` is one of the words of words.js; `message` and `hint` are the server's own text. */
+export class Refused extends Error {
+  constructor(code, message = "", hint = "") {
+    super(code);
+    this.code = code;
+    this.serverMessage = message;
+    this.hint = hint;
+  }
+}
+
+/** No answer, or none that helps: worth another attempt. `answered`: something is there, it just cannot serve us. */
+export class Unreachable extends Error {
+  constructor(message, { answered = false } = {}) {
+    super(message);
+    this.answered = answered;
+  }
+}
+
+export class Session {
+  #key = null;
+  #place;
+  #store;
+  #fromUsedLink = false;
+
+  constructor(page = window) {
+    this.#place = page.location;
+    this.#store = new KeyStore(page);
+  }
+
+  /** Get a key: from the link, or else from the last time. Throws Refused or Unreachable. */
+  async begin() {
+    const token = new URLSearchParams(this.#place.hash.slice(1)).get("t");
+    if (token) {
+      const key = await this.#trade(token);
+      // The token is spent or worthless now; it has no business in the address bar or the history.
+      this.#store.stripFragment();
+      if (key) {
+        this.#key = key;
+        this.#store.keep(key);
+        return;
+      }
+    }
+    this.#key = this.#store.stored();
+    if (!this.#key) throw new Refused(token ? this.#usedLink : "no-link");
+    this.#fromUsedLink = Boolean(token);
+  }
+
+  get #usedLink() {
+    return this.#store.remembers ? "used-link" : "used-link-no-memory";
+  }
+
+  async #trade(token) {
+    try {
+      const answer = await this.#ask("api/session", { method: "POST", body: JSON.stringify({ token }) });
+      if (typeof answer.key !== "string") throw new Unreachable("no key in the answer");
+      return answer.key;
+    } catch (error) {
+      if (!(error instanceof Refused)) throw error;
+      console.info("the link was refused:", error.serverMessage, error.hint);
+      return null;
+    }
+  }
+
+  /** The console's status now. */
+  async status(signal) {
+    return statusFrom(await this.#guarded("api/status", { signal }));
+  }
+
+  /** The console's status once it is newer than `serial`, or after a while in any case. */
+  async news(serial, signal) {
+    const asked = performance.now();
+    const path = `api/status?since=${encodeURIComponent(serial)}`;
+    const status = statusFrom(await this.#guarded(path, { signal, within: NEWS_WITHIN }));
+    const early = NO_NEWS_TAKES - (performance.now() - asked);
+    if (status.serial <= serial && early > 0) await sleep(early);      // something in between does not hold questions
+    return status;
+  }
+
+  /** Close the console for everybody. */
+  close() {
+    return this.#guarded("api/close", { method: "POST" });
+  }
+
+  /** The key is of no use any more. */
+  forget() {
+    this.#key = null;
+    this.#store.forget();
+  }
+
+  /** A new, not yet opened WebSocket to the console's screen. */
+  socket() {
+    const url = new URL("vnc", this.#place.href);
+    url.protocol = this.#place.protocol === "https:" ? "wss:" : "ws:";
+    url.hash = "";
+    return new WebSocket(url.href, ["binary", `key.${this.#key}`]);
+  }
+
+  async #guarded(path, options) {
+    try {
+      return await this.#ask(path, { ...options, key: this.#key });
+    } catch (error) {
+      if (error instanceof Refused && path.startsWith("api/status")) {
+        this.forget();
+        if (error.code === "forbidden") {
+          throw new Refused(this.#fromUsedLink ? this.#usedLink : "expired", error.serverMessage, error.hint);
+        }
+      }
+      throw error;
+    }
+  }
+
+  async #ask(path, { method = "GET", body, key, signal, within = ANSWER_WITHIN }) {
+    const limit = new AbortController();
+    const stop = () => limit.abort();
+    const timer = setTimeout(stop, within);
+    signal?.addEventListener("abort", stop);
+    const headers = {};
+    if (key) headers.Authorization = `Bearer ${key}`;
+    if (body) headers["Content-Type"] = "application/json";
+    try {
+      const answer = await fetch(path, { method, body, headers, cache: "no-store", signal: limit.signal });
+      if (answer.ok) return await answer.json();
+      if (answer.status >= 500 || answer.status === 429) throw new Unreachable(`HTTP ${answer.status}`, { answered: true });
+      const { code = "forbidden", message = "", hint = "" } = await answer.json().catch(() => ({}));
+      throw new Refused(String(code), String(message ?? ""), String(hint ?? ""));
+    } catch (error) {
+      if (error instanceof Refused || error instanceof Unreachable) throw error;
+      throw new Unreachable(String(error));
+    } finally {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", stop);
+    }
+  }
+}
+
+/** A status whose fields can be relied on. */
+function statusFrom(answer) {
+  const { serial, state, stages, device, viewers, idle, reason, message, control } = answer ?? {};
+  if (typeof serial !== "number" || typeof state !== "string") {
+    throw new Unreachable("this is no status", { answered: true });
+  }
+  return {
+    serial,
+    state,
+    stages: Array.isArray(stages) ? stages.map(stageFrom) : [],
+    device: String(device ?? ""),
+    viewers: Number(viewers) || 0,
+    idle: Number(idle) || null,
+    reason: String(reason ?? ""),
+    message: String(message ?? ""),
+    control: control !== false,
+  };
+}
+
+/** done: null while it goes on. All times in milliseconds since opening began. */
+function stageFrom({ name, label, begun_ms: begun, done_ms: done }) {
+  return { label: String(label || name), begun: Number(begun) || 0, done: done === null || done === undefined ? null : Number(done) };
+}
+
+/**
+ * Where the key survives a reload: sessionStorage, and where a browser withholds that (inside a frame of another site,
+ * when third-party storage is blocked), the history entry's state, which is this page's alone, too. The latter survives
+ * a reload of the frame, not one of the page around it.
+ */
+class KeyStore {
+  #name;
+  #page;
+
+  constructor(page) {
+    this.#page = page;
+    this.#name = `ipmiproxyd.key:${page.location.host}`;
+  }
+
+  stored() {
+    const kept = this.#storage()?.getItem(this.#name);
+    return kept || this.#page.history.state?.[this.#name] || null;
+  }
+
+  keep(key) {
+    const storage = this.#storage();
+    if (storage) {
+      try {
+        storage.setItem(this.#name, key);
+        return;
+      } catch (error) {
+        console.info("sessionStorage takes nothing:", error.name);
+      }
+    }
+    this.#setState({ [this.#name]: key });
+  }
+
+  forget() {
+    this.#storage()?.removeItem(this.#name);
+    if (this.#page.history.state) this.#setState(null);
+  }
+
+  /** Whether this browser lets the page remember beyond this entry of the history. */
+  get remembers() {
+    return this.#storage() !== null;
+  }
+
+  stripFragment() {
+    const { location, history } = this.#page;
+    history.replaceState(history.state, "", location.pathname + location.search);
+  }
+
+  #setState(state) {
+    const { location, history } = this.#page;
+    history.replaceState(state, "", location.pathname + location.search);
+  }
+
+  #storage() {
+    try {
+      return this.#page.sessionStorage;
+    } catch {
+      return null;
+    }
+  }
+}

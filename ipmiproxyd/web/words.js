@@ -1,0 +1,91 @@
+// Plain words for every code that a person may meet. Nothing here touches the page.
+
+const MINUTE = 60;
+
+/** code: [tone, title, text, what to do next] — tone is calm, warn or bad. */
+const WORDS = {
+  // the console was closed
+  "closed": ["calm", "The console was closed", "Somebody ended it from the panel or from the command line.", "Open a new one when you need it."],
+  "viewer": ["calm", "The console was closed", "Somebody on this console pressed Close.", "Open a new one when you need it."],
+  "mine": ["calm", "You closed the console", "Everything it used has been given back.", "Open a new one when you need it."],
+  "idle": ["calm", "Closed because nobody used it", "No key was pressed and the mouse was not moved for a while.", "Open a new console to go on."],
+  "unvisited": ["calm", "Closed because nobody came", "The console was ready, but no browser connected in time.", "Open a new one, and open its link soon."],
+  "abandoned": ["calm", "Closed because everybody had left", "No browser was connected to the console for a while.", "Open a new console to go on."],
+  "max-time": ["calm", "The console's time is over", "It reached the longest time that a console may stay open.", "Open a new console to go on."],
+  "replaced": ["calm", "Another console took its place", "A new console to the same server was opened instead of this one.", "Use the new console's link."],
+  "shutdown": ["warn", "The console server was stopped", "All its consoles were closed.", "Open a new console when it is back."],
+  "cancelled": ["calm", "Opening was cancelled", "Whoever asked for this console did not wait for it.", "Open a new one."],
+
+  // it could not be opened, or broke
+  "job-failed": ["bad", "The console's program ended", "It stopped by itself, so there is nothing left to show.", "Open a new console. If it happens again, tell your administrator."],
+  "agent-unreachable": ["bad", "The console's host cannot be reached", "The machine next to the servers that runs consoles does not answer.", "Try again in a minute. If it stays so, tell your administrator."],
+  "tool-missing": ["bad", "A program is missing", "The machine that runs consoles lacks a program that this one needs.", "Tell your administrator."],
+  "bmc-unreachable": ["bad", "The server's management board does not answer", "Nothing came back from its address.", "Check that the board has power and network, then open a new console."],
+  "bmc-auth": ["bad", "The management board refused the sign-in", "The stored user name or password is not right.", "Have the device's credentials corrected, then open a new console."],
+  "bmc-privilege": ["bad", "Not allowed on the management board", "The stored user may not do this.", "Have the device's user changed, then open a new console."],
+  "bmc-state": ["bad", "Not possible right now", "The server is not in a state in which this can be done.", "Try again later."],
+  "bmc-unsupported": ["bad", "The management board cannot do this", "It does not know what it was asked.", "Tell your administrator."],
+  "bmc-error": ["bad", "The management board reported an error", "It answered, but not with what was asked for.", "Try again. If it happens again, tell your administrator."],
+  "no-free-port": ["warn", "All places are taken", "Every port for consoles is in use.", "Close a console that is not needed, or try again in a minute."],
+  "no-free-display": ["warn", "All places are taken", "Every display for consoles is in use.", "Close a console that is not needed, or try again in a minute."],
+  "limit": ["warn", "Too many consoles", "As many consoles as are allowed are open.", "Close one that is not needed, then open this one again."],
+  "timeout": ["bad", "It took too long", "The console was not ready in time.", "Open a new one. If it happens again, tell your administrator."],
+  "internal": ["bad", "Something went wrong on the console server", "The fault is ours, not yours.", "Open a new console. The server's log knows more."],
+
+  // this browser may not come in
+  "used-link": ["warn", "This link cannot be used", "This link was already used or has expired. Ask for a new one.", "A link opens a console once, in one browser."],
+  "used-link-no-memory": ["warn", "This link cannot be used", "This link was already used or has expired. Ask for a new one.", "This browser lets the page remember nothing here, so loading it again needs a new link."],
+  "no-link": ["warn", "This page needs a link", "The address alone does not open a console.", "Ask for a link, or open the console from your panel."],
+  "expired": ["warn", "You can no longer use this console", "It was closed, or your right to it was withdrawn.", "Ask for a new link."],
+  "forbidden": ["warn", "You may not use this console", "The server did not accept this browser.", "Ask for a new link."],
+
+  // the way to the server
+  "unreachable": ["bad", "The console server cannot be reached", "It has not answered for a while.", "Check your network. The console may still be running."],
+  "no-screen": ["bad", "The screen cannot be connected", "The server answers, but the connection for the picture does not come about.", "A proxy in between may not pass WebSockets, or this address is not among the allowed ones."],
+  "page-fault": ["bad", "This page has failed", "The fault is ours, not yours. The console may still be running.", "Load the page again."],
+  "no-viewer": ["bad", "A part of this page is missing", "The viewer could not be loaded.", "Load the page again. If it stays so, tell your administrator: the noVNC files are not in their place."],
+};
+
+const UNKNOWN = ["warn", "The console is closed", "", "Open a new console to go on."];
+
+/** Words of a code. `message` and `hint` are the server's own text and win over ours, except about a link. */
+export function explain(code, { message = "", hint = "", idle = null } = {}) {
+  const known = Object.hasOwn(WORDS, code);
+  const [tone, title, text, next] = known ? WORDS[code] : UNKNOWN;
+  const ours = code === "idle" && idle ? `No key was pressed and the mouse was not moved for ${span(idle)}.` : text;
+  const keepOurs = code.startsWith("used-link") || code === "mine";
+  return {
+    tone,
+    title,
+    text: keepOurs ? ours : message || ours || code,
+    next: keepOurs ? next : hint || next,
+  };
+}
+
+const STATES = {
+  starting: "Loading",
+  opening: "Starting",
+  connecting: "Connecting",
+  connected: "Connected",
+  reconnecting: "Reconnecting",
+  closing: "Closing",
+  over: "Closed",
+};
+
+/** One word or two for the status line and the page's title. */
+export function stateWord(state) {
+  return Object.hasOwn(STATES, state) ? STATES[state] : state;
+}
+
+/** 600 → "10 minutes". */
+export function span(seconds) {
+  if (seconds < 2 * MINUTE && seconds !== MINUTE) return `${Math.round(seconds)} seconds`;
+  const minutes = Math.round(seconds / MINUTE);
+  if (minutes < 120) return minutes === 1 ? "1 minute" : `${minutes} minutes`;
+  return `${Math.round(minutes / 60)} hours`;
+}
+
+/** 1234 → "1.2 s". */
+export function duration(ms) {
+  return ms < 9950 ? `${(ms / 1000).toFixed(1)} s` : `${Math.round(ms / 1000)} s`;
+}

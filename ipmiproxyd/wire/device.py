@@ -1,0 +1,185 @@
+"""A device's fields: what is valid in them, and device ⇄ stored document."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from typing import Any, Final, get_args
+from unicodedata import category
+from urllib.parse import urlsplit
+
+from ipmiproxyd.errors import BadValue
+from ipmiproxyd.model import Device, Interface, Privilege, Secret
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_VENDOR = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
+_LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+_KG = re.compile(r"(?:[0-9A-Fa-f]{2}){0,20}")
+_PATH = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]*)*")
+
+SECRETS: Final = ("password", "kg", "web_password")
+"""The fields that hold a :class:`~ipmiproxyd.model.Secret`."""
+
+SIGN_IN: Final = frozenset({"address", "port", "username", "password", "interface", "cipher", "privilege", "kg"})
+"""The fields that decide how a sign-in by IPMI goes."""
+
+
+def checked(device: Device) -> Device:
+    """The device with its address in one spelling.
+
+    :raises BadValue: some fields are not valid; all of them are named.
+    """
+
+    problems = [
+        f"{name}: {problem}" for name, check in _CHECKS.items() if (problem := check(getattr(device, name))) is not None
+    ]
+    if problems:
+        raise BadValue("; ".join(problems) + ".")
+    return replace(device, address=_one_spelling(device.address))
+
+
+def changed(device: Device, changes: Mapping[str, Any]) -> Device:
+    """The device with some fields replaced, and checked.
+
+    :raises BadValue: no such field, or its new value is not valid.
+    """
+
+    for name in changes:
+        if name not in _CHECKS:
+            raise BadValue(f"A device has no field {name!r}.")
+    if changes.get("name", device.name) != device.name:
+        raise BadValue("A device's name cannot be changed.", hint="Remove the device and add it under the new name.")
+    return checked(replace(device, **changes))
+
+
+def to_document(device: Device) -> dict[str, Any]:
+    return {field.name: getattr(device, field.name) for field in fields(Device)}
+
+
+def from_document(document: Mapping[str, Any]) -> Device:
+    """Fields that are missing have their defaults; unknown ones are passed over (a later version wrote them)."""
+
+    return Device(**{field.name: document[field.name] for field in fields(Device) if field.name in document})
+
+
+def is_host(text: str) -> bool:
+    """An IPv4 address, an IPv6 address without brackets or zone, or a host name."""
+
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        labels = text.removesuffix(".").split(".")
+        # A name whose last label is a number is a mistyped address: no top-level domain is one.
+        return len(text) <= 253 and all(_LABEL.fullmatch(label) for label in labels) and not labels[-1].isdigit()
+    return not (address.is_multicast or address.is_unspecified or "%" in text)
+
+
+def _one_spelling(host: str) -> str:
+    """Locks and remembered facts belong to an address: it must not have two spellings."""
+
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return host.removesuffix(".").lower()
+
+
+# --- the checks: each gives what is wrong, or None -------------------------------------------------------------------
+
+_Check = Callable[[Any], str | None]
+
+
+def _text(limit: int, *, lines: bool = False) -> _Check:
+    def check(value: object) -> str | None:
+        text = value.reveal() if isinstance(value, Secret) else value
+        if not isinstance(text, str):
+            return "is not a text"
+        if len(text) > limit:
+            return f"is longer than {limit} characters"
+        if any(category(mark) in ("Cc", "Cs") and not (lines and mark in "\n\t") for mark in text):
+            return "holds control characters"
+        return None
+
+    return check
+
+
+def _secret(limit: int) -> _Check:
+    plain = _text(limit)
+    return lambda value: plain(value) if isinstance(value, Secret) else "is not a secret"
+
+
+def _matching(pattern: re.Pattern[str], wrong: str, *, empty: bool = False) -> _Check:
+    def check(value: object) -> str | None:
+        fits = isinstance(value, str) and ((empty and value == "") or pattern.fullmatch(value) is not None)
+        return None if fits else wrong
+
+    return check
+
+
+def _choice(words: tuple[str, ...]) -> _Check:
+    return lambda value: None if value in words else f"is not one of {', '.join(words)}"
+
+
+def _address(value: object) -> str | None:
+    return None if isinstance(value, str) and is_host(value) else "is neither an IP address nor a host name"
+
+
+def _port(value: object) -> str | None:
+    fits = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 65535
+    return None if fits else "is not a port number (1 to 65535)"
+
+
+def _cipher(value: object) -> str | None:
+    if value == "0":
+        return "cipher suite 0 lets anybody in without a password and is never used"
+    fits = isinstance(value, str) and (value == "auto" or (re.fullmatch(r"[1-9][0-9]?", value) and int(value) <= 17))
+    return None if fits else "is neither auto nor the number of a cipher suite (1 to 17)"
+
+
+def _kg(value: object) -> str | None:
+    fits = isinstance(value, Secret) and _KG.fullmatch(value.reveal()) is not None
+    return None if fits else "is not a key of up to 20 bytes in hexadecimal digits"
+
+
+def _web(value: object) -> str | None:
+    if value == "":
+        return None
+    wrong = "is not the address of a web panel (https://host or https://host:port)"
+    if not isinstance(value, str) or len(value) > 512:
+        return wrong
+    try:
+        parts = urlsplit(value)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        return wrong
+    if "@" in parts.netloc:
+        return "may not hold a user name or password (there are web_username and web_password)"
+    # Put together again it must be the same: so nothing else stands in it.
+    netloc = (f"[{host}]" if ":" in host else host) + ("" if port is None else f":{port}")
+    same = value.lower().removesuffix("/") == f"{parts.scheme}://{netloc}{parts.path}".lower().removesuffix("/")
+    fits = parts.scheme in ("https", "http") and is_host(host) and port != 0 and _PATH.fullmatch(parts.path)
+    return None if same and fits else wrong
+
+
+_CHECKS: Final[dict[str, _Check]] = {
+    "name": _matching(
+        _NAME,
+        "is not a name (up to 64 letters, digits, dots, underscores and hyphens, the first a letter or digit)",
+        empty=True,
+    ),
+    "address": _address,
+    "port": _port,
+    "username": _text(256),
+    "password": _secret(256),
+    "interface": _choice(get_args(Interface)),
+    "cipher": _cipher,
+    "privilege": _choice(get_args(Privilege)),
+    "kg": _kg,
+    "web": _web,
+    "web_username": _text(256),
+    "web_password": _secret(256),
+    "location": _text(256),
+    "vendor": _matching(_VENDOR, "is not the name of a vendor's family, or auto"),
+    "notes": _text(4096, lines=True),
+}

@@ -1,0 +1,198 @@
+"""The simulated panel as a program of its own: ``python -m tests.simulator.panel --folder FOLDER``.
+
+It reads ``panel.json`` in the folder (:class:`Settings`; it holds the passwords, so its mode is 0600), makes a key and
+a self-signed certificate, prints one JSON line once it listens, and appends everything that happens to
+``record.jsonl``: one JSON object a line, with ``at`` (seconds since the epoch) and ``kind``:
+
+    request   method, path, status          sign-in   user, password_length, ok
+    key       field, key; of a password field only the length of what was there
+    text      field, value; of a password field only its length
+    drag      points [[x, y], …] on the canvas, button
+    power     action, ok                    sign-out  user
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import ipaddress
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, cast
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from twisted.internet import ssl
+from twisted.internet.interfaces import IListeningPort, IReactorSSL
+from twisted.web.http import Request as HttpRequest
+from twisted.web.resource import Resource
+from twisted.web.server import Request, Site
+
+from tests.simulator import pages
+from tests.simulator.chassis import Chassis
+from tests.simulator.personality import PERSONALITIES, Handler, Reply, Visit
+
+RECORD: Final = "record.jsonl"
+SETTINGS: Final = "panel.json"
+_REPORT_LIMIT: Final = 1 << 18
+_REPORTED: Final = ("key", "text", "drag")
+"""The kinds of events that a page may report."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """``panel.json``. ``users``: passwords by user name. ``chassis``: the box's folder."""
+
+    name: str = "node1"
+    address: str = "127.0.0.1"
+    port: int = 0
+    personality: str = "generic"
+    users: Mapping[str, str] = field(default_factory=dict)
+    chassis: str
+    hint: str = ""
+    elsewhere: str = "https://127.0.0.2/"
+
+
+class Recorder:
+    """The append-only file of what happened."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        path.touch()
+
+    def __call__(self, kind: str, more: Mapping[str, Any]) -> None:
+        line = json.dumps({"at": round(time.time(), 6), "kind": kind, **more})
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+
+class Panel(Resource):
+    """Hands every request to the personality's routes."""
+
+    isLeaf = True
+
+    def __init__(self, settings: Settings, record: Recorder) -> None:
+        super().__init__()
+        self._record = record
+        kind = PERSONALITIES[settings.personality]
+        self._personality = kind(
+            settings.name,
+            settings.users,
+            Chassis(Path(settings.chassis)),
+            record,
+            hint=settings.hint,
+            elsewhere=settings.elsewhere,
+        )
+        self._routes: dict[tuple[str, str], Handler] = self._personality.routes()
+
+    def render(self, request: HttpRequest) -> bytes:
+        visit = self._visit(cast(Request, request))
+        if (visit.method, visit.path) == ("POST", "/record"):
+            reply = self._report(cast(Request, request))
+        else:
+            handler = self._routes.get(("GET" if visit.method == "HEAD" else visit.method, visit.path))
+            missing = Reply(pages.plain(self._personality.name, "There is no such page."), status=404)
+            reply = handler(visit) if handler else missing
+            self._record("request", {"method": visit.method, "path": visit.path, "status": reply.status})
+        request.setResponseCode(reply.status)
+        request.setHeader("Content-Type", reply.type)
+        request.setHeader("Cache-Control", "no-store")
+        for name, value in reply.headers.items():
+            request.setHeader(name, value)
+        return reply.body.encode()
+
+    def _visit(self, request: Request) -> Visit:
+        session = (request.getCookie(self._personality.cookie.encode()) or b"").decode("ascii", "replace")
+        fields = {name.decode(): values[-1].decode("utf-8", "replace") for name, values in request.args.items()}
+        method = request.method.decode()
+        return Visit(
+            method=method,
+            path=request.path.decode("utf-8", "replace"),
+            query=fields if method != "POST" else {},
+            form=fields if method == "POST" else {},
+            session=session,
+            user=self._personality.sessions.get(session, ""),
+        )
+
+    def _report(self, request: Request) -> Reply:
+        """What a page's script tells: a JSON list of events."""
+
+        try:
+            content = request.content
+            events = json.loads(content.read(_REPORT_LIMIT) if content else b"")
+            reports = [(event.pop("kind"), event) for event in events]
+        except (ValueError, TypeError, AttributeError, KeyError):
+            return Reply("not a list of events", status=400, type="text/plain")
+        for kind, event in reports:
+            if kind in _REPORTED:
+                self._record(kind, event)
+        return Reply(status=204)
+
+
+def make_certificate(address: str) -> tuple[ssl.PrivateCertificate, bytes]:
+    """A new key with its self-signed certificate for an address; also the certificate as PEM."""
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, pages.TITLE)])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=30))
+        .add_extension(x509.SubjectAlternativeName([_subject(address)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    public = certificate.public_bytes(serialization.Encoding.PEM)
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return ssl.PrivateCertificate.loadPEM(private + public), public
+
+
+def _subject(address: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(address))
+    except ValueError:
+        return x509.DNSName(address)
+
+
+def serve(settings: Settings, folder: Path, reactor: IReactorSSL) -> IListeningPort:
+    """Listen. The certificate goes to ``panel.crt`` in the folder."""
+
+    certificate, public = make_certificate(settings.address)
+    (folder / "panel.crt").write_bytes(public)
+    site = Site(Panel(settings, Recorder(folder / RECORD)))
+    return reactor.listenSSL(settings.port, site, certificate.options(), 50, settings.address)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="panel", description="The simulated management panel.")
+    parser.add_argument("--folder", type=Path, required=True, help=f"where {SETTINGS} is and {RECORD} goes")
+    parser.add_argument("--port", type=int, help="instead of the port in the settings; 0: a free one")
+    options = parser.parse_args()
+
+    from twisted.internet import reactor
+
+    values = json.loads((options.folder / SETTINGS).read_text())
+    if options.port is not None:
+        values["port"] = options.port
+    settings = Settings(**values)
+    listening = serve(settings, options.folder, cast(IReactorSSL, reactor))
+    port = cast(Any, listening.getHost()).port
+    host = f"[{settings.address}]" if ":" in settings.address else settings.address
+    print(json.dumps({"port": port, "url": f"https://{host}:{port}"}), flush=True)
+    cast(Any, reactor).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""What the control protocol's commands drive, in memory: it remembers what it was asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+
+from ipmiproxyd.control.commands import Defaults, make_commands
+from ipmiproxyd.control.declare import CommandTable
+from ipmiproxyd.errors import BmcAuth, Exists, NotFound
+from ipmiproxyd.interfaces import Progress
+from ipmiproxyd.model import Console, ConsoleState, Device, OpenRequest, Stage
+from ipmiproxyd.wire.device import changed, checked
+
+
+class FakeDevices:
+    def __init__(self) -> None:
+        self.stored: dict[str, Device] = {}
+
+    async def add(self, device: Device) -> Device:
+        if device.name in self.stored:
+            raise Exists(f"There already is a device {device.name}.")
+        device = checked(device)
+        self.stored[device.name] = device
+        return device
+
+    async def change(self, name: str, changes: Mapping[str, Any]) -> Device:
+        self.stored[name] = changed(await self.get(name), changes)
+        return self.stored[name]
+
+    async def get(self, name: str) -> Device:
+        if name not in self.stored:
+            raise NotFound(f"There is no device {name}.", hint="See: device list")
+        return self.stored[name]
+
+    async def list(self) -> list[Device]:
+        return list(self.stored.values())
+
+    async def remove(self, name: str) -> None:
+        await self.get(name)
+        del self.stored[name]
+
+
+class FakePower:
+    """Refuses the user ``wrong``. ``acted`` holds (device, action, force, wait)."""
+
+    def __init__(self) -> None:
+        self.acted: list[tuple[Device, str, bool, float | None]] = []
+        self.agents: set[str] = set()
+
+    async def status(self, device: Device, *, agent: str = "local", force: bool = False) -> str:
+        self.acted.append((device, "status", force, None))
+        self.agents.add(agent)
+        if device.username == "wrong":
+            raise BmcAuth("The BMC refused the user name or the password.", hint="Change the device.")
+        return "on"
+
+    async def act(
+        self,
+        device: Device,
+        action: str,
+        *,
+        agent: str = "local",
+        force: bool = False,
+        wait: float | None = None,
+        progress: Progress = lambda _: None,
+    ) -> Mapping[str, Any]:
+        self.acted.append((device, action, force, wait))
+        self.agents.add(agent)
+        progress({"stage": "send", "text": f"Sending {action}", "ms": 1})
+        return {"action": action, "power": "on" if wait else None}
+
+
+def console(number: int = 1, **changes: Any) -> Console:
+    """A console to show."""
+
+    made = Console(
+        id=f"c{number}",
+        serial=1,
+        device="node17",
+        bmc="10.0.0.17:623",
+        type="panel",
+        user="alice",
+        agent="local",
+        state=ConsoleState.READY,
+        stages=(Stage("display", "Starting the display", 0, 110), Stage("browser", "Starting the browser", 110)),
+        display=4,
+        relay_port=6081,
+        viewers=1,
+        opened_at=1_700_000_000.12345,
+        ready_at=1_700_000_001.5,
+        last_activity=1_700_000_002.0,
+        idle=600.0,
+        max_time=None,
+    )
+    return dataclasses.replace(made, **changes)
+
+
+class FakeConsoles:
+    """Opening waits for :meth:`finish` if ``slow``. ``cancelled`` counts the openings that were broken off."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, Console] = {}
+        self.asked: list[OpenRequest] = []
+        self.slow = False
+        self.waiting: list[Deferred[None]] = []
+        self.cancelled = 0
+        self.when_asked: Deferred[None] = Deferred()
+        self.when_cancelled: Deferred[None] = Deferred()
+
+    async def open(self, request: OpenRequest, progress: Progress) -> Mapping[str, Any]:
+        self.asked.append(request)
+        progress({"stage": "display", "text": "Starting the display", "ms": 3})
+        if not self.when_asked.called:
+            self.when_asked.callback(None)
+        if self.slow:
+            self.waiting.append(Deferred())
+            try:
+                await self.waiting[-1]
+            except CancelledError:
+                self.cancelled += 1
+                if not self.when_cancelled.called:
+                    self.when_cancelled.callback(None)
+                raise
+        made = console(len(self.asked), device=request.device.label, user=request.user)
+        self.known[made.id] = made
+        return {"console": made, "url": f"http://gate:6081/#t={made.id}", "reused": False, "warnings": ["old firmware"]}
+
+    def finish(self) -> None:
+        """Let the oldest opening come to its end."""
+
+        self.waiting.pop(0).callback(None)
+
+    def list(self) -> Sequence[Console]:
+        return list(self.known.values())
+
+    def show(self, console_id: str) -> Console:
+        if console_id not in self.known:
+            raise NotFound(f"There is no console {console_id}.")
+        return self.known[console_id]
+
+    async def close(
+        self, *, console_id: str = "", device: str = "", user: str = "", reason: str = "closed"
+    ) -> Sequence[Console]:
+        if console_id:
+            self.show(console_id)
+        closed = [
+            shown
+            for shown in self.known.values()
+            if shown.id == console_id or shown.device == device or shown.user == user
+        ]
+        for shown in closed:
+            del self.known[shown.id]
+        return [dataclasses.replace(shown, state=ConsoleState.CLOSED, reason=reason) for shown in closed]
+
+    def url(self, console_id: str) -> str:
+        return f"http://gate:6081/#t=again-{self.show(console_id).id}"
+
+
+class FakeDaemon:
+    def __init__(self) -> None:
+        self.stopped = False
+        self.told: Mapping[str, Any] = {"version": "9.9", "consoles": 2}
+
+    async def status(self) -> Mapping[str, Any]:
+        return self.told
+
+    async def stop(self) -> Mapping[str, Any]:
+        self.stopped = True
+        return {"closed": 2}
+
+
+class Fakes:
+    """All of them, and the commands over them."""
+
+    def __init__(self) -> None:
+        self.devices = FakeDevices()
+        self.power = FakePower()
+        self.consoles = FakeConsoles()
+        self.daemon = FakeDaemon()
+
+    def table(self, defaults: Defaults | None = None) -> CommandTable:
+        return make_commands(self.devices, self.power, self.consoles, self.daemon, defaults or Defaults())

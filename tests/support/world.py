@@ -1,0 +1,121 @@
+"""The daemon and a simulated server, side by side, for tests of the whole."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import TestCase
+
+from tests.simulator.server import SimulatedServer
+from tests.support import leftovers
+from tests.support.daemon import DaemonProcess
+from tests.support.scratch import scratch
+from tests.support.wire_client import Reply, WireClient
+
+SMALL_PROGRAM: Final = "sh -c 'exec xmessage -buttons Fine:0 -geometry 400x300+50+50 a small program'"
+"""Stands in for Chromium where a console's programs do not matter: one X client that shows a window."""
+
+
+class World(TestCase):
+    """A running daemon with one device, ``node1``. Everything ends with the test, and nothing may be left.
+
+    :cvar settings: of the daemon.
+    :cvar panel: whether a simulated server is wanted; without it, consoles show :data:`SMALL_PROGRAM`.
+    """
+
+    settings: Mapping[str, Mapping[str, Any]] = {}
+    displays = range(1, 41)
+
+    def setUp(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._prepare())
+
+    async def _prepare(self) -> None:
+        self.folder = scratch(self)
+        self.server = SimulatedServer(self.folder / "node1")
+        self.addCleanup(self.server.stop)
+        await self.server.start()
+        self.daemon = DaemonProcess(self.folder / "d", self.settings)
+        self.addCleanup(self.daemon.stop)
+        await self.daemon.start()
+        self.client = await self.connect()
+        await self.client.must(self.add_device("node1"))
+
+    async def connect(self, daemon: DaemonProcess | None = None) -> WireClient:
+        client = await (daemon or self.daemon).connect()
+        self.addCleanup(client.close)
+        return client
+
+    def add_device(self, name: str) -> str:
+        device = self.server.device()
+        words = {
+            "name": name,
+            "address": device.address,
+            "port": str(device.port),
+            "username": device.username,
+            "password": device.password.reveal(),
+            "cipher": device.cipher,
+            "web": device.web,
+        }
+        return "device add " + " ".join(f"{key}={shlex.quote(value)}" for key, value in words.items())
+
+    def open(self, words: str = "device=node1", client: WireClient | None = None) -> Deferred[Reply]:
+        return (client or self.client).ask(f"console open {words}")
+
+    async def opened(self, words: str = "device=node1", client: WireClient | None = None) -> dict[str, Any]:
+        return await (client or self.client).must(f"console open {words}")
+
+    async def close(self, console: str) -> dict[str, Any]:
+        return await self.client.must(f"console close console={console}")
+
+    async def show(self, console: str) -> dict[str, Any]:
+        return await self.client.must(f"console show console={console}")
+
+    async def closes(self, console: str, limit: float = 15.0) -> dict[str, Any]:
+        """Wait until a console has closed by itself; what is known of it then."""
+
+        found: dict[str, Any] = {}
+
+        def still_open() -> bool:
+            return found.get("state") != "closed"
+
+        waited = 0.0
+        while still_open():
+            found = await self.show(console)
+            if not still_open():
+                break
+            if waited > limit:
+                raise AssertionError(f"the console does not close: {found}")
+            await leftovers.pause(0.05)
+            waited += 0.05
+        return found
+
+    @property
+    def jobs(self) -> Path:
+        return self.daemon.folder / "run" / "jobs"
+
+    def relay_ports(self, daemon: DaemonProcess | None = None) -> tuple[int, int]:
+        found = re.search(r'ports = "(\d+)-(\d+)"', (daemon or self.daemon).config.read_text())
+        assert found is not None
+        return int(found[1]), int(found[2])
+
+    async def nothing_left(self, daemon: DaemonProcess | None = None) -> None:
+        """No process, user's process, file, port or X lock of any console."""
+
+        daemon = daemon or self.daemon
+        jobs = daemon.folder / "run" / "jobs"
+        await leftovers.until_none(lambda: leftovers.processes_of(jobs / ""))
+        await leftovers.until_none(lambda: leftovers.files_of(jobs))
+        await leftovers.until_none(lambda: leftovers.listening(*self.relay_ports(daemon)))
+        self.assertEqual(leftovers.x_locks(), set())
+
+
+def port_of(url: str) -> int:
+    port = urlsplit(url).port
+    assert port is not None
+    return port

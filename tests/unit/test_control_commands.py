@@ -1,0 +1,284 @@
+"""The commands: what they ask of devices, power, consoles and daemon, and what they answer."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from ipmiproxyd.control.commands import Defaults
+from ipmiproxyd.control.commands.bmc import FIELDS, NAME, NOTES
+from ipmiproxyd.control.declare import Call
+from ipmiproxyd.errors import BadRequest, BadValue, BmcAuth, Exists, MissingArgument, NotFound, UnknownArgument
+from ipmiproxyd.model import Device, OpenRequest, Secret
+from ipmiproxyd.wire.control import Request, parse_request, to_json
+from tests.support.control_fakes import Fakes, console
+
+INLINE = "address=10.0.0.9 username=u password=hunter2"
+
+
+class CommandsTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.fakes = Fakes()
+        self.table = self.fakes.table(Defaults(idle=300.0, max_time=7200.0, agent="east"))
+        self.told: list[Mapping[str, Any]] = []
+
+    def ask(self, line: str) -> Mapping[str, Any]:
+        request = parse_request(line.encode())
+        assert isinstance(request, Request)
+        command, values = self.table.bind(request)
+        answer = self.successResultOf(Deferred.fromCoroutine(command.handler(Call(values, self.told.append))))
+        self.assertNotIn("hunter2", to_json(answer))
+        return answer
+
+    def refused(self, line: str, error: type[Exception]) -> Exception:
+        request = parse_request(line.encode())
+        assert isinstance(request, Request)
+
+        async def carry_out() -> None:
+            command, values = self.table.bind(request)
+            await command.handler(Call(values, self.told.append))
+
+        failure = self.failureResultOf(Deferred.fromCoroutine(carry_out()), error)
+        self.assertNotIn("hunter2", str(failure.value))
+        refusal: Exception = failure.value
+        return refusal
+
+    def add_node(self) -> Device:
+        self.ask("device add name=node17 address=10.0.0.17 username=ADMIN password=hunter2")
+        return self.fakes.devices.stored["node17"]
+
+
+class DeviceTests(CommandsTestCase):
+    def test_fields_are_those_of_the_model(self) -> None:
+        names = [argument.name for argument in (NAME, *FIELDS, NOTES)]
+        self.assertEqual(names, [field.name for field in dataclasses.fields(Device)])
+
+    def test_defaults_are_those_of_the_model(self) -> None:
+        self.assertEqual(
+            self.add_node(),
+            Device(name="node17", address="10.0.0.17", username="ADMIN", password=Secret("hunter2")),
+        )
+
+    def test_add_with_everything(self) -> None:
+        answer = self.ask(
+            "device add name=n1 address=[fe80::1] port=624 username=u password=hunter2 interface=lan cipher=3 "
+            "privilege=operator kg=00ff web=https://panel:8443 web_username=w web_password=hunter2 "
+            "location='rack 4' vendor=dell notes='a \"b\"'"
+        )
+        self.assertEqual(
+            answer,
+            {
+                "name": "n1",
+                "address": "fe80::1",
+                "port": 624,
+                "username": "u",
+                "password": "set",
+                "interface": "lan",
+                "cipher": "3",
+                "privilege": "operator",
+                "kg": "set",
+                "web": "https://panel:8443",
+                "web_username": "w",
+                "web_password": "set",
+                "location": "rack 4",
+                "vendor": "dell",
+                "notes": 'a "b"',
+            },
+        )
+        self.assertEqual(self.fakes.devices.stored["n1"].web_password.reveal(), "hunter2")
+
+    def test_secrets_that_are_not_set(self) -> None:
+        answer = self.ask("device add name=n1 address=bmc1")
+        self.assertEqual((answer["password"], answer["kg"], answer["web_password"]), ("", "", ""))
+
+    def test_set_changes_only_what_is_given(self) -> None:
+        before = self.add_node()
+        answer = self.ask("device set name=node17 notes=new username=")
+        self.assertEqual(answer["notes"], "new")
+        self.assertEqual(self.fakes.devices.stored["node17"], dataclasses.replace(before, notes="new", username=""))
+
+    def test_show_list_remove(self) -> None:
+        self.add_node()
+        shown = self.ask("device show name=node17")
+        self.assertEqual(self.ask("device list"), {"devices": [shown]})
+        self.assertEqual(self.ask("device remove name=node17"), {"removed": "node17"})
+        self.assertEqual(self.ask("device list"), {"devices": []})
+
+    def test_refusals(self) -> None:
+        self.add_node()
+        self.refused("device add name=node17 address=10.0.0.18", Exists)
+        self.refused("device add name=node18", MissingArgument)
+        self.refused("device set name=node17", MissingArgument)
+        self.refused("device set name=node17 address=", BadValue)
+        self.refused("device set name=node18 notes=x", NotFound)
+        self.refused("device show name=node18", NotFound)
+        self.refused("device remove name=node18", NotFound)
+        self.refused("device add name=n address=a kg=hunter2", BadValue)
+
+
+class PowerTests(CommandsTestCase):
+    def test_status(self) -> None:
+        device = self.add_node()
+        self.assertEqual(self.ask("power status device=node17"), {"device": "node17", "power": "on"})
+        self.assertEqual(self.fakes.power.acted, [(device, "status", False, None)])
+
+    def test_actions(self) -> None:
+        device = self.add_node()
+        for action in ("on", "off", "cycle", "soft"):
+            answer = self.ask(f"power {action} device=node17 wait=30s force=yes")
+            self.assertEqual(answer, {"device": "node17", "action": action, "power": "on"})
+            self.assertEqual(self.fakes.power.acted.pop(), (device, action, True, 30.0))
+        for action in ("reset", "diag"):
+            self.ask(f"power {action} device=node17")
+            self.assertEqual(self.fakes.power.acted.pop(), (device, action, False, None))
+            self.assertEqual(self.fakes.power.agents, {"east"})
+            self.refused(f"power {action} device=node17 wait=30s", UnknownArgument)
+
+    def test_progress(self) -> None:
+        self.add_node()
+        self.ask("power cycle device=node17")
+        self.assertEqual(self.told, [{"stage": "send", "text": "Sending cycle", "ms": 1}])
+
+    def test_inline(self) -> None:
+        answer = self.ask(f"power status {INLINE} cipher=17 web=https://panel kg=ff")
+        self.assertEqual(answer["device"], "10.0.0.9:623")
+        device = Device(
+            address="10.0.0.9",
+            username="u",
+            password=Secret("hunter2"),
+            cipher="17",
+            web="https://panel",
+            kg=Secret("ff"),
+        )
+        self.assertEqual(self.fakes.power.acted[0][0], device)
+
+    def test_which_bmc(self) -> None:
+        self.add_node()
+        self.refused(f"power status device=node17 {INLINE}", BadRequest)
+        self.refused("power status device=node17 password=hunter2", BadRequest)
+        self.refused("power status", MissingArgument)
+        self.refused("power status username=u password=hunter2", MissingArgument)
+        self.refused("power status device=node18", NotFound)
+        self.refused("power status address=a username=wrong password=hunter2", BmcAuth)
+
+    def test_an_inline_bmc_is_checked_like_a_stored_one(self) -> None:
+        for field in ("web=https://admin:hunter2@bmc", "cipher=18", "kg=hunter2", "vendor=-"):
+            self.refused(f"power status address=10.0.0.9 {field}", BadValue)
+        self.refused("power status address=-x", BadValue)
+        self.ask("power status address=BMC.example.")
+        self.assertEqual(self.fakes.power.acted[0][0].address, "bmc.example")
+
+
+class ConsoleTests(CommandsTestCase):
+    def test_open(self) -> None:
+        device = self.add_node()
+        answer = self.ask("console open device=node17 user=alice idle=never max=8h existing=replace wait=no type=panel")
+        self.assertEqual(
+            self.fakes.consoles.asked,
+            [
+                OpenRequest(
+                    device=device,
+                    user="alice",
+                    agent="east",
+                    idle=None,
+                    max_time=28800.0,
+                    existing="replace",
+                    wait=False,
+                )
+            ],
+        )
+        self.assertEqual(
+            answer,
+            {
+                "console": "c1",
+                "url": "http://gate:6081/#t=c1",
+                "state": "ready",
+                "reused": False,
+                "type": "panel",
+                "device": "node17",
+                "warnings": ["old firmware"],
+            },
+        )
+        self.assertEqual(self.told, [{"stage": "display", "text": "Starting the display", "ms": 3}])
+
+    def test_defaults_come_from_the_settings(self) -> None:
+        self.ask(f"console open {INLINE}")
+        request = self.fakes.consoles.asked[0]
+        self.assertEqual((request.idle, request.max_time), (300.0, 7200.0))
+        self.assertEqual((request.existing, request.wait, request.user), ("reuse", True, ""))
+        told = {row["name"]: row["default"] for row in self.describe()}
+        self.assertEqual((told["idle"], told["max"]), ("5m", "2h"))
+
+    def describe(self) -> list[dict[str, Any]]:
+        return [argument.describe() for argument in self.table.find("console", "open").arguments]
+
+    def test_list_and_show(self) -> None:
+        for shown in (console(1), console(2, device="10.0.0.9:623", user="bob")):
+            self.fakes.consoles.known[shown.id] = shown
+        first = self.ask("console show console=c1")
+        self.assertEqual(
+            first,
+            {
+                "console": "c1",
+                "device": "node17",
+                "bmc": "10.0.0.17:623",
+                "type": "panel",
+                "user": "alice",
+                "agent": "local",
+                "state": "ready",
+                "display": 4,
+                "port": 6081,
+                "viewers": 1,
+                "opened": 1_700_000_000.123,
+                "ready": 1_700_000_001.5,
+                "last_activity": 1_700_000_002.0,
+                "idle": 600.0,
+                "max": None,
+                "reason": "",
+                "message": "",
+                "stages": [
+                    {"name": "display", "label": "Starting the display", "begun_ms": 0, "done_ms": 110},
+                    {"name": "browser", "label": "Starting the browser", "begun_ms": 110, "done_ms": None},
+                ],
+            },
+        )
+        self.assertEqual([row["console"] for row in self.ask("console list")["consoles"]], ["c1", "c2"])
+        self.assertEqual(self.ask("console list user=alice"), {"consoles": [first]})
+        self.assertEqual([row["console"] for row in self.ask("console list device=10.0.0.9:623")["consoles"]], ["c2"])
+        self.assertEqual(self.ask("console list device=node17 user=bob"), {"consoles": []})
+
+    def test_close(self) -> None:
+        for which in ("console=c1", "device=node17", "user=alice"):
+            self.fakes.consoles.known = {"c1": console(1), "c2": console(2, device="n2", user="bob")}
+            closed = self.ask(f"console close {which}")["closed"]
+            self.assertEqual([(row["console"], row["state"]) for row in closed], [("c1", "closed")])
+            self.assertEqual(list(self.fakes.consoles.known), ["c2"])
+
+    def test_close_needs_just_one(self) -> None:
+        self.refused("console close", MissingArgument)
+        self.refused("console close user=", MissingArgument)
+        self.refused("console close user=alice device=node17", BadRequest)
+        self.refused("console close console=c9", NotFound)
+
+    def test_url(self) -> None:
+        self.fakes.consoles.known["c1"] = console(1)
+        self.assertEqual(self.ask("console url console=c1"), {"console": "c1", "url": "http://gate:6081/#t=again-c1"})
+        self.refused("console url console=c9", NotFound)
+
+    def test_which_bmc(self) -> None:
+        self.refused(f"console open device=node17 {INLINE}", BadRequest)
+        self.refused("console open", MissingArgument)
+        self.assertEqual(self.fakes.consoles.asked, [])
+
+
+class DaemonTests(CommandsTestCase):
+    def test_status(self) -> None:
+        self.assertEqual(self.ask("daemon status"), {"version": "9.9", "consoles": 2})
+
+    def test_stop(self) -> None:
+        self.assertEqual(self.ask("daemon stop"), {"closed": 2})
+        self.assertTrue(self.fakes.daemon.stopped)
