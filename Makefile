@@ -66,7 +66,7 @@ bench: test-packages build ## Measurements
 
 demo: build ## A simulated server, the daemon and an open console, until Ctrl-C
 	@.ci/packages run
-	@$(BIN)/python -m tests.demo
+	@$(BIN)/python -m tests.demo --host "$(HOST)"
 
 clean: ## Remove what was built
 	rm -rf .venv .tox .mypy_cache .ruff_cache .hypothesis build dist *.egg-info .coverage* _trial_temp*

@@ -253,13 +253,12 @@ class Site:
     """The jobs root and the owner settings of a document: where jobs are kept and as whom they run."""
 
     def __init__(self, jobs: str, owner: Object) -> None:
-        root, uid = os.geteuid() == 0, os.geteuid()
+        root = os.geteuid() == 0
         if owner["users"] == "always" and not root:
             raise RefusedError("agent-unreachable", "Unix users of their own for displays need root or sudo")
         if owner["users"] == "never" and root:
             raise RefusedError("agent-unreachable", "A console never runs as root: displays need users of their own")
         self.jobs, self.own_users, self.prefix, self.group = jobs, root, owner["prefix"], owner["group"]
-        self.user = next((entry.pw_name for entry in pwd.getpwall() if entry.pw_uid == uid), str(uid))
         self.locks, self.tombstones = LOCKS if self.own_users else f"{jobs}/displays", f"{jobs}/tombstones"
 
     def prepare(self) -> None:
@@ -299,7 +298,7 @@ class Site:
     def console_user(self, display: int) -> tuple[str, int, int]:
         """Name, uid and gid of the Unix user that a display runs as; makes the user where there is none yet."""
         if not self.own_users:
-            return self.user, os.geteuid(), os.getegid()
+            return user_name(), os.geteuid(), os.getegid()
         name = f"{self.prefix}{display}"
         with contextlib.closing(Lock(f"{LOCKS}/users.lock")):  # useradd refuses to run twice at once
             try:
@@ -322,6 +321,13 @@ class Site:
             lock.release()
         remove(f"{self.jobs}/{state['id']}")
         remove(f"{self.jobs}/.{state['id']}")
+
+
+def user_name() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
 
 
 def add_user(name: str) -> None:
@@ -366,7 +372,8 @@ def sandbox(vnc: str, files: list[tuple[int, str]], python: str) -> list[str]:
             args += ["--ro-bind", path, path]
     args += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/run", "--tmpfs", "/var", "--perms", "0700", "--dir", RUN]
     args += ["--perms", "0700", "--size", str(TMPFS_LIMIT), "--tmpfs", HOME, "--bind", vnc, f"{RUN}/vnc"]
-    args += ["--perms", "1777", "--size", str(TMPFS_LIMIT), "--tmpfs", TMP, "--perms", "1777", "--dir", f"{TMP}/.X11-unix"]
+    args += ["--perms", "1777", "--size", str(TMPFS_LIMIT), "--tmpfs", TMP]
+    args += ["--perms", "1777", "--dir", f"{TMP}/.X11-unix"]
     for path in ("/var/cache/fontconfig", os.path.realpath("/etc/resolv.conf")):
         args += [] if path.startswith("/etc/") else ["--ro-bind-try", path, path]
     chromium = os.path.isdir("/etc/chromium")
@@ -600,22 +607,25 @@ def public(state: Object) -> Object:
 
 
 def hello(site: Site, _: Object) -> None:
-    say(event="hello", user=site.user, own_users=site.own_users)
+    say(event="hello", user=user_name(), own_users=site.own_users)
 
 
 def start(site: Site, document: Object) -> None:
     begun, job, changes = boottime(), document["job"], changes_in(site)
-    if len(f"{site.jobs}/{job['id']}/vnc/socket".encode()) > 107:
+    folder = f"{site.jobs}/{job['id']}"
+    if len(f"{folder}/vnc/socket".encode()) > 107:
         raise RefusedError("bad-request", "The jobs folder's path is too long for a UNIX socket in it")
     with site.lock() as lock:
         if os.path.exists(f"{site.tombstones}/{job['id']}"):
             raise RefusedError("cancelled", "The job was stopped before it started")
-        if not os.path.exists(f"{site.jobs}/{job['id']}"):
-            os.mkdir(f"{site.jobs}/{job['id']}", 0o711 if site.own_users else 0o700)
+        if (state := site.state(job["id"])) and state["code"] == "no-free-display":
+            site.clear(state)  # it had come to nothing: now it may have another display
+        if not os.path.exists(folder):
+            os.mkdir(folder, 0o711 if site.own_users else 0o700)
             if not os.fork():
                 detach(Keeper(site, job, begun), lock)
             os.wait()
-    with site.lock():  # once the keeper has let go of it, its state is there
+    with site.lock():  # the keeper has a share in it until its state is there
         state, keeper, told = site.state(job["id"]), None, 0
     while state:
         for name, ms in state["stages"][told:]:

@@ -53,7 +53,7 @@ ENTERPRISE_NUMBERS: Final = "".join(
         (5771, "Cisco"),
         (7244, "Quanta"),
         (10368, "Fujitsu"),
-        (10876, "Super Micro Computer Inc."),
+        (10876, "Supermicro"),
         (15370, "Gigabyte"),
         (19046, "Lenovo"),
         (47196, "Hewlett Packard Enterprise"),
@@ -95,7 +95,7 @@ class Patience:
 _QUICK: Final = Patience(answer=2, tries=1, limit=4.8)
 """A host that does not exist is told within 5 seconds: ipmitool asks it twice, 2 seconds each."""
 
-_POLL_FIRST: Final = 0.5
+_POLL_FIRST: Final = 0.25
 _POLL_GROWTH: Final = 1.5
 _POLL_LONGEST: Final = 3.0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-from ipmiproxyd.agents.sandbox import DISPLAY_FD, HOME, VNC_SOCKET, XAUTHORITY
+from ipmiproxyd.agents.sandbox import DISPLAY_FD, HOME, READY, VNC_SOCKET, XAUTHORITY
 from ipmiproxyd.model import JobFile, Program, Ready
 
 VNC_BASE_PORT: Final = 5900
@@ -71,9 +71,10 @@ class Display:
         """Xvnc and the window manager for display number ``display``, and their files."""
 
         server = Program(name=self.NAME, argv=(self._xvnc, f":{display}", *self._options(display)), ready=Ready.DISPLAY)
-        manager = Program(
-            name="openbox", argv=(self._openbox, "--sm-disable", "--config-file", f"{HOME}/{_CONFIG}")
-        )
+        # A window that asks to be mapped while openbox starts stays unmapped for ever: what follows waits for it.
+        said = f"sh -c 'echo > {READY}'"
+        argv = (self._openbox, "--sm-disable", "--config-file", f"{HOME}/{_CONFIG}", "--startup", said)
+        manager = Program(name="openbox", argv=argv, ready=Ready.TOLD)
         return (server, manager), (JobFile(place="home", name=_CONFIG, text=_OPENBOX),)
 
     def _options(self, display: int) -> tuple[str, ...]:
@@ -87,6 +88,8 @@ class Display:
             "-displayfd", str(DISPLAY_FD),
             "-geometry", self._geometry,
             "-depth", "24",
+            "-noreset",  # the display outlives the last of its clients
+            "-extension", "GLX",  # nobody draws with it, and loading it doubles the start
             "-auth", XAUTHORITY,
             "-nolisten", "tcp",
             "-nolisten", "local",  # the abstract socket, which any local user could reach

@@ -1,6 +1,6 @@
 // The conversation with one console, from the link to the end, as one straight course.
 
-import { Refused, Unreachable } from "./session.js";
+import { Refused, Unreachable, isOver } from "./session.js";
 import { Dropped, loadCore } from "./screen.js";
 import { sleep } from "./retry.js";
 
@@ -74,12 +74,14 @@ export class Line {
 
   /** Ask, follow the opening, show the screen, follow it. Returns {code, message} when the console is over. */
   async #once() {
+    const viewer = loadCore();      // takes a while: begun before it is needed
+    viewer.catch(() => null);
     let status = this.#tell(await this.#session.status());
     while (status.state !== "ready") {
       if (isOver(status)) return ending(status);
       status = this.#tell(await this.#session.news(status.serial));
     }
-    await loadCore().catch(() => { throw new Refused("no-viewer"); });
+    await viewer.catch(() => { throw new Refused("no-viewer"); });
     this.#view.connecting();
     const { ended } = await this.#screen.connect(this.#session.socket());
     this.#view.connected();
@@ -144,11 +146,6 @@ export class Line {
     this.#view.status(status);
     return status;
   }
-}
-
-/** "lost" is a closed console, too: one that its daemon has not cleared away yet. */
-function isOver(status) {
-  return status.state === "closed" || status.state === "lost";
 }
 
 function ending(status) {

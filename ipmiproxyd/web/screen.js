@@ -39,7 +39,6 @@ export class Screen extends EventTarget {
   constructor(target) {
     super();
     this.#target = target;
-    loadCore().catch((error) => console.error("noVNC cannot be loaded:", error.message));
   }
 
   get connected() { return this.#rfb !== null; }

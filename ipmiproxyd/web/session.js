@@ -80,7 +80,7 @@ export class Session {
     const path = `api/status?since=${encodeURIComponent(serial)}`;
     const status = statusFrom(await this.#guarded(path, { signal, within: NEWS_WITHIN }));
     const early = NO_NEWS_TAKES - (performance.now() - asked);
-    if (status.serial <= serial && early > 0) await sleep(early);      // something in between does not hold questions
+    if (status.serial <= serial && !isOver(status) && early > 0) await sleep(early);      // something in between does not hold questions
     return status;
   }
 
@@ -139,6 +139,11 @@ export class Session {
       signal?.removeEventListener("abort", stop);
     }
   }
+}
+
+/** "lost" is a closed console, too: one that its daemon has not cleared away yet. */
+export function isOver(status) {
+  return status.state === "closed" || status.state === "lost";
 }
 
 /** A status whose fields can be relied on. */

@@ -27,6 +27,9 @@ from ipmiproxyd.model import Device, Outcome
 
 PowerState = Literal["on", "off"]
 
+NO_TERMINAL_STATUS: Final = 97
+"""Exit status by which our own small shell script says that it refuses to run on a terminal."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Meaning:
@@ -277,20 +280,20 @@ _TOO_SLOW = Meaning(
 )
 _KILLED = Meaning(error=InternalError, message="ipmitool on the agent was ended by signal {detail}.")
 _MISSING = Meaning(
-    error=ToolMissing, message="The agent has no ipmitool.", hint="Install the package ipmitool on the agent."
+    error=ToolMissing, message="The agent cannot run ipmitool.", hint="Install the package ipmitool on the agent."
 )
 _TERMINAL = Meaning(
     error=InternalError, message="The agent runs ipmitool on a terminal, on which a K_G key cannot be handed over."
 )
+_ENDS: Final = {NO_TERMINAL_STATUS: _TERMINAL, 126: _MISSING, 127: _MISSING}
+"""Exit statuses of the shell and its like: ipmitool itself has only 0 and 1."""
+
 _UNKNOWN = Meaning(error=BmcError, message="ipmitool failed on the BMC {bmc}: {detail}.")
 
 _STATE = re.compile(r"^Chassis Power is (on|off)\s*$", re.MULTILINE)
 _CONTROL = re.compile(r"^Chassis Power Control: ", re.MULTILINE)
 _CHATTER = ("Loading IANA", "Running Get", "Discovered IPMB", "Invalid completion code", "Get HPM.x")
 _DETAIL_LIMIT = 160
-
-NO_TERMINAL_STATUS: Final = 97
-"""Exit status by which our own small shell script says that it refuses to run on a terminal."""
 
 
 def power_state(outcome: Outcome, device: Device) -> PowerState | Failure:
@@ -347,10 +350,8 @@ def _by_end(outcome: Outcome, text: str) -> tuple[Meaning, str]:
         return _TOO_SLOW, ""
     if outcome.signal is not None:
         return _KILLED, str(outcome.signal)
-    if outcome.status == 127:
-        return _MISSING, ""
-    if outcome.status == NO_TERMINAL_STATUS:
-        return _TERMINAL, ""
+    if outcome.status in _ENDS:
+        return _ENDS[outcome.status], ""
     said = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith(_CHATTER)]
     last = "".join(mark for mark in said[-1] if mark.isprintable()) if said else f"exit status {outcome.status}"
     return _UNKNOWN, last[:_DETAIL_LIMIT].rstrip(".")

@@ -14,16 +14,13 @@ from ipmiproxyd.errors import all_errors
 from tests.support.page_display import PageDisplay, Running
 from tests.support.page_server import PageServer, stop_later, wait_until
 from tests.support.scratch import scratch
-from tests.support.viewer import Page, Viewer, ViewerFailed, open_page, shared_viewer
+from tests.support.viewer import Page, Viewer, ViewerFailed, open_page
 
 BLACK = (0, 0, 0)
 WHITE = (255, 255, 255)
 CLOSE_WORDS = ("idle", "closed", "viewer", "abandoned", "unvisited", "max-time", "replaced", "shutdown")
 
 HOSTILE = '<img src=x onerror="document.title=1;window.hit=1"><b>bold</b>'
-NO_STORAGE = """
-Object.defineProperty(window, "sessionStorage", {get() { throw new DOMException("no", "SecurityError"); }});
-"""
 EAGER = "Object.defineProperty(Math, 'random', {value: () => 0});"  # back-off without its chance
 
 WAITS = """(async () => {
@@ -224,7 +221,7 @@ class InputTests(ScreenCase):
 
 
 class PictureTests(ScreenCase):
-    async def test_fit_and_own_size(self) -> None:
+    async def test_fit_own_size_and_full_screen(self) -> None:
         page = await self.connected(width=600, height=400)
         width = "document.querySelector('#screen canvas').getBoundingClientRect().width"
         await page.wait(f"{width} < 600")
@@ -236,8 +233,8 @@ class PictureTests(ScreenCase):
         await page.phase("connected")
         await page.wait(f"{width} === 1024")
 
-    async def test_full_screen(self) -> None:
-        page = await self.connected()
+        # And in full screen, where the bar steps aside.
+        await page.click("#fit-button")
         await page.click("#full-button")
         await page.wait("document.fullscreenElement !== null && document.activeElement.tagName === 'CANVAS'")
         await page.move(500, 500)
@@ -309,13 +306,6 @@ class SessionTests(ScreenCase):
         await page.goto(self.server.url("token-one"))  # the panel shows the same link again
         await page.phase("connected")
         self.assertEqual(await page.address(), self.server.address)
-
-    async def test_reload_without_storage(self) -> None:
-        page = await self.connected(init=NO_STORAGE)
-        await page.reload()
-        await page.phase("connected")
-        self.assertEqual(self.server.seen.count("POST /api/session"), 1)
-        await self.assert_quiet(page)
 
     async def test_in_a_frame(self) -> None:
         """In a panel of the same site, loading the panel again keeps the console, although its link is used."""
@@ -534,7 +524,7 @@ class HarnessTests(PageCase):
     """The browser's driver itself."""
 
     async def test_what_it_notices(self) -> None:
-        """Breaches of the content policy, WebSocket frames, and what never comes true."""
+        """Breaches of the content policy, WebSocket frames, what never comes true; contexts are apart."""
 
         page = await self.open(url=self.server.address)
         await page.phase("over")
@@ -557,12 +547,10 @@ class HarnessTests(PageCase):
         with self.assertRaisesRegex(ViewerFailed, "no such verb"):
             await page.call("dance")
 
-    async def test_contexts_are_apart(self) -> None:
-        first = await self.open(url=self.server.address)
-        second = await self.open(url=self.server.address)
-        await first.evaluate("localStorage.setItem('mark', 'first')")
-        self.assertIsNone(await second.evaluate("localStorage.getItem('mark')"))
-        self.assertIs(first.viewer, await shared_viewer())
+        other = await self.open(url=self.server.address)
+        self.assertIs(other.viewer, page.viewer)
+        await page.evaluate("localStorage.setItem('mark', 'first')")
+        self.assertIsNone(await other.evaluate("localStorage.getItem('mark')"))
 
     async def test_stop_ends_everything(self) -> None:
         viewer = await Viewer.start()

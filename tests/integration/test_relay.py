@@ -19,7 +19,6 @@ from ipmiproxyd.errors import NoFreePort
 from ipmiproxyd.model import ConsoleState, Grant
 from ipmiproxyd.relay import host as host_module
 from ipmiproxyd.relay import websocket
-from ipmiproxyd.relay.ports import RelayConnection
 from tests.support.fake_console import FakeConsole
 from tests.support.page_display import PageDisplay
 from tests.support.relay_case import (
@@ -150,13 +149,7 @@ class RelayingTests(RelayCase):
     async def test_small_messages_are_not_kept_back(self) -> None:
         self.serve()
         client, _ = await self.greeted()
-        browser = client.transport.getHost().port
-        (accepted,) = [
-            transport
-            for transport in reactor.getReaders()
-            if isinstance(transport, RelayConnection) and transport.getPeer().port == browser
-        ]
-        handle = accepted.getHandle()
+        handle = self.accepted(client).getHandle()
         self.assertTrue(handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
         self.assertEqual(handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT), 120_000)
 
@@ -255,7 +248,9 @@ class AdmissionTests(RelayCase):
             key = answer["key"]
             await self.ask("POST", "/api/session", {"token": token})
             await self.ask("GET", "/api/status", Authorization=f"Bearer {key}")
-            await self.join(key)
+            client = await self.join(key)
+            viewer = self.accepted(client).protocol
+            self.assertNotIn(key, repr(vars(viewer)))
             await self.refusal(f"binary, key.{key}, key.{key}")
             await self.refusal(f"binary, key.{key}", Sec_WebSocket_Version="x")
             await self.port.close("closed", "The console was closed.")
@@ -273,7 +268,9 @@ class LeavingTests(RelayCase):
         waiting = Deferred.fromCoroutine(self.ask("GET", "/api/status?since=99", Authorization=f"Bearer {key}"))
         idle = await connect_raw(reactor, self.port.number)
         await until(lambda: self.console.waiting)
+        begun = reactor.seconds()
         await self.port.close("idle", "Nobody was here for 10 minutes.")
+        self.assertLess(reactor.seconds() - begun, 2.0, "nobody had to be cut")
         self.assertEqual(await client.is_closed(), (4000, "idle"))
         status, told = await waiting
         self.assertEqual(
@@ -386,6 +383,31 @@ class LeavingTests(RelayCase):
         await until(lambda: not self.port._sockets)
         end.resume()
         await end.lost
+
+    async def test_a_display_goes_away_while_the_browser_speaks(self) -> None:
+        self.serve()
+        client, end = await self.greeted()
+        Pusher(client.transport, frame(BINARY, cut_text(bytes(100_000))), 400)
+        await end.hears(MIB)
+        end.drop()
+        self.assertEqual(await client.is_closed(), (4001, "The display went away"))
+
+    async def test_the_last_words_of_a_browser_arrive(self) -> None:
+        self.serve()
+        client, end = await self.greeted()
+        end.pause()
+        text = cut_text(bytes(250_000))
+        client.say(text)
+        relay = self.accepted(client)
+        await until(lambda: relay not in reactor.getReaders())
+        begun = reactor.seconds()
+        closed = self.port.close("closed", "The console was closed.")
+        end.resume()
+        await closed
+        self.assertLess(reactor.seconds() - begun, 2.0, "nobody had to be cut")
+        self.assertEqual(await client.is_closed(), (4000, "closed"))
+        await end.lost
+        self.assertEqual(bytes(end.heard), HELLO + text)
 
     async def test_closing_is_idempotent(self) -> None:
         self.serve()
@@ -563,8 +585,9 @@ class PortTests(RelayCase):
         other.close()
         second = self.serve(FakeConsole("c2"))
         self.assertNotEqual(second.number, port.number)
-        with self.assertRaises(NoFreePort):
+        with self.assertRaises(NoFreePort) as caught:
             self.host.open(FakeConsole("c3"))
+        self.assertIn("1 in use, 1 resting, 0 held", caught.exception.message)
 
     async def test_two_hosts_side_by_side(self) -> None:
         ports = free_ports(2)
@@ -698,11 +721,12 @@ class XvncTests(RelayCase):
             await client.hears(4 * wide * high)
             pixels += wide * high
         self.assertEqual(pixels, width * height)
+        self.assertEqual(self.console.told, ["joined"])
         seen = xvnc.run("xev", "-root", "-event", "mouse")
         await until(lambda: seen.transport is not None)
         client.say(struct.pack(">BBHH", 5, 0, 10, 10) + struct.pack(">BBHH", 5, 0, 333, 222))
         await self.moves(client, seen)
-        self.assertEqual(self.console.told, ["joined", "active"])
+        self.assertEqual(self.console.told[:2], ["joined", "active"])
         await xvnc.stop()
         self.assertEqual(await client.is_closed(), (4001, "The display went away"))
 

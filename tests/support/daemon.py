@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -15,7 +16,7 @@ import tomli_w
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessExitedAlready
-from twisted.internet.interfaces import IProcessTransport, IReactorProcess, IReactorUNIXDatagram
+from twisted.internet.interfaces import IProcessTransport, IReactorProcess, IReactorTime, IReactorUNIXDatagram
 from twisted.internet.protocol import DatagramProtocol, ProcessProtocol
 from twisted.python.failure import Failure
 
@@ -64,18 +65,28 @@ class _Notices(DatagramProtocol):
             self.ready.callback(None)
 
 
+def _hand_on(code: int, waiting: Deferred[int]) -> int:
+    if not waiting.called:
+        waiting.callback(code)
+    return code
+
+
 class DaemonProcess:
-    """``settings``: section → key → value, over what a test needs anyway. Its log is ``folder / "log"``."""
+    """``settings``: section → key → value, over what a test needs anyway. Its log is ``folder / "log"``.
+
+    :param own_session: the terminal's Ctrl-C does not reach it. Either way it ends with this process.
+    """
 
     def __init__(
-        self, folder: Path, settings: Mapping[str, Mapping[str, Any]] | None = None, *, python: str = sys.executable
+        self, folder: Path, settings: Mapping[str, Mapping[str, Any]] | None = None, *, own_session: bool = False
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.log = folder / "log"
         self.config = folder / "config.toml"
         self.control = folder / "run" / "control.sock"
-        self._python = python
+        self._command = ["setpriv", "--pdeathsig", "TERM", *(["setsid"] if own_session else [])]
+        self._command += [sys.executable, "-m", "ipmiproxyd", "--config", str(self.config)]
         self._transport: IProcessTransport | None = None
         self._child: _Child | None = None
         self._write_config(settings or {})
@@ -96,20 +107,20 @@ class DaemonProcess:
         notices = _Notices()
         notify = self.folder / "notify"
         notify.unlink(missing_ok=True)
-        port = IReactorUNIXDatagram(reactor).listenUNIXDatagram(str(notify), notices)
+        port: Any = IReactorUNIXDatagram(reactor).listenUNIXDatagram(str(notify), notices, 8192, 0o600)
         self._child = _Child()
-        with self.log.open("ab") as log:
+        with self.log.open("ab") as log, open(os.devnull, "rb") as null:
             self._transport = IReactorProcess(reactor).spawnProcess(
                 self._child,
-                self._python,
-                [self._python, "-m", "ipmiproxyd", "--config", str(self.config)],
+                self._command[0],
+                self._command,
                 env={**os.environ, "NOTIFY_SOCKET": str(notify), "PYTHONPATH": str(REPOSITORY)},
                 path=str(self.folder),
-                childFDs={0: os.open(os.devnull, os.O_RDONLY), 1: log.fileno(), 2: log.fileno()},
+                childFDs={0: null.fileno(), 1: log.fileno(), 2: log.fileno()},
             )
         self._child.ended.addCallback(self._ended_early, notices)
         try:
-            await notices.ready.addTimeout(timeout, reactor)  # type: ignore[arg-type]
+            await notices.ready.addTimeout(timeout, IReactorTime(reactor))
         finally:
             await port.stopListening()
 
@@ -120,8 +131,9 @@ class DaemonProcess:
 
     @property
     def pid(self) -> int:
-        assert self._transport is not None and self._transport.pid is not None
-        return self._transport.pid
+        assert self._transport is not None
+        pid: int = self._transport.pid
+        return pid
 
     def log_text(self) -> str:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
@@ -134,15 +146,14 @@ class DaemonProcess:
 
         assert self._child is not None
         waiting: Deferred[int] = Deferred()
-        self._child.ended.addCallback(lambda code: (None if waiting.called else waiting.callback(code), code)[1])
-        return await waiting.addTimeout(timeout, reactor)  # type: ignore[arg-type]
+        self._child.ended.addCallback(_hand_on, waiting)
+        code: int = await waiting.addTimeout(timeout, IReactorTime(reactor))
+        return code
 
     async def signal(self, number: signal.Signals) -> int:
         assert self._transport is not None
-        try:
+        with contextlib.suppress(ProcessExitedAlready):
             self._transport.signalProcess(number)
-        except ProcessExitedAlready:
-            pass
         return await self.ended()
 
     async def stop(self) -> None:

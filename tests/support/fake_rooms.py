@@ -39,7 +39,7 @@ class FakeAgent:
         self.running[spec.id] = job
         if self.gate is not None:
             held: Deferred[None] = Deferred(lambda _: self.cancelled.append(spec.id))
-            self.gate.addBoth(lambda result: (None if held.called else held.callback(None), result)[1])
+            self.gate.addBoth(_let_go, held)
             await held
         if self.launch_error is not None:
             raise self.launch_error
@@ -66,6 +66,12 @@ class FakeAgent:
 
     def watch(self, ended: Callable[[Job], None]) -> None:
         self.ended = ended
+
+
+def _let_go(result: None, held: Deferred[None]) -> None:
+    if not held.called:
+        held.callback(None)
+    return result
 
 
 class FakeRelayPort:

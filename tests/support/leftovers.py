@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import pwd
+import signal
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from twisted.internet import reactor
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
 PATIENCE: Final = 10.0
@@ -104,7 +107,14 @@ async def until_none(look: object, patience: float = PATIENCE) -> None:
 async def pause(seconds: float) -> None:
     """Between two looks at something that tells nobody of its changes."""
 
-    await deferLater(reactor, seconds, lambda: None)  # type: ignore[arg-type]
+    await deferLater(IReactorTime(reactor), seconds)
+
+
+def kill(pid: int) -> None:
+    """End a process found here; one that is gone meanwhile is fine."""
+
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def _pids() -> list[int]:

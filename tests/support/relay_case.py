@@ -17,6 +17,7 @@ from twisted.trial.unittest import TestCase
 from ipmiproxyd.access.grants import GrantBook
 from ipmiproxyd.model import Grant
 from ipmiproxyd.relay.host import WebRelayHost, WebRelayPort
+from ipmiproxyd.relay.ports import RelayConnection
 from tests.support.fake_console import FakeConsole
 from tests.support.fake_display import DisplayEnd, FakeDisplay
 from tests.support.relay_pages import write_pages
@@ -122,6 +123,17 @@ class RelayCase(TestCase):
         key = self.grants.redeem(console, self.grants.issue(Grant(console=console, **grant)))
         assert key is not None
         return key
+
+    def accepted(self, client: WsClient) -> Any:
+        """The relay's end of a client's connection."""
+
+        number = client.transport.getHost().port
+        (found,) = (
+            transport
+            for transport in self.port._sockets
+            if isinstance(transport, RelayConnection) and transport.getPeer().port == number
+        )
+        return found
 
     async def ask(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
         status, _, answer = await ask(

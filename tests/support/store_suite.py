@@ -21,7 +21,7 @@ class StoreSuite(Mixin):
 
     store: Store
 
-    def setUp(self) -> Deferred[None]:
+    def setUp(self) -> Deferred[None]:  # type: ignore[override]
         return Deferred.fromCoroutine(self._prepare())
 
     async def _prepare(self) -> None:

@@ -113,7 +113,11 @@ class Viewer:
 
             reactor = installed
         viewer = cls(reactor)
-        await viewer.ready()
+        try:
+            await viewer.ready()
+        except BaseException:
+            viewer.kill()
+            raise
         return viewer
 
     async def ready(self) -> None:

@@ -10,6 +10,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
 from twisted.internet.error import ConnectionClosed
+from twisted.internet.interfaces import IReactorTime
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 
@@ -36,6 +37,8 @@ class WireClient(LineOnlyReceiver):
     def __init__(self) -> None:
         self.greeting: Deferred[str] = Deferred()
         self.lost: Deferred[None] = Deferred()
+        self.progress: list[dict[str, Any]] = []
+        self._heard: list[Deferred[None]] = []
         self._waiting: list[tuple[Reply, Deferred[Reply]]] = []
         self._greeted = False
 
@@ -51,7 +54,14 @@ class WireClient(LineOnlyReceiver):
         assert self.transport is not None
         self.transport.write(line.encode() + b"\n")
         # A cancelled answer still has its place in the row: its reply is read and dropped.
-        return answer.addTimeout(timeout, reactor)  # type: ignore[arg-type]
+        return answer.addTimeout(timeout, IReactorTime(reactor))
+
+    async def something(self, timeout: float = 20.0) -> None:
+        """Wait for the next progress line; ``progress`` has all that came."""
+
+        heard: Deferred[None] = Deferred()
+        self._heard.append(heard)
+        await heard.addTimeout(timeout, IReactorTime(reactor))
 
     async def must(self, line: str, timeout: float = 60.0) -> dict[str, Any]:
         """The body of an OK; anything else fails the test."""
@@ -71,6 +81,10 @@ class WireClient(LineOnlyReceiver):
         reply, answer = self._waiting[0]
         if word == "..":
             reply.progress.append(json.loads(rest))
+            self.progress.append(reply.progress[-1])
+            heard, self._heard = self._heard, []
+            for deferred in heard:
+                deferred.callback(None)
             return
         if word == "ERR":
             reply.code, _, rest = rest.partition(" ")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 from urllib.parse import urlsplit
 
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
+from tests.simulator.bmc import ADMIN, BmcUser
 from tests.simulator.server import SimulatedServer
 from tests.support import leftovers
 from tests.support.daemon import DaemonProcess
@@ -26,18 +27,18 @@ class World(TestCase):
     """A running daemon with one device, ``node1``. Everything ends with the test, and nothing may be left.
 
     :cvar settings: of the daemon.
-    :cvar panel: whether a simulated server is wanted; without it, consoles show :data:`SMALL_PROGRAM`.
+    :cvar users: of the simulated server; the device signs in as the first.
     """
 
-    settings: Mapping[str, Mapping[str, Any]] = {}
-    displays = range(1, 41)
+    settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    users: ClassVar[Sequence[BmcUser]] = (ADMIN,)
 
-    def setUp(self) -> Deferred[None]:
+    def setUp(self) -> Deferred[None]:  # type: ignore[override]
         return Deferred.fromCoroutine(self._prepare())
 
     async def _prepare(self) -> None:
         self.folder = scratch(self)
-        self.server = SimulatedServer(self.folder / "node1")
+        self.server = SimulatedServer(self.folder / "node1", users=self.users)
         self.addCleanup(self.server.stop)
         await self.server.start()
         self.daemon = DaemonProcess(self.folder / "d", self.settings)

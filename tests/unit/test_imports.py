@@ -30,6 +30,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "log notify options ctl daemon",
         "service",
         "main",
+        "__main__",
     )
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -211,7 +211,12 @@ class FailureTests(SynchronousTestCase):
     def test_ends(self) -> None:
         self.assertIs(type(failed("", status=None, signal=15, timed_out=True).error), TimedOut)
         self.assertIs(type(failed("", status=None, signal=11).error), InternalError)
-        self.assert_error("sh: 8: exec: ipmitool: not found\n", ToolMissing, "no ipmitool", status=127)
+        for text, status in (
+            ("sh: 8: exec: ipmitool: not found\n", 127),
+            ("setsid: failed to execute ipmitool: Permission denied\n", 126),
+        ):
+            self.assert_error(text, ToolMissing, "cannot run ipmitool", status=status)
+        self.assert_error("", InternalError, "on a terminal", status=97)
 
     def test_what_was_said_before_the_limit_counts(self) -> None:
         found = failed("> Error: no response from RAKP 1 message\n", status=None, signal=15, timed_out=True)
