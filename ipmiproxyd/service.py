@@ -169,7 +169,7 @@ def _consoles(settings: Settings, around: Surroundings) -> ConsoleManager:
             xvnc=settings.displays.xvnc,
             openbox=settings.displays.openbox,
         ),
-        browser=PanelBrowser(program=settings.panel.chromium, geometry=settings.consoles.geometry),
+        browser=PanelBrowser(program=settings.panel.chromium),
         curl=Curl(program=settings.panel.curl, connect_timeout=settings.panel.connect_timeout),
         lease=settings.agent.lease,
         start_timeout=settings.consoles.open_timeout,

@@ -41,11 +41,17 @@ _QUIET: Final = (
 )
 
 # An Xvnc has no graphics card: drawing in the browser's own threads is what it would end with anyway.
-_DRAWING: Final = ("--disable-gpu", "--disable-gpu-compositing", "--disable-smooth-scrolling", "--disk-cache-size=1")
+_DRAWING: Final = (
+    "--disable-gpu",
+    "--disable-gpu-compositing",
+    "--disable-software-rasterizer",
+    "--disable-smooth-scrolling",
+    "--disk-cache-size=1",
+)
 
 # Chromium's policies: https://chromeenterprise.google/policies/. 2 is "block" for the content settings.
 _POLICIES: Final[dict[str, Any]] = {
-    "URLBlocklist": ["*"],
+    "URLBlocklist": ["*", "chrome://*", "chrome-untrusted://*"],  # the star leaves out Chromium's own pages
     "DeveloperToolsAvailability": 2,
     "DownloadRestrictions": 3,
     "AllowFileSelectionDialogs": False,
@@ -100,15 +106,16 @@ _POLICIES: Final[dict[str, Any]] = {
 class PanelBrowser:
     """Makes the job's program for a console of type ``panel``.
 
+    The panel fills the screen and has no browser around it. What it opens comes as a window of its own that can be
+    closed: a pop-up by the window manager's button, a new tab by the button of its browser window.
+
     :param program: Chromium's command, quoted as in a shell if it has words of its own.
-    :param geometry: the display's, "WIDTHxHEIGHT".
     """
 
     NAME: Final = "Chromium"
 
-    def __init__(self, *, program: str = "chromium", geometry: str = "1280x1024") -> None:
+    def __init__(self, *, program: str = "chromium") -> None:
         self._command = tuple(shlex.split(program))
-        self._geometry = geometry
 
     def programs(self, url: str, pin: str | None) -> tuple[Program, tuple[JobFile, ...]]:
         """Chromium on ``url``, and its policy. ``pin``: see :meth:`ipmiproxyd.tools.curl.Curl.panel_pin`; only that
@@ -119,14 +126,12 @@ class PanelBrowser:
             *self._command,
             "--kiosk",
             f"--user-data-dir={_PROFILE}",
-            f"--window-size={self._geometry.replace('x', ',')}",
-            "--window-position=0,0",
             *_QUIET,
             *_DRAWING,
             *trust,
-            url + "/",
+            f"--app={url}/",
         )
-        policy = {**_POLICIES, "URLAllowlist": [origin_of(url)]}
+        policy = {**_POLICIES, "URLAllowlist": [origin_of(url)], "NewTabPageLocation": f"{url}/"}
         return (
             Program(name=self.NAME, argv=argv, ready=Ready.WINDOW),
             (JobFile(place="chromium-policy", name=_POLICY, text=json.dumps(policy)),),

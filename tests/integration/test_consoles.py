@@ -97,7 +97,7 @@ class ManyConsolesTests(World):
 
     async def test_restart_keeps_the_jobs_and_the_next_start_closes_them(self) -> None:
         opened = await self.opened()
-        self.assertEqual(await self.daemon.signal(signal.SIGTERM), 0)
+        self.assertEqual(await self.daemon.signal(signal.SIGTERM), -signal.SIGTERM)
         self.assertTrue(leftovers.sandboxed(self.jobs / opened["console"]))
         await self.daemon.start()
         await self.nothing_left()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import re
+from pathlib import Path
 from typing import Any, ClassVar
 
 from twisted.internet import reactor
@@ -37,6 +39,17 @@ WAITS = """(async () => {
 
 def stage(name: str, label: str, begun: int, done: int | None = None) -> dict[str, Any]:
     return {"name": name, "label": label, "begun_ms": begun, "done_ms": done}
+
+
+def processes_with(text: str) -> list[str]:
+    """The processes in whose command line this stands."""
+
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                found += [entry.name] if text.encode() in (entry / "cmdline").read_bytes() else []
+    return found
 
 
 class PageCase(TestCase):
@@ -556,8 +569,11 @@ class HarnessTests(PageCase):
         viewer = await Viewer.start()
         self.addCleanup(viewer.kill)
         page = await viewer.open(self.server.address)
-        self.assertTrue(viewer.alive)
+        folder = str(viewer.folder)
+        self.assertGreater(len(processes_with(folder)), 1)
         await viewer.stop()
         self.assertFalse(viewer.alive)
+        await wait_until(reactor, lambda: not processes_with(folder), what="the end of every process of the browser")
+        self.assertFalse(viewer.folder.exists())
         with self.assertRaisesRegex(ViewerFailed, "has ended"):
             await page.text("#state")

@@ -20,7 +20,7 @@ from ipmiproxyd.model import ConsoleState, Grant
 from ipmiproxyd.relay import host as host_module
 from ipmiproxyd.relay import websocket
 from tests.support.fake_console import FakeConsole
-from tests.support.page_display import PageDisplay
+from tests.support.page_display import PageDisplay, Running
 from tests.support.relay_case import (
     HELLO,
     RelayCase,
@@ -694,9 +694,18 @@ def mutated(dice: random.Random, seed: bytes) -> bytes:
     return bytes(data)
 
 
+class OwnDisplay(PageDisplay):
+    """On a number that no other test hits upon: looking for a free one, Xvnc takes no lock, and the later of two that
+    look at once takes the X socket away from the earlier."""
+
+    def _spawn(self, argv: list[str], env: dict[str, str], fds: Any = None) -> Running:
+        number = [f":{random.randrange(2000, 50000)}"] if argv[0] == "Xvnc" else []
+        return super()._spawn([argv[0], *number, *argv[1:]], env, fds)
+
+
 class XvncTests(RelayCase):
     async def test_a_real_display(self) -> None:
-        xvnc = PageDisplay(reactor, self.folder)
+        xvnc = OwnDisplay(reactor, self.folder)
         self.addCleanup(lambda: Deferred.fromCoroutine(xvnc.stop()))
         await xvnc.start()
         self.console.display = UNIXClientEndpoint(reactor, str(xvnc.socket))

@@ -68,7 +68,10 @@ class _Pipe(abstract.FileDescriptor):
 
 
 class Viewer:
-    """The running script. Use :meth:`open` for a page."""
+    """The running script. Use :meth:`open` for a page.
+
+    :ivar folder: home and temporary folder of the script and its browser; removed with them.
+    """
 
     def __init__(self, reactor: Any) -> None:
         """Start the process. :meth:`ready` waits until its browser is up."""
@@ -79,8 +82,8 @@ class Viewer:
         self._ids = 0
         self._up = False
         self._gone = False
-        self._folder = Path(tempfile.mkdtemp(prefix="ipx-viewer-", dir="/tmp"))
-        self._errors = (self._folder / "stderr").open("wb")
+        self.folder = Path(tempfile.mkdtemp(prefix="ipx-viewer-", dir="/tmp"))
+        self._errors = (self.folder / "stderr").open("wb")
         self._process = subprocess.Popen(
             ["node", str(SCRIPT)],
             stdin=subprocess.PIPE,
@@ -88,8 +91,8 @@ class Viewer:
             stderr=self._errors,
             env={
                 "PATH": os.environ.get("PATH", os.defpath),
-                "HOME": str(self._folder),
-                "TMPDIR": str(self._folder),
+                "HOME": str(self.folder),
+                "TMPDIR": str(self.folder),
                 "LANG": "C.UTF-8",
             },
         )
@@ -151,7 +154,7 @@ class Viewer:
         if process.stdout is not None:
             process.stdout.close()
         self._errors.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     async def call(self, verb: str, *, limit: float = TIMEOUT, **arguments: Any) -> Any:
         """One request to the script. Raises :class:`ViewerFailed` with its words, or after ``limit`` seconds."""
@@ -240,7 +243,7 @@ class Viewer:
                 answer.errback(ViewerFailed(f"the browser has ended; {self._last_words()}"))
 
     def _last_words(self) -> str:
-        path = self._folder / "stderr"
+        path = self.folder / "stderr"
         return path.read_text(errors="replace")[-2000:] if path.exists() else ""
 
 
