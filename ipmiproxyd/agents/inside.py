@@ -23,7 +23,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, NoReturn
 
     Object = dict[str, Any]
 
@@ -31,6 +31,7 @@ HOME, RUN = "/home/console", "/run/console"
 XAUTHORITY, READY = RUN + "/xauthority", RUN + "/ready"
 PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games"
 WINDOW_SIZE = 100  # pixels; smaller windows do not count as a program's window
+LAST_WORDS = 50  # milliseconds in which those who end together are expected to end
 DISPLAY_FD = 3
 COOKIE = b"MIT-MAGIC-COOKIE-1"
 CHANGE_WINDOW_ATTRIBUTES, GET_WINDOW_ATTRIBUTES, GET_GEOMETRY, QUERY_TREE = 2, 3, 14, 15
@@ -93,9 +94,9 @@ class Programs:
 
     def __init__(self, display: int) -> None:
         self.display, self.cookie = display, os.urandom(16)
-        self.names: dict[int, str] = {}  # by process
-        self.outputs: dict[int, int] = {}  # by process
-        self.last: dict[int, bytes] = {}  # by output: the end of what came
+        self.names: dict[int, str] = {}  # by process, in the order of their start
+        self.outputs: dict[int, int] = {}  # by descriptor: whose output it is
+        self.last: dict[int, bytes] = {}  # by process: the end of its output
         self.woken, wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -128,7 +129,7 @@ class Programs:
             raise OverError("tool-missing", f"{name} is not installed on the agent ({argv[0]})") from error
         for fd in (output_in, null):
             os.close(fd)
-        self.names[pid], self.outputs[pid], self.last[output] = name, output, b""
+        self.names[pid], self.outputs[output], self.last[pid] = name, pid, b""
         if program["ready"] == "window":
             self.await_window()
         elif program["ready"] != "started":
@@ -144,37 +145,41 @@ class Programs:
     def wait(self, wanted: int) -> None:
         """Until ``wanted`` can be read; never for -1. Raises OverError when a program has ended."""
         while True:
-            ready = readable([self.woken, *self.last, *([wanted] if wanted >= 0 else [])], None)
-            for output in [fd for fd in ready if fd in self.last]:
+            ready = readable([self.woken, *self.outputs, *([wanted] if wanted >= 0 else [])], None)
+            for output in [fd for fd in ready if fd in self.outputs]:
                 self.pump(output)
-            if self.woken in ready:
-                os.read(self.woken, 4096)
-                self.reap()
+            if self.woken in ready and (ended := self.reap()):
+                self.obituary(ended)
             if wanted in ready:
                 return
 
     def pump(self, output: int) -> None:
         """Pass on what a program has printed."""
-        data = os.read(output, 65536)
-        self.last[output] = (self.last[output] + data)[-4096:]
+        data, pid = os.read(output, 65536), self.outputs[output]
+        self.last[pid] = (self.last[pid] + data)[-4096:]
         if data:
             os.write(2, data)
         else:
-            del self.last[output]
+            del self.outputs[output]
             os.close(output)
 
-    def reap(self) -> None:
-        """Collect the processes that have ended, also those that others left behind."""
+    def reap(self) -> dict[int, int]:
+        """Collect the processes that have ended, also those that others left behind; those of the programs, and how."""
+        os.read(self.woken, 4096)
+        ended = {}
         with contextlib.suppress(ChildProcessError):
-            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
-                pid, status = ended
-                if pid in self.names:
-                    output, said = self.outputs[pid], b""
-                    while output in self.last and readable([output], 0):
-                        said = self.last[output]
-                        self.pump(output)
-                        said = self.last.get(output, said)
-                    raise OverError("job-failed", obituary(self.names[pid], os.waitstatus_to_exitcode(status), said))
+            while (found := os.waitpid(-1, os.WNOHANG))[0]:
+                ended[found[0]] = os.waitstatus_to_exitcode(found[1])
+        return {pid: status for pid, status in ended.items() if pid in self.names}
+
+    def obituary(self, ended: dict[int, int]) -> NoReturn:
+        """Name the program that is to blame: a display takes its clients with it, and they may be quicker."""
+        while readable([self.woken], LAST_WORDS):
+            ended |= self.reap()
+        while ready := [fd for fd in readable(list(self.outputs), 0) if self.outputs[fd] in ended]:
+            self.pump(ready[0])
+        pid = next(pid for pid in self.names if pid in ended)
+        raise OverError("job-failed", obituary(self.names[pid], ended[pid], self.last[pid]))
 
     def await_window(self) -> None:
         """Until a window of some size is on the display. Speaks just enough of the X protocol for that."""

@@ -672,20 +672,24 @@ def list_jobs(site: Site, _: Object) -> None:
 
 
 def watch(site: Site, document: Object) -> None:
-    changes, next_beat, told = changes_in(site), 0.0, set[str]()
+    changes, next_beat = changes_in(site), 0.0
+    told: dict[str, str] = {}  # by job: its keeper, for a job that was refused its display may be started again
     keepers: dict[int, str] = {}
     while True:
         if boottime() >= next_beat:
             next_beat = boottime() + min(document["lease"] / 10, BEAT)
             write_file(f"{site.jobs}/alive", f"{site.jobs}/.alive", str(boottime()))
             say(event="alive")
-        told &= (jobs := set(site.ids()))
-        for job in jobs - told - set(keepers.values()):
+        jobs = set(site.ids())
+        told = {job: keeper for job, keeper in told.items() if job in jobs}
+        for job in jobs - set(keepers.values()):
             state = site.state(job)
-            if state and (keeper := open_process(state["keeper"])) is not None:
-                keepers[keeper] = job
-            elif state and (state := site.state(job)):
-                told.add(job)
+            if not state or told.get(job) == state["keeper"]:
+                continue
+            if (process := open_process(state["keeper"])) is not None:
+                keepers[process] = job
+            elif state := site.state(job):
+                told[job] = state["keeper"]
                 if state["ready"]:
                     say(event="ended", job=public(state))
         for fd in readable([0, changes, *keepers], next_beat - boottime()):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred, DeferredList, gatherResults
+from twisted.internet.defer import Deferred, DeferredList, gatherResults, maybeDeferred
 from twisted.logger import Logger
 from twisted.web.http import HTTPChannel
 
@@ -67,7 +67,7 @@ class WebRelayPort:
             self._resource.close(code, message)
             self._viewers.close(code)
         finally:
-            stopped = DeferredList([listener.stopListening() for listener in self._listeners], consumeErrors=True)
+            stopped = DeferredList([maybeDeferred(one.stopListening) for one in self._listeners], consumeErrors=True)
             for transport in self._sockets:
                 channel = getattr(transport, "protocol", None)
                 if isinstance(channel, HTTPChannel):

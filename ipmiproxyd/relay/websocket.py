@@ -39,6 +39,9 @@ LINGER: Final = 30.0
 """Seconds for queued bytes and the close handshake of a leaving viewer: a slow line needs them."""
 DISPLAY_LINGER: Final = 3.0
 """Seconds for the browser's last bytes to reach the display."""
+NEWS_TIME: Final = 1.0
+"""Seconds in which a lost display turns out to be the end of its console."""
+_WENT_AWAY: Final = "The display went away"
 DEAD_AFTER_MS: Final = 120_000
 """A browser that acknowledges nothing for so long is dead, however long the kernel would try again."""
 
@@ -195,8 +198,9 @@ class Viewer(WebSocketServerProtocol):  # type: ignore[misc]
         if self._stage not in (_Stage.JOINING, _Stage.RELAYING):
             return
         self._stage = _Stage.LEAVING
-        if self._timer is not None:
-            _cancel(self._timer)
+        for timer in (self._timer, self._display_timer):
+            if timer is not None:
+                _cancel(timer)
         self._timer = self.factory.clock.callLater(LINGER, self.transport.abortConnection)
         if self._dialling is not None:
             self._dialling.cancel()
@@ -219,7 +223,8 @@ class Viewer(WebSocketServerProtocol):  # type: ignore[misc]
         if self._display_timer is not None:
             _cancel(self._display_timer)
         if self._stage in (_Stage.JOINING, _Stage.RELAYING):
-            self.sendClose(DISPLAY_LOST, "The display went away")
+            # Mostly its console is about to close, and then the viewer shall learn why.
+            self._display_timer = self.factory.clock.callLater(NEWS_TIME, self.sendClose, DISPLAY_LOST, _WENT_AWAY)
 
 
 def _cancel(call: IDelayedCall) -> None:

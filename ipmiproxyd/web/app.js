@@ -79,7 +79,7 @@ const view = {
     status = news;
     if (phase === "connected") {
       enter("connected", { state: connectedState() });
-    } else if (news.state === "opening" || news.state === "ready") {
+    } else if (news.state === "opening") {
       const now = news.stages.find((stage) => stage.done === null);
       enter("opening", { state: now ? now.label : stateWord("opening") });
       card.show({
@@ -95,7 +95,9 @@ const view = {
   },
 
   connecting() {
+    const again = phase === "reconnecting";
     enter("connecting");
+    if (!again) card.show({ tone: "wait", title: "Connecting to the screen", stages: status.stages });
   },
 
   connected() {

@@ -18,7 +18,7 @@ export class Card {
     };
   }
 
-  /** tone: wait, calm, warn or bad. actions: [{label, run, primary}]. stages: session.js. Everything is shown as text. */
+  /** tone: wait, calm, warn or bad. stages: session.js. actions: [{label, run, primary}]. All of it is shown as text. */
   show({ tone, title, text = "", next = "", stages = [], failed = false, actions = [] }) {
     const { mark, title: head } = this.#parts;
     this.hide();

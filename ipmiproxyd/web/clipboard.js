@@ -44,7 +44,8 @@ export class Clipboard {
     hint.textContent = this.#reads
       ? "Your clipboard and the server's follow each other."
       : this.#native && !read.hidden
-        ? "What you copy on the server goes to your clipboard. The other way needs your leave, or the first box."
+        ? "What is copied on the server goes to your clipboard. For the other way use the first box or “Send my "
+          + "clipboard”."
         : "Your browser keeps its clipboard from this page: the boxes below do the same by hand.";
   }
 

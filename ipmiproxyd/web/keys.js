@@ -33,7 +33,7 @@ export class Keys {
 
   /** Press and let go. Modifiers that are held stay held. */
   press({ with: modifiers, key: [keysym, code] }) {
-    const needed = []; modifiers.filter((modifier) => !this.#held.has(modifier));
+    const needed = modifiers.filter((modifier) => !this.#held.has(modifier));
     for (const modifier of needed) this.#screen.sendKey(modifier.keysym, modifier.code, true);
     this.#screen.sendKey(keysym, code);
     for (const modifier of needed.reverse()) this.#screen.sendKey(modifier.keysym, modifier.code, false);

@@ -66,7 +66,7 @@ export class Line {
     }
   }
 
-  /** The network is said to have changed, or the person asks: do not wait any longer, look whether the server answers. */
+  /** The network is said to have changed, or the person asks: look at once whether the server answers. */
   hurry() {
     this.#retry.now();
     this.#cut?.();

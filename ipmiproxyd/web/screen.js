@@ -119,7 +119,7 @@ export class Screen extends EventTarget {
   /** Whether keys and pointer may go to the server at all. */
   set steers(steers) {
     this.#steers = steers;
-    if (this.#rfb) this.#rfb.viewOnly = !steers;
+    this.#apply();
   }
 
   #apply() {

@@ -60,7 +60,7 @@ export class Session {
   async #trade(token) {
     try {
       const answer = await this.#ask("api/session", { method: "POST", body: JSON.stringify({ token }) });
-      if (typeof answer.key !== "string") throw new Unreachable("no key in the answer");
+      if (typeof answer?.key !== "string") throw new Unreachable("no key in the answer");
       return answer.key;
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
@@ -80,7 +80,8 @@ export class Session {
     const path = `api/status?since=${encodeURIComponent(serial)}`;
     const status = statusFrom(await this.#guarded(path, { signal, within: NEWS_WITHIN }));
     const early = NO_NEWS_TAKES - (performance.now() - asked);
-    if (status.serial <= serial && !isOver(status) && early > 0) await sleep(early);      // something in between does not hold questions
+    const isNews = status.serial > serial || isOver(status);
+    if (!isNews && early > 0) await sleep(early);      // something in between does not let questions wait
     return status;
   }
 
@@ -128,7 +129,9 @@ export class Session {
     try {
       const answer = await fetch(path, { method, body, headers, cache: "no-store", signal: limit.signal });
       if (answer.ok) return await answer.json();
-      if (answer.status >= 500 || answer.status === 429) throw new Unreachable(`HTTP ${answer.status}`, { answered: true });
+      if (answer.status >= 500 || answer.status === 429) {
+        throw new Unreachable(`HTTP ${answer.status}`, { answered: true });
+      }
       const { code = "forbidden", message = "", hint = "" } = await answer.json().catch(() => ({}));
       throw new Refused(String(code), String(message ?? ""), String(hint ?? ""));
     } catch (error) {
@@ -167,7 +170,7 @@ function statusFrom(answer) {
 
 /** done: null while it goes on. All times in milliseconds since opening began. */
 function stageFrom({ name, label, begun_ms: begun, done_ms: done }) {
-  return { label: String(label || name), begun: Number(begun) || 0, done: done === null || done === undefined ? null : Number(done) };
+  return { label: String(label || name), begun: Number(begun) || 0, done: Number.isFinite(done) ? done : null };
 }
 
 /**

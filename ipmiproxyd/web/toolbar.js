@@ -96,7 +96,9 @@ export class Toolbar {
     const show = () => {
       const view = this.#screen.view;
       fit.setAttribute("aria-pressed", String(view.fit));
-      fit.title = view.fit ? "The picture fits the window. Press for its own size." : "The picture has its own size. Press to fit the window.";
+      fit.title = view.fit
+        ? "The picture fits the window. Press for its own size."
+        : "The picture has its own size. Press to fit the window.";
       this.#part("fit-label").textContent = view.fit ? "Fit" : "1:1";
       pan.hidden = view.fit || !coarse.matches;
       pan.setAttribute("aria-pressed", String(view.pan));

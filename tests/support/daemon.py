@@ -95,7 +95,7 @@ class DaemonProcess:
         base: dict[str, dict[str, Any]] = {
             "daemon": {"state_dir": str(self.folder / "state"), "runtime_dir": str(self.folder / "run")},
             "relay": {"listen": ["127.0.0.1"], "public_host": "127.0.0.1", "ports": free_ports(40)},
-            "displays": {"range": "1-40"},
+            "displays": {"range": "101-140"},
         }
         for section, values in settings.items():
             base.setdefault(section, {}).update(values)

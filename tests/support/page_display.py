@@ -98,7 +98,8 @@ class PageDisplay:
                 *("Xvnc", "-displayfd", "3", "-geometry", "1024x768", "-depth", "24", "-br"),
                 *("-rfbport", "-1", "-rfbunixpath", str(self.socket), "-rfbunixmode", "0600"),
                 *("-SecurityTypes", "None", "-UseBlacklist=0", "-AlwaysShared", "-nolisten", "tcp"),
-                *("-nolisten", "local", "-ac"),
+                # Its abstract socket stays: without it -displayfd would take a number that is in use.
+                "-ac",
             ],
             {},
             fds={0: "w", 1: "r", 2: "r", 3: "r"},

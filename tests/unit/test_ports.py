@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import errno
-import os
 
-from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs
@@ -13,37 +11,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from ipmiproxyd.errors import BadValue, InternalError, NoFreePort
 from ipmiproxyd.relay.ports import PortPool
+from tests.support.fake_machine import FakeMachine
 
 ALL = ("0.0.0.0", "::")
-
-
-class FakeListener:
-    def __init__(self, machine: FakeMachine, place: tuple[int, str]) -> None:
-        self._machine = machine
-        self._place = place
-        machine.taken.add(place)
-
-    def stopListening(self) -> None:
-        self._machine.taken.remove(self._place)
-
-
-class FakeMachine:
-    """Implements Binder. ``taken`` are (port, address); ``faults`` raise; ``lacks`` maps addresses to errno."""
-
-    def __init__(self) -> None:
-        self.taken: set[tuple[int, str]] = set()
-        self.lacks: dict[str, int] = {}
-        self.faults: dict[int, int] = {}
-
-    def probe(self, address: str) -> None:
-        if address in self.lacks:
-            raise OSError(self.lacks[address], os.strerror(self.lacks[address]))
-
-    def listen(self, port: int, factory: IProtocolFactory, address: str) -> FakeListener:
-        code = self.faults.get(port, errno.EADDRINUSE if (port, address) in self.taken else 0)
-        if code:
-            raise OSError(code, os.strerror(code))
-        return FakeListener(self, (port, address))
 
 
 class PortPoolTests(SynchronousTestCase):

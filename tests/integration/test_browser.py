@@ -1,0 +1,218 @@
+"""A real Chromium in a real job, on a small HTTPS site."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTCP
+from twisted.internet.protocol import Factory, Protocol
+
+from ipmiproxyd.errors import BmcError, BmcUnreachable, BmcUnsupported
+from ipmiproxyd.model import JobFile, JobSpec
+from ipmiproxyd.tools.browser import PanelBrowser
+from ipmiproxyd.tools.curl import Curl
+from ipmiproxyd.tools.xvnc import Display
+from tests.integration.test_local_agent import LocalCase, children_of
+from tests.support import leftovers
+from tests.support.https_site import HttpsSite
+from tests.support.rfb_client import CONTROL, RETURN, RfbClient, Screen
+
+BLUE, GREEN, YELLOW, RED, WHITE = (34, 68, 102), (34, 136, 34), (221, 204, 34), (238, 17, 17), (255, 255, 255)
+STYLE = "position:absolute;width:200px;height:60px;top:100px"
+PANEL = f"""<!doctype html><title>Panel</title><body style="margin:0;background:rgb{BLUE}">
+<button style="{STYLE};left:100px" onclick="window.open('/popup', '', 'width=400,height=300')">pop-up</button>
+<button style="{STYLE};left:400px" onclick="window.open('/tab')">new tab</button>
+<a style="{STYLE};left:700px;background:white" href="/firmware.bin" download>download</a>
+<script>
+    onbeforeunload = event => event.preventDefault()
+    requestAnimationFrame(() => requestAnimationFrame(() => fetch("/painted")))
+</script>"""
+POPUP_BUTTON, TAB_BUTTON, DOWNLOAD = (200, 130), (500, 130), (750, 115)
+
+
+def coloured(colour: tuple[int, int, int]) -> str:
+    return f'<!doctype html><body style="background:rgb{colour}">'
+
+
+class BrowserTests(LocalCase):
+    timeout: ClassVar[float] = 90
+
+    async def setUp(self) -> None:  # type: ignore[override]
+        await super().setUp()
+        self.site = HttpsSite(self, {"/": PANEL, "/popup": coloured(GREEN), "/tab": coloured(YELLOW), "/x": ""})
+
+    async def browse(self, pin: str) -> tuple[JobSpec, RfbClient]:
+        program, files = PanelBrowser().programs(self.site.url, pin)
+        page = JobFile(place="home", name="page.html", text=coloured(RED))
+        small = self.spec()
+        screen, screen_files = Display().programs(small.display)
+        spec = JobSpec(
+            id=small.id, display=small.display, programs=(*screen, program), files=(*screen_files, *files, page)
+        )
+        job = await self.agent.launch(spec, lambda _: None)
+        client = await RfbClient.connect(self.agent.dial(job.vnc))
+        self.addCleanup(client.close)
+        return spec, client
+
+    async def until(self, client: RfbClient, good: Callable[[Screen], bool], what: str) -> Screen:
+        for _ in range(200):
+            screen = await client.look()
+            if good(screen):
+                return screen
+            await leftovers.pause(0.05)
+        raise AssertionError(f"this was not seen: {what}")
+
+    async def test_panel_and_nothing_else(self) -> None:
+        spec, client = await self.browse(await self.pin())
+        await self.site.asked_for("/painted")
+        screen = await self.until(client, lambda screen: screen.share(BLUE) > 0.9, "the panel on the whole screen")
+        self.assertEqual([screen.colour(x, y) for x, y in ((0, 0), (1279, 0), (0, 1023), (1279, 1023))], [BLUE] * 4)
+        everything = self.check_processes(spec)
+        await self.check_popup(client)
+        await self.check_download(spec, client)
+        await self.check_addresses(client)
+        await self.agent.stop(spec.id)
+        self.assertEqual([pid for pid in everything if os.path.exists(f"/proc/{pid}/exe")], [])
+        await self.nothing_left()
+
+    async def pin(self) -> str:
+        """What curl finds is the site's own."""
+
+        found = await Curl().panel_pin(self.agent, self.site.url)
+        self.assertEqual(found, self.site.pin)
+        return self.site.pin
+
+    def check_processes(self, spec: JobSpec) -> set[int]:
+        """Chromium's own sandbox is on, and nothing runs as root."""
+
+        keeper = int(self.state(spec)["keeper"].split(":")[1])
+        everything = descendants(keeper)
+        self.assertTrue(all(os.stat(f"/proc/{pid}").st_uid for pid in everything))
+        renderers = [pid for pid in everything if b"--type=renderer" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        self.assertTrue(renderers)
+        (first,) = self.state(spec)["processes"][1:]
+        for pid in renderers:
+            self.assertIn("\nSeccomp:\t2\n", Path(f"/proc/{pid}/status").read_text())
+            for kind in ("user", "pid"):
+                own, job = (os.readlink(f"/proc/{one}/ns/{kind}") for one in (pid, first.split(":")[1]))
+                self.assertNotEqual(own, job, f"{kind} namespace")
+        return everything
+
+    async def check_popup(self, client: RfbClient) -> None:
+        """A pop-up comes as it wants to be, and its window has a button that closes it."""
+
+        client.click(*POPUP_BUTTON)
+        screen = await self.until(client, lambda screen: screen.share(GREEN) > 0.07, "the pop-up")
+        self.assertLess(screen.share(GREEN), 0.2)
+        self.assertGreater(screen.share(BLUE), 0.6)
+        right = max(x for x in range(screen.width) if screen.colour(x, 200) == GREEN)
+        top = min(y for y in range(screen.height) if screen.colour(right, y) == GREEN)
+        client.click(right - 6, top - 10)
+        await self.until(client, lambda screen: not screen.share(GREEN), "the pop-up's end")
+
+    async def check_download(self, spec: JobSpec, client: RfbClient) -> None:
+        client.click(*DOWNLOAD)
+        await self.site.asked_for("/firmware.bin")
+        first = self.state(spec)["processes"][1].split(":")[1]
+        home = Path(f"/proc/{first}/root/home/console")
+        self.assertTrue((home / "page.html").exists())
+        self.assertEqual(list(home.rglob("*firmware*")), [])
+
+    async def check_addresses(self, client: RfbClient) -> None:
+        """A new tab has an address field, which leads nowhere but to the panel. The reference is another server: it
+        sees no request, and all that is forbidden looks the same."""
+
+        other = HttpsSite(self, {"/": coloured(RED)}, tls=False)
+        client.click(*TAB_BUTTON)
+        await self.until(client, lambda screen: screen.share(YELLOW) > 0.8, "the new tab")
+        await self.go(client, other.url + "/")
+        blocked = await self.until(client, is_page_of(WHITE), "a blocked page")
+        for address in (
+            "file:///home/console/page.html",
+            f"data:text/html,{coloured(RED)}",
+            f"view-source:{self.site.url}/x",
+            "chrome://version",
+            self.site.url.replace("127.0.0.1", "127.0.0.2"),
+        ):
+            await self.go(client, f"{self.site.url}/tab")
+            await self.until(client, lambda screen: screen.share(YELLOW) > 0.8, "the tab")
+            await self.go(client, address)
+            await self.until(client, lambda screen: below(screen) == below(blocked), f"no way to {address}")
+        self.assertEqual(other.connections, 0)
+        self.assertNotIn("/x", self.site.requests)
+        client.press(CONTROL, ord("w"))
+        await self.until(client, lambda screen: screen.share(BLUE) > 0.8, "the panel again")
+
+    async def go(self, client: RfbClient, address: str) -> None:
+        client.press(CONTROL, ord("l"))
+        client.type(address)
+        client.press(RETURN)
+
+    async def test_another_certificate(self) -> None:
+        """Somebody in between shows another one than was seen before: nothing is asked of it."""
+
+        other = HttpsSite(self, {})
+        _, client = await self.browse(other.pin)
+        await self.site.connected()
+        await self.until(client, is_page_of(WHITE), "a warning")
+        self.assertEqual(self.site.requests, [])
+
+
+class PinTests(LocalCase):
+    """curl on the agent, on panels that are not as they should be."""
+
+    def pin(self, url: str, **settings: float) -> Deferred[str | None]:
+        return Deferred.fromCoroutine(Curl(**settings).panel_pin(self.agent, url))  # type: ignore[arg-type]
+
+    async def test_plain_http_has_none(self) -> None:
+        site = HttpsSite(self, {"/": ""}, tls=False)
+        self.assertIsNone(await self.pin(site.url))
+        self.assertEqual(site.requests, ["/"])
+
+    async def test_nothing_there(self) -> None:
+        for url in ("https://127.0.0.1:1", "http://127.0.0.1:1", "https://no-such-host.invalid"):
+            error = await self.assertFailure(self.pin(url), BmcUnreachable)
+            self.assertIn(url, str(error))
+
+    async def test_not_tls(self) -> None:
+        await self.assertFailure(self.pin(self.answering(b"220 mail\r\n")), BmcUnsupported)
+
+    async def test_panel_that_says_nothing(self) -> None:
+        error = await self.assertFailure(self.pin(self.answering(b""), connect_timeout=0.3), BmcUnreachable)
+        self.assertIn("did not answer in time", str(error))
+
+    def answering(self, said: bytes) -> str:
+        """A server that is no web server."""
+
+        class Server(Protocol):
+            def connectionMade(self) -> None:
+                assert self.transport is not None
+                self.transport.write(said)
+
+        port = cast(IReactorTCP, reactor).listenTCP(0, Factory.forProtocol(Server), interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        return f"https://127.0.0.1:{cast(Any, port.getHost()).port}"
+
+    async def test_program_that_is_no_curl(self) -> None:
+        agent = self.agent
+        await self.assertFailure(Deferred.fromCoroutine(Curl(program="false").panel_pin(agent, "https://x")), BmcError)
+
+
+def is_page_of(colour: tuple[int, int, int]) -> Callable[[Screen], bool]:
+    return lambda screen: screen.share(colour) > 0.75
+
+
+def below(screen: Screen) -> list[tuple[int, int, int]]:
+    """What is under tabs and address."""
+
+    return [screen.colour(x, y) for y in range(150, screen.height, 5) for x in range(0, screen.width, 5)]
+
+
+def descendants(pid: int) -> set[int]:
+    found = set(children_of(pid))
+    return found.union(*(descendants(child) for child in found))

@@ -1,0 +1,310 @@
+"""The local agent and the runner, with real displays: where they may use Unix users, and as an ordinary user."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import pwd
+import signal
+import stat
+import subprocess
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorProcess
+from twisted.internet.protocol import ProcessProtocol
+from twisted.trial.unittest import TestCase
+
+from ipmiproxyd.agents import sandbox
+from ipmiproxyd.agents.local import LocalAgent
+from ipmiproxyd.errors import AgentUnreachable, InternalError, NoFreeDisplay
+from ipmiproxyd.model import Command, Job, JobFile, JobSpec, Ready, UnixStream
+from tests.support import leftovers
+from tests.support.account import ordinary_account, python_as
+from tests.support.agent_suite import MESSAGE, AgentHelpers, Endings, JobSuite, RunSuite, shell
+from tests.support.scratch import scratch
+
+AM_ROOT = os.geteuid() == 0
+PYTHON = "/usr/bin/python3"
+LOCKS = Path("/run/ipmiproxyd-displays")
+
+
+class LocalCase(AgentHelpers, TestCase):
+    """Makes the agent.
+
+    :cvar ordinary: as an ordinary user, whoever runs the tests.
+    """
+
+    timeout: ClassVar[float] = 60
+    ordinary: ClassVar[bool] = not AM_ROOT
+    lease: ClassVar[float] = 60.0
+    agent: LocalAgent
+
+    async def setUp(self) -> None:  # type: ignore[override]
+        self.folder = scratch(self)
+        self.endings = Endings()
+        self.jobs_dir = self.folder / "run" / "jobs"
+        self.jobs_dir.parent.mkdir()
+        self.agent = await self.make()
+        self.agent.watch(self.endings)
+
+    async def make(self, **settings: Any) -> LocalAgent:
+        python = PYTHON
+        if self.ordinary and AM_ROOT:
+            account = ordinary_account()
+            self.folder.chmod(0o711)
+            os.chown(self.jobs_dir.parent, account.pw_uid, account.pw_gid)
+            python = python_as(account, self.folder)
+        given: dict[str, Any] = {
+            "jobs_dir": self.jobs_dir,
+            "tool_home": self.folder / "tools",
+            "home_files": {".config/small/file": "text"},
+            "python": python,
+            "users": "auto",
+            "user_prefix": "easydcim_vnc_",
+            "group": "",
+            "lease": self.lease,
+            "reactor": reactor,
+            **settings,
+        }
+        agent = LocalAgent("local", **given)
+        self.addCleanup(lambda: Deferred.fromCoroutine(agent.close()))
+        await agent.start()
+        return agent
+
+
+class OrdinaryUserTests(JobSuite, LocalCase):
+    """Everything runs as the one user."""
+
+    ordinary = True
+
+    async def test_everything_runs_as_the_user(self) -> None:
+        spec, job = await self.launch(MESSAGE)
+        user = ordinary_account() if AM_ROOT else pwd.getpwuid(os.geteuid())
+        self.assertEqual(self.agent.describe(), {"displays_run_as": user.pw_name, "isolation": "none"})
+        self.assertEqual(job.user, user.pw_name)
+        owners = {os.stat(f"/proc/{pid}").st_uid for pid in self.inside(spec)}
+        self.assertEqual(owners, {user.pw_uid})
+        self.assertEqual(stat.S_IMODE((self.jobs_dir / spec.id).stat().st_mode), 0o700)
+        self.assertEqual(stat.S_IMODE((self.jobs_dir / spec.id / "vnc").stat().st_mode), 0o700)
+
+    async def test_users_of_their_own_need_root(self) -> None:
+        error = await self.assertFailure(Deferred.fromCoroutine(self.make(users="always")), AgentUnreachable)
+        self.assertIn("root", str(error))
+
+
+
+class RunTests(RunSuite, LocalCase):
+    async def test_home_of_the_tools(self) -> None:
+        outcome = await self.agent.run(Command(argv=("sh", "-c", "cat ~/.config/small/file")))
+        self.assertEqual(outcome.stdout, b"text")
+
+
+class SandboxTests(LocalCase):
+    """What a job sees of the machine, and what it may do there."""
+
+    async def told(self, script: str, **more: Any) -> dict[str, str]:
+        """The lines ``name=value`` that a program in a job prints."""
+
+        spec, _ = await self.launch(
+            shell(f"{script}\necho > {sandbox.READY}; exec sleep 60", ready=Ready.TOLD), **more
+        )
+        log = (self.jobs_dir / spec.id / "log").read_text()
+        return dict(line.split("=", 1) for line in log.splitlines() if "=" in line)
+
+    async def test_what_a_job_sees(self) -> None:
+        (self.folder / "secret").write_text("of the host")
+        other, _ = await self.launch()
+        script = f"""
+            echo uid=$(id -u); echo core=$(ulimit -c); echo name=$(hostname); echo home=$(ls -A ~); echo at=$(pwd)
+            echo homes=$(ls -A /home); echo run=$(ls -A /run); echo tmp=$(ls -A /tmp | tr '\\n' ' ')
+            echo processes=$(ls /proc | grep -c '^[0-9]'); echo caps=$(grep CapEff /proc/self/status)
+            echo other=$(ls -d {self.jobs_dir}/{other.id} {self.folder}/secret 2>&1 | grep -c 'No such')
+            echo wrote=$(touch /usr/x /etc/x {sandbox.POLICIES}/x 2>&1 | grep -c 'Read-only')
+            echo dir=$DISPLAY $XAUTHORITY $HOME $LANG; echo oom=$(cat /proc/self/oom_score_adj)
+        """
+        told = await self.told(script, files=[JobFile(place="home", name="small.txt", text="hello")])
+        self.assertNotEqual(told["uid"], "0")
+        expected = {
+            "core": "0",
+            "name": "console",
+            "home": "small.txt",
+            "at": sandbox.HOME,
+            "homes": "console",
+            "run": "console",
+            "tmp": ".X11-unix",
+            "other": "2",
+            "wrote": "3",
+            "oom": "500",
+        }
+        self.assertEqual({name: told[name].strip() for name in expected}, expected)
+        self.assertEqual(told["caps"], "CapEff: 0000000000000000")
+        self.assertRegex(told["dir"], f":[0-9]+ {sandbox.XAUTHORITY} {sandbox.HOME} C.UTF-8")
+        self.assertLess(int(told["processes"]), 12)
+
+    async def test_files_of_a_job(self) -> None:
+        text = "two lines\nand ünïcode"
+        policy = JobFile(place="chromium-policy", name="p.json", text=text)
+        script = f"""
+            echo policies=$(ls {sandbox.POLICIES}); echo chromium=$(ls /etc/chromium)
+            echo sum=$(md5sum < {sandbox.POLICIES}/p.json); echo mode=$(stat -c %a {sandbox.POLICIES}/p.json)
+        """
+        told = await self.told(script, files=[policy])
+        digest = hashlib.md5(text.encode()).hexdigest()
+        self.assertEqual(told, {"policies": "p.json", "chromium": "policies", "sum": f"{digest} -", "mode": "444"})
+
+    async def test_display_needs_its_secret(self) -> None:
+        told = await self.told(
+            "exec 2>&1; xprop -root > /dev/null; echo with=$?; XAUTHORITY=/ xprop -root > /dev/null; echo without=$?"
+        )
+        self.assertEqual(told, {"with": "0", "without": "1"})
+
+    async def test_log_keeps_the_last_output(self) -> None:
+        spec, _ = await self.launch(shell("yes 'a line' | head -c 500000; echo the end; exec sleep 60"))
+        log = self.jobs_dir / spec.id / "log"
+        while not log.read_text().endswith("the end\n"):
+            await leftovers.pause(0.02)
+        self.assertLessEqual(log.stat().st_size, 2 << 16)
+
+    async def test_runner_refuses_what_it_does_not_know(self) -> None:
+        await self.assertFailure(self.starting(self.spec(display=1000)), InternalError)
+        await self.assertFailure(self.starting(dataclasses.replace(self.spec(), id="../up")), InternalError)
+        await self.nothing_left()
+
+    async def test_folder_of_somebody_else(self) -> None:
+        (self.folder / "open").mkdir()
+        (self.folder / "open").chmod(0o777)
+        error = await self.assertFailure(
+            Deferred.fromCoroutine(self.make(jobs_dir=self.folder / "open")), AgentUnreachable
+        )
+        self.assertIn(str(self.folder / "open"), str(error))
+
+    async def test_python_that_does_not_run(self) -> None:
+        error = await self.assertFailure(Deferred.fromCoroutine(self.make(python="/bin/false")), AgentUnreachable)
+        self.assertIn("said nothing", str(error))
+
+    async def test_watch_that_was_killed_comes_back(self) -> None:
+        spec, _ = await self.launch(MESSAGE)
+        runners = [
+            pid for pid in children_of(os.getpid()) if b"runner.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        ]
+        self.assertEqual(len(runners), 1)
+        os.kill(runners[0], signal.SIGKILL)
+        os.kill(self.pid_of(spec, "xmessage"), signal.SIGKILL)
+        self.assertIn("xmessage", (await self.endings.of(spec.id)).reason)
+
+    def starting(self, spec: JobSpec) -> Deferred[Job]:
+        return Deferred.fromCoroutine(self.agent.launch(spec, lambda _: None))
+
+
+class LeaseTests(LocalCase):
+    lease = 1.0
+
+    async def test_job_lives_as_long_as_somebody_watches(self) -> None:
+        spec, job = await self.launch(MESSAGE, lease=1.0)
+        await leftovers.pause(2.0)
+        self.assertEqual(await self.agent.jobs(), [job])
+        await self.agent.close()
+        await leftovers.until_none(lambda: self.inside(spec))
+        (ended,) = await self.agent.jobs()
+        self.assertEqual((ended.running, "no sign of life" in ended.reason), (False, True))
+
+
+if AM_ROOT:
+
+    class OwnUsersTests(JobSuite, LocalCase):
+        """Each display runs as a Unix user of its own."""
+
+        def user(self, spec: JobSpec) -> pwd.struct_passwd:
+            return pwd.getpwnam(f"easydcim_vnc_{spec.display}")
+
+        async def test_display_has_its_user(self) -> None:
+            spec, job = await self.launch(MESSAGE)
+            user = self.user(spec)
+            self.assertEqual(self.agent.describe()["displays_run_as"], "easydcim_vnc_<display>")
+            self.assertEqual((job.user, user.pw_shell), (user.pw_name, "/usr/sbin/nologin"))
+            self.assertEqual({os.stat(f"/proc/{pid}").st_uid for pid in self.inside(spec)}, {user.pw_uid})
+            assert isinstance(job.vnc, UnixStream)
+            socket, folder = os.stat(job.vnc.path), os.stat(os.path.dirname(job.vnc.path))
+            self.assertEqual((stat.S_IMODE(folder.st_mode), folder.st_uid), (0o2710, user.pw_uid))
+            self.assertEqual((stat.S_IMODE(socket.st_mode), socket.st_gid), (0o660, os.getegid()))
+            await self.agent.stop(spec.id)
+            self.assertEqual(leftovers.display_users_processes([spec.display]), {})
+            self.assertFalse((LOCKS / f"{spec.display}.lock").exists())
+
+        async def test_group_reaches_the_socket(self) -> None:
+            account = ordinary_account()
+            agent = await self.make(group=str(account.pw_gid))
+            self.folder.chmod(0o711)
+            spec = self.spec()
+            job = await agent.launch(spec, lambda _: None)
+            assert isinstance(job.vnc, UnixStream)
+            script = f"import socket; s = socket.socket(socket.AF_UNIX); s.connect({job.vnc.path!r}); print(s.recv(3))"
+            for options, said in (
+                ((f"--regid={account.pw_gid}",), b"b'RFB'\n"),
+                (("--regid=65534",), b""),
+            ):
+                argv = ("setpriv", f"--reuid={account.pw_uid}", *options, "--clear-groups", PYTHON, "-c", script)
+                self.assertEqual((await agent.run(Command(argv=argv))).stdout, said)
+
+        async def test_nothing_else_runs_as_the_user(self) -> None:
+            """Neither while the job starts, nor when it has ended."""
+
+            spec, _ = await self.launch()
+            user = self.user(spec)
+            await self.agent.stop(spec.id)
+            stranger = await self.stranger(user)
+            await self.agent.launch(again := self.spec(display=spec.display), lambda _: None)
+            await stranger
+            stranger = await self.stranger(user)
+            await self.agent.stop(again.id)
+            await stranger
+            self.assertEqual(leftovers.display_users_processes([spec.display]), {})
+
+        async def stranger(self, user: pwd.struct_passwd) -> Deferred[int]:
+            """A process of the user; fires with the signal that ended it."""
+
+            ended: Deferred[int] = Deferred()
+
+            class Stranger(ProcessProtocol):
+                def outReceived(self, _data: bytes) -> None:
+                    begun.callback(None)
+
+                def processEnded(self, reason: Any) -> None:
+                    ended.callback(reason.value.signal)
+
+            begun: Deferred[None] = Deferred()
+            argv = ["setpriv", f"--reuid={user.pw_uid}", "--clear-groups", "sh", "-c", "echo; exec sleep 60"]
+            cast(IReactorProcess, reactor).spawnProcess(Stranger(), "setpriv", argv, env=dict(os.environ))
+            await begun
+            ended.addCallback(lambda number: (self.assertEqual(number, signal.SIGKILL), number)[1])
+            return ended
+
+        async def test_user_that_is_not_ours(self) -> None:
+            name = f"ipxforeign{(spec := self.spec()).display}"
+            subprocess.run(["useradd", "--system", "--no-create-home", name], check=True)
+            self.addCleanup(subprocess.run, ["userdel", name], check=True)
+            agent = await self.make(user_prefix="ipxforeign")
+            error = await self.assertFailure(
+                Deferred.fromCoroutine(agent.launch(spec, lambda _: None)), NoFreeDisplay
+            )
+            self.assertIn(name, str(error))
+
+        async def test_two_daemons_never_share_a_user(self) -> None:
+            other = await self.make(jobs_dir=self.folder / "other")
+            spec, _ = await self.launch()
+            second = self.spec(display=spec.display)
+            await self.assertFailure(Deferred.fromCoroutine(other.launch(second, lambda _: None)), NoFreeDisplay)
+            self.assertEqual(len(await other.sweep()), 1)
+            self.assertIn("Xvnc", " ".join(self.inside(spec).values()))
+
+        async def test_root_runs_no_console(self) -> None:
+            error = await self.assertFailure(Deferred.fromCoroutine(self.make(users="never")), AgentUnreachable)
+            self.assertIn("never runs as root", str(error))
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
