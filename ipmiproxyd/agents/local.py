@@ -35,6 +35,8 @@ START_MARGIN: Final = 10.0
 """Seconds beyond a job's own start limit until the runner itself counts as stuck."""
 BACK_OFF: Final = (0.5, 30.0)
 """Seconds until a watch that ended is begun again: the first time, and at most."""
+SILENCE: Final = 100.0
+"""Seconds without a line from the watch, which has something to say every 30, until it is begun again."""
 
 _ERRORS: Final[Mapping[str, type[ProxyError]]] = {
     error.code: error
@@ -85,6 +87,7 @@ class LocalAgent:
         self._ended: Callable[[Job], None] | None = None
         self._watch: Child | None = None
         self._restart: IDelayedCall | None = None
+        self._silence: IDelayedCall | None = None
         self._back_off = BACK_OFF[0]
         self._closed = False
 
@@ -234,9 +237,12 @@ class LocalAgent:
             log.error("agent {agent}: {error}", agent=self.name, error=error.message)
             self._watch_again()
         else:
+            self._silence = self._reactor.callLater(SILENCE, self._watch.end)
             self._watch.ended.addCallback(self._watch_ended)
 
     def _watch_line(self, line: bytes) -> None:
+        if self._silence is not None and self._silence.active():
+            self._silence.reset(SILENCE)
         event = json.loads(line)
         if event["event"] == "alive":
             self._back_off = BACK_OFF[0]
@@ -245,6 +251,8 @@ class LocalAgent:
 
     def _watch_ended(self, outcome: Outcome) -> Outcome:
         self._watch = None
+        if self._silence is not None and self._silence.active():
+            self._silence.cancel()
         if not self._closed:
             log.warn("agent {agent}: the watch ended ({status})", agent=self.name, status=outcome.status)
             self._watch_again()

@@ -268,14 +268,13 @@ class ClipboardTests(ScreenCase):
         return self.display.run("xclip", "-selection", "clipboard", "-o")
 
     async def test_by_the_browsers_own(self) -> None:
-        permissions = ["clipboard-read", "clipboard-write"]
-        page = await self.connected(permissions=permissions)
-        await self.own_selection("from the server: Grüße")
-        await page.wait("navigator.clipboard.readText().then((text) => text === 'from the server: Grüße')")
-
+        page = await self.connected(permissions=["clipboard-read", "clipboard-write"])
         await page.evaluate("navigator.clipboard.writeText('from the browser: €')")
         await page.evaluate("window.dispatchEvent(new Event('focus'))")
         await self.pasted("from the browser: €")
+
+        await self.own_selection("from the server: Grüße")
+        await page.wait("navigator.clipboard.readText().then((text) => text === 'from the server: Grüße')")
         await page.click("#clipboard-button")
         self.assertIn("follow each other", await page.text("#clipboard-hint"))
 

@@ -1,0 +1,194 @@
+"""What is started for a panel: the display, the browser with its policy, and curl before them."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.trial.unittest import SynchronousTestCase
+
+from ipmiproxyd.agents import inside, runner, sandbox
+from ipmiproxyd.errors import BmcError, BmcUnreachable, BmcUnsupported, ProxyError
+from ipmiproxyd.model import Command, Job, JobSpec, JobStage, Outcome, Ready, StreamAddress
+from ipmiproxyd.tools.browser import PanelBrowser, origin_of
+from ipmiproxyd.tools.curl import Curl, spki_pin
+from ipmiproxyd.tools.xvnc import Display
+from tests.simulator.panel import make_certificate
+
+URL = "https://10.0.0.7:8443"
+
+
+class DisplayTests(SynchronousTestCase):
+    def test_unix_socket(self) -> None:
+        (server, manager), files = Display(geometry="800x600").programs(7)
+        self.assertEqual(server.argv[:2], ("Xvnc", ":7"))
+        options = " ".join(server.argv)
+        for option in (
+            f"-rfbport -1 -rfbunixpath {sandbox.VNC_SOCKET} -rfbunixmode 0660",
+            "-geometry 800x600",
+            "-nolisten tcp",
+            "-nolisten local",
+            f"-auth {sandbox.XAUTHORITY}",
+            f"-displayfd {inside.DISPLAY_FD}",
+            "-UseBlacklist=0",
+        ):
+            self.assertIn(option, options)
+        self.assertEqual((server.name, server.ready), (Display.NAME, Ready.DISPLAY))
+        self.assertEqual(manager.ready, Ready.TOLD)
+        self.assertIn(f"{sandbox.HOME}/{files[0].name}", manager.argv)
+
+    def test_tcp_port_on_loopback(self) -> None:
+        (server, _), _ = Display(vnc="tcp").programs(7)
+        self.assertIn("-rfbport 5907 -localhost", " ".join(server.argv))
+        self.assertNotIn(sandbox.VNC_SOCKET, server.argv)
+
+    def test_window_manager_has_no_keys(self) -> None:
+        _, (config,) = Display().programs(1)
+        root = ET.fromstring(config.text)
+        space = {"o": "http://openbox.org/3.4/rc"}
+        self.assertEqual(list(root.iterfind("o:keyboard/*", space)), [])
+        contexts = {str(context.get("name")) for context in root.iterfind("o:mouse/o:context", space)}
+        self.assertFalse(contexts & {"Desktop", "Root"})
+
+    def test_paths_are_those_of_the_sandbox(self) -> None:
+        for here, there in (
+            (sandbox.HOME, inside.HOME),
+            (sandbox.XAUTHORITY, inside.XAUTHORITY),
+            (sandbox.READY, inside.READY),
+            (sandbox.HOME, runner.HOME),
+            (sandbox.RUN, runner.RUN),
+            (sandbox.POLICIES, runner.POLICIES),
+            (sandbox.DISPLAY_FD, inside.DISPLAY_FD),
+        ):
+            self.assertEqual(here, there)
+
+
+class BrowserTests(SynchronousTestCase):
+    def policy(self, url: str = URL) -> dict[str, Any]:
+        _, (file,) = PanelBrowser().programs(url, None)
+        self.assertEqual(file.place, "chromium-policy")
+        policy: dict[str, Any] = json.loads(file.text)
+        return policy
+
+    def test_just_this_panel_is_allowed(self) -> None:
+        policy = self.policy()
+        self.assertEqual(policy["URLAllowlist"], [URL])
+        self.assertIn("*", policy["URLBlocklist"])
+        self.assertIn("chrome://*", policy["URLBlocklist"])
+        self.assertEqual((policy["DeveloperToolsAvailability"], policy["DownloadRestrictions"]), (2, 3))
+        for name in ("PrintingEnabled", "PasswordManagerEnabled", "AllowFileSelectionDialogs", "SSLErrorOverrideAllowed"):
+            self.assertIs(policy[name], False, name)
+
+    def test_origins_in_the_language_of_the_policy(self) -> None:
+        for url, origin in (
+            ("https://10.0.0.7", "https://10.0.0.7:443"),
+            ("http://10.0.0.7/x", "http://10.0.0.7:80"),
+            ("https://bmc.example:8443", "https://.bmc.example:8443"),
+            ("https://[fe80::1]:8443", "https://[fe80::1]:8443"),
+        ):
+            self.assertEqual(origin_of(url), origin)
+
+    def test_only_the_pinned_certificate_is_accepted(self) -> None:
+        program, _ = PanelBrowser().programs(URL, "a-pin")
+        self.assertIn("--ignore-certificate-errors-spki-list=a-pin", program.argv)
+        without, _ = PanelBrowser().programs("http://10.0.0.7", None)
+        for argv in (program.argv, without.argv):
+            self.assertNotIn("--ignore-certificate-errors", argv)
+            self.assertNotIn("--no-sandbox", argv)
+        self.assertFalse(any("spki" in word for word in without.argv))
+
+    def test_command_may_have_words_of_its_own(self) -> None:
+        program, _ = PanelBrowser(program="'/opt/a browser/chrome' --flag").programs(URL, None)
+        self.assertEqual(program.argv[:2], ("/opt/a browser/chrome", "--flag"))
+        self.assertEqual((program.argv[-1], program.ready), (f"--app={URL}/", Ready.WINDOW))
+
+
+class OneOutcome:
+    """An agent on which every command has the same outcome."""
+
+    name = "local"
+
+    def __init__(self, outcome: Outcome) -> None:
+        self.commands: list[Command] = []
+        self._outcome = outcome
+
+    async def run(self, command: Command) -> Outcome:
+        self.commands.append(command)
+        return self._outcome
+
+    async def launch(self, spec: JobSpec, on_stage: Callable[[JobStage], None]) -> Job:
+        raise AssertionError
+
+    async def jobs(self) -> list[Job]:
+        raise AssertionError
+
+    async def stop(self, job_id: str) -> None:
+        raise AssertionError
+
+    async def sweep(self) -> list[str]:
+        raise AssertionError
+
+    def dial(self, address: StreamAddress) -> IStreamClientEndpoint:
+        raise AssertionError
+
+    def watch(self, ended: Callable[[Job], None]) -> None:
+        raise AssertionError
+
+
+class CurlTests(SynchronousTestCase):
+    def pin(self, outcome: Outcome, url: str = URL) -> str | None:
+        self.agent = OneOutcome(outcome)
+        return self.successResultOf(Deferred.fromCoroutine(Curl().panel_pin(self.agent, url)))
+
+    def error(self, outcome: Outcome) -> ProxyError:
+        agent = OneOutcome(outcome)
+        failure = self.failureResultOf(Deferred.fromCoroutine(Curl().panel_pin(agent, URL)), ProxyError)
+        assert isinstance(failure.value, ProxyError)
+        return failure.value
+
+    def test_pin_of_the_first_certificate(self) -> None:
+        certificates = [make_certificate("127.0.0.1")[1] for _ in range(2)]
+        printed = b"Subject:CN=BMC\n" + b"\nIssuer:x\n".join(certificates)
+        pin = self.pin(Outcome(status=0, stdout=printed))
+        self.assertEqual(pin, spki_pin(certificates[0]))
+        self.assertRegex(str(pin), "^[A-Za-z0-9+/]{43}=$")
+
+    def test_panel_that_shows_its_certificate_but_answers_badly(self) -> None:
+        """Chromium will see what comes of it."""
+
+        certificate = make_certificate("127.0.0.1")[1]
+        for status in (28, 52, 56):
+            self.assertEqual(self.pin(Outcome(status=status, stdout=certificate)), spki_pin(certificate))
+
+    def test_plain_http(self) -> None:
+        self.assertIsNone(self.pin(Outcome(status=0), "http://10.0.0.7"))
+
+    def test_address_goes_by_standard_input(self) -> None:
+        self.pin(Outcome(status=0), 'http://10.0.0.7/a"b\nurl=x')
+        (command,) = self.agent.commands
+        self.assertEqual(command.argv, ("curl", "-q", "-K", "-"))
+        self.assertIn(b'url = "http://10.0.0.7/a\\"b\\nurl=x/"\n', command.stdin)
+        self.assertIn(b"noproxy", command.stdin)
+
+    def test_failures_in_plain_words(self) -> None:
+        for outcome, kind in (
+            (Outcome(status=6), BmcUnreachable),
+            (Outcome(status=7), BmcUnreachable),
+            (Outcome(status=28), BmcUnreachable),
+            (Outcome(status=None, signal=15, timed_out=True), BmcUnreachable),
+            (Outcome(status=35), BmcUnsupported),
+            (Outcome(status=2, stderr=b"curl: (2) no such option\n"), BmcError),
+            (Outcome(status=0, stdout=b"no certificate"), BmcError),
+            (Outcome(status=0, stdout=b"-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----"), BmcError),
+        ):
+            error = self.error(outcome)
+            self.assertIs(type(error), kind, outcome)
+            self.assertTrue(error.message.endswith("."))
+            if kind is not BmcError:
+                self.assertIn(urlsplit(URL).netloc, error.message)
+                self.assertTrue(error.hint)
