@@ -201,11 +201,11 @@ class SandboxTests(LocalCase):
 
 
 class LeaseTests(LocalCase):
-    lease = 1.0
+    lease = 0.5
 
     async def test_job_lives_as_long_as_somebody_watches(self) -> None:
-        spec, job = await self.launch(MESSAGE, lease=1.0)
-        await leftovers.pause(2.0)
+        spec, job = await self.launch(MESSAGE, lease=0.5)
+        await leftovers.pause(1.2)
         self.assertEqual(await self.agent.jobs(), [job])
         await self.agent.close()
         await leftovers.until_none(lambda: self.inside(spec))

@@ -256,8 +256,8 @@ class JobSuite(AgentHelpers):
         await self.nothing_left()
 
     async def test_window_that_does_not_come(self) -> None:
-        spec = self.spec(shell("exec sleep 60", ready=Ready.WINDOW), start_timeout=1.0)
-        self._test.assertIn("shell was not ready within 1 s", await self.refused(spec, TimedOut))
+        spec = self.spec(shell("exec sleep 60", ready=Ready.WINDOW), start_timeout=0.6)
+        self._test.assertIn("shell was not ready within 0.6 s", await self.refused(spec, TimedOut))
         self._test.assertEqual(self.inside(spec), {})
 
     async def test_end_of_a_program_is_the_end_of_the_job(self) -> None:

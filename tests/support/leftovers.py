@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import signal
 from collections.abc import Iterable
 from contextlib import suppress
@@ -64,10 +65,11 @@ def display_users_processes(numbers: Iterable[int], prefix: str = "easydcim_vnc_
     return found
 
 
-def x_locks() -> set[str]:
-    """X locks and sockets of the machine itself."""
+def x_locks(first: int = 100) -> set[str]:
+    """X locks and sockets of the machine itself, from display ``first`` on: tests of other things have lower ones."""
 
-    return {str(path) for path in [*Path("/tmp").glob(".X*-lock"), *Path("/tmp/.X11-unix").glob("X*")]}
+    found = [*Path("/tmp").glob(".X*-lock"), *Path("/tmp/.X11-unix").glob("X*")]
+    return {str(path) for path in found if int(re.sub(r"\D", "", path.name)) >= first}
 
 
 def listening(first: int, last: int) -> set[int]:

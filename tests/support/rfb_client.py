@@ -29,12 +29,12 @@ class Screen:
         return red, green, blue
 
     def share(self, colour: tuple[int, int, int]) -> float:
-        """How much of the screen has a colour, 0 to 1."""
+        """How much of the screen has a colour, 0 to 1; of a sample of its points."""
 
         red, green, blue = colour
         wanted = bytes((blue, green, red))
-        count = sum(self._pixels[at : at + 3] == wanted for at in range(0, len(self._pixels), 4 * 7))
-        return count / (len(self._pixels) / (4 * 7))
+        samples = range(0, len(self._pixels), 4 * 89)
+        return sum(self._pixels[at : at + 3] == wanted for at in samples) / len(samples)
 
     def ppm(self) -> bytes:
         body = bytearray(3 * self.width * self.height)

@@ -81,7 +81,8 @@ class BrowserTests(SynchronousTestCase):
         self.assertIn("*", policy["URLBlocklist"])
         self.assertIn("chrome://*", policy["URLBlocklist"])
         self.assertEqual((policy["DeveloperToolsAvailability"], policy["DownloadRestrictions"]), (2, 3))
-        for name in ("PrintingEnabled", "PasswordManagerEnabled", "AllowFileSelectionDialogs", "SSLErrorOverrideAllowed"):
+        off = ("PrintingEnabled", "PasswordManagerEnabled", "AllowFileSelectionDialogs", "SSLErrorOverrideAllowed")
+        for name in off:
             self.assertIs(policy[name], False, name)
 
     def test_origins_in_the_language_of_the_policy(self) -> None:
