@@ -98,7 +98,7 @@ def shape(data: Mapping[str, Any]) -> list[Block]:
         elif name in hidden:
             continue
         elif isinstance(value, dict):
-            facts += [(f"{name} {key}", text_of(key, item)) for key, item in value.items()]
+            facts += [(f"{name} {key}", text_of(f"{name} {key}", item)) for key, item in value.items()]
         elif name == "warnings" and isinstance(value, list):
             facts += [("warning", text_of("", item)) for item in value]
         else:

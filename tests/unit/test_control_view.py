@@ -180,3 +180,12 @@ class ViewTests(SynchronousTestCase):
     def test_which(self) -> None:
         self.assertIsInstance(choose_view(as_json=False, out=self.out, err=self.err), PlainView)
         self.assertIsInstance(choose_view(as_json=True, out=Terminal(), err=self.err), JsonView)
+
+
+class NumbersTests(SynchronousTestCase):
+    def test_a_count_is_no_moment(self) -> None:
+        """The word "ready" is a moment of one console, but a number among counts."""
+
+        (facts,) = shape({"consoles": {"ready": 2}})
+        assert isinstance(facts, Facts)
+        self.assertEqual(facts.rows, (("consoles ready", "2"),))
