@@ -37,7 +37,7 @@ class TalkError(Exception):
         self.hint = hint
 
 
-class RefusedAtDoor(TalkError):  # noqa: N818
+class RefusedAtDoor(TalkError):
     """The daemon refused the connection itself, with a code of the protocol."""
 
     def __init__(self, reply: Refused) -> None:
