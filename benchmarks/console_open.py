@@ -1,8 +1,8 @@
 """From ``console open`` to the panel's first paint, as a viewer sees it, with the stages on the way.
 
-A console to the simulated server's panel is opened on the local agent again and again. The clock starts when the request is
-sent. The paint is there when a viewer, who came by the URL and the WebSocket as a browser does, is sent the colour of the
-panel's header.
+A console to the simulated server's panel is opened on the local agent again and again. The clock starts when the
+request is sent. The paint is there when a viewer, who came by the URL and the WebSocket as a browser does, is sent the
+colour of the panel's header.
 """
 
 from __future__ import annotations

@@ -184,7 +184,10 @@ class Programs:
     def await_window(self) -> None:
         """Until a window of some size is on the display. Speaks just enough of the X protocol for that."""
         with socket.socket(socket.AF_UNIX) as server:
-            server.connect(f"/tmp/.X11-unix/X{self.display}")  # noqa: S108 (the sandbox has its own /tmp)
+            try:
+                server.connect(f"/tmp/.X11-unix/X{self.display}")  # noqa: S108 (the sandbox has its own /tmp)
+            except OSError as error:
+                raise OverError("job-failed", f"There is no display {self.display}: {error.strerror}") from error
             server.sendall(x_setup(self.cookie))
             accepted, length = struct.unpack("<B5xH", self.receive(server, 8))
             setup = self.receive(server, 4 * length)

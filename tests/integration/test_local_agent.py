@@ -20,7 +20,7 @@ from twisted.trial.unittest import TestCase
 
 from ipmiproxyd.agents import sandbox
 from ipmiproxyd.agents.local import LocalAgent
-from ipmiproxyd.errors import AgentUnreachable, InternalError, NoFreeDisplay
+from ipmiproxyd.errors import AgentUnreachable, InternalError, JobFailed, NoFreeDisplay
 from ipmiproxyd.model import Command, Job, JobFile, JobSpec, Ready, UnixStream
 from tests.support import leftovers
 from tests.support.account import ordinary_account, python_as
@@ -161,6 +161,12 @@ class SandboxTests(LocalCase):
             "exec 2>&1; xprop -root > /dev/null; echo with=$?; XAUTHORITY=/ xprop -root > /dev/null; echo without=$?"
         )
         self.assertEqual(told, {"with": "0", "without": "1"})
+
+    async def test_display_that_is_not_the_job_s(self) -> None:
+        spec = self.spec(MESSAGE)
+        wrong = dataclasses.replace(spec, programs=self.spec(MESSAGE, display=40).programs)
+        error = await self.assertFailure(self.starting(wrong), JobFailed)
+        self.assertIn(f"no display {spec.display}", str(error))
 
     async def test_log_keeps_the_last_output(self) -> None:
         spec, _ = await self.launch(shell("yes 'a line' | head -c 500000; echo the end; exec sleep 60"))
