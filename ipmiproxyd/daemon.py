@@ -177,6 +177,9 @@ class DaemonService(Service):
 
         self._close_all = True
         closed = len(self._parts.consoles.list())
-        await self._parts.consoles.close_all(STOPPED)
-        self._parts.clock.callLater(0, self._parts.end_process, 0)
+        try:
+            await self._parts.consoles.close_all(STOPPED)
+        finally:
+            # Also if the client has gone meanwhile: the daemon's end closes what is still open.
+            self._parts.clock.callLater(0, self._parts.end_process, 0)
         return {"closed": closed}

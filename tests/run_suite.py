@@ -30,7 +30,7 @@ PARTS: dict[str, Sequence[str]] = {
     "lint": (PYTHON, "-m", "ruff", "check", "."),
     "types": (PYTHON, "-m", "mypy"),
     "unit": (*TRIAL, "_trial_temp.unit", "-j2", "--reporter=text", "tests.unit"),
-    "integration": (*TRIAL, "_trial_temp.integration", "tests.integration"),
+    "integration": (*TRIAL, "_trial_temp.integration", "-j3", "--reporter=text", "tests.integration"),
 }
 ALONGSIDE = "types"
 """The part that runs while the next ones do."""

@@ -19,11 +19,11 @@ class Patience:
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """Who was there when, in seconds of the clock. ``left_at`` is None until a first viewer has come and all are
-    gone."""
+    """Who was there when, in seconds of the clock. ``expected_at``: since when a viewer could come. ``left_at`` is
+    None until a first viewer has come and all are gone."""
 
     opened_at: float
-    ready_at: float
+    expected_at: float
     last_activity: float
     viewers: int
     left_at: float | None
@@ -36,7 +36,7 @@ def next_deadline(patience: Patience, presence: Presence) -> tuple[float, Ending
     if presence.viewers == 0:
         if presence.left_at is None:
             candidates.append(
-                (presence.ready_at + patience.unvisited, Ending("abandoned", "Nobody came to use the console."))
+                (presence.expected_at + patience.unvisited, Ending("abandoned", "Nobody came to use the console."))
             )
         else:
             candidates.append(
@@ -45,7 +45,7 @@ def next_deadline(patience: Patience, presence: Presence) -> tuple[float, Ending
     if patience.idle is not None:
         candidates.append(
             (
-                max(presence.last_activity, presence.ready_at) + patience.idle,
+                max(presence.last_activity, presence.expected_at) + patience.idle,
                 Ending("idle", f"Nothing was typed or clicked for {words(patience.idle)}."),
             )
         )

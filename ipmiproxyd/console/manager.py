@@ -103,15 +103,17 @@ class ConsoleManager:
         }
 
     async def _reuse_or_make(self, request: OpenRequest) -> tuple[ConsoleSession, bool]:
-        alike = [session for session in self._live() if _alike(session.request, request)]
+        alike = self._alike(request)
         if request.existing == "reuse" and alike:
             return alike[0], True
-        if request.existing == "replace":
-            for session in alike:
-                session.close(Ending("replaced", "A new console to the same server took its place."))
-                await session.when_closed()
+        while request.existing == "replace" and alike:
+            await self._close_all(alike, Ending("replaced", "A new console to the same server took its place."))
+            alike = self._alike(request)  # somebody else may have been quicker
         self._admit(request)
         return self._make(request), False
+
+    def _alike(self, request: OpenRequest) -> list[ConsoleSession]:
+        return [session for session in self._live() if _alike(session.request, request)]
 
     def _admit(self, request: OpenRequest) -> None:
         if self._stopping:
@@ -241,6 +243,7 @@ class ConsoleManager:
             raise InternalError("The console has no page.")
         token = self._around.grants.issue(Grant(console=session.id, user=session.request.user))
         session.wanted = True
+        session.expect_viewer()
         return self._around.relay.url(session.has.relay_port, token)
 
     def _live(self) -> Sequence[ConsoleSession]:
@@ -273,7 +276,8 @@ class ConsoleManager:
     async def _stop_strangers(self, agent: Agent) -> None:
         try:
             for job in await agent.jobs():
-                if job.id not in self._sessions:
+                session = self._sessions.get(job.id)
+                if session is None or session.request.agent != agent.name:
                     log.warn("agent {agent}: job {job} belongs to no console", agent=agent.name, job=job.id)
                     await agent.stop(job.id)
             for words in await agent.sweep():
@@ -333,8 +337,10 @@ class ConsoleManager:
     async def _release_job(self, record: LedgerRecord) -> None:
         agent = self._around.agents.get(record.data["agent"])
         if agent is None:
-            raise NotFound(f"the agent {record.data['agent']} is not configured any more")
-        await agent.stop(record.key)
+            # Its jobs end by their lease, or as strangers of the agent that has its folder now.
+            log.warn("console {console}: its agent is not configured any more", console=record.console)
+        else:
+            await agent.stop(record.key)
 
 
 def _names(device: Device) -> tuple[str, ...]:

@@ -72,7 +72,6 @@ async def start_job(
     its window."""
 
     agent = shop.agents[session.request.agent]
-    await session.ledger.record("job", session.id, {"agent": agent.name})
 
     def on_stage(stage: JobStage) -> None:
         if stage.name == shop.display.NAME:
@@ -94,6 +93,8 @@ async def _launch(
     pool = shop.displays[agent.name]
     while True:
         display = await _take_display(session, pool)
+        # After the display, so that the display is given back only once the job has left it.
+        await session.ledger.record("job", session.id, {"agent": agent.name})
         screen, screen_files = shop.display.programs(display)
         spec = JobSpec(
             id=session.id,

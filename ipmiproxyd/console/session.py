@@ -68,6 +68,7 @@ class ConsoleSession:
         self._ready_at: float | None = None
         self._last_activity = self._opened_at
         self._left_at: float | None = None
+        self._expected_at = self._opened_at
         self._viewers = 0
         self._stages: list[Stage] = []
         self._serial = 1
@@ -188,6 +189,14 @@ class ConsoleSession:
         self._watch()
         self._changed()
 
+    def expect_viewer(self) -> None:
+        """Somebody was given its URL just now: the time for coming, and for doing something, begins anew."""
+
+        now = self._expected_at = self._last_activity = self._clock.seconds()
+        if self._left_at is not None:
+            self._left_at = now
+        self._watch()
+
     def user_active(self) -> None:
         self._last_activity = self._clock.seconds()
 
@@ -219,7 +228,7 @@ class ConsoleSession:
     def _presence(self) -> Presence:
         return Presence(
             opened_at=self._opened_at,
-            ready_at=self._opened_at if self._ready_at is None else self._ready_at,
+            expected_at=max(self._expected_at, self._ready_at or self._opened_at),
             last_activity=self._last_activity,
             viewers=self._viewers,
             left_at=self._left_at,
@@ -310,18 +319,18 @@ class ConsoleSession:
         self._clock.callLater(0, self._tell)
 
     def _tell(self) -> None:
-        waiting, self._waiters = self._waiters, []
-        for condition, deferred in waiting:
-            if deferred.called:
-                continue
-            if condition():
+        true = [waiter for waiter in self._waiters if waiter[0]()]
+        self._waiters = [waiter for waiter in self._waiters if waiter not in true]
+        for _, deferred in true:
+            if not deferred.called:  # one may give up another
                 deferred.callback(None)
-            else:
-                self._waiters.append((condition, deferred))
 
     def _when(self, condition: Callable[[], bool]) -> Deferred[None]:
         if condition():
             return succeed(None)
-        deferred: Deferred[None] = Deferred()
+        deferred: Deferred[None] = Deferred(self._forget)
         self._waiters.append((condition, deferred))
         return deferred
+
+    def _forget(self, given_up: Deferred[None]) -> None:
+        self._waiters = [waiter for waiter in self._waiters if waiter[1] is not given_up]

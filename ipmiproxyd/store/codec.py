@@ -81,10 +81,15 @@ def load_or_make_key(path: Path, *, may_make: bool) -> bytes:
 
 
 def _make_key(path: Path) -> bytes:
+    """Under its name only once it is whole: half a key would keep every later start from working."""
+
     key = Fernet.generate_key()
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    unfinished = path.with_name(path.name + ".new")
+    unfinished.unlink(missing_ok=True)
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(key + b"\n")
         file.flush()
         os.fsync(file.fileno())
+    unfinished.rename(path)
     return key

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import sqlite3
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,6 +21,7 @@ T = TypeVar("T")
 
 DATABASE: Final = "ipmiproxyd.sqlite"
 KEY_FILE: Final = "secrets.key"
+LOCK_FILE: Final = "lock"
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS documents (
@@ -85,11 +88,27 @@ class SqliteStore:
         return result
 
 
+def _lock(folder: Path) -> int:
+    """The folder's lock: another daemon would close this one's consoles as if they were left over."""
+
+    descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise InternalError(
+            f"The state folder {folder} is in use by another ipmiproxyd.",
+            hint="Give each daemon its own daemon.state-dir.",
+        ) from None
+    return descriptor
+
+
 class _Files:
     """The blocking side: used by the store's thread only."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock = _lock(folder)
         database = folder / DATABASE
         self._codec = DocumentCodec(load_or_make_key(folder / KEY_FILE, may_make=not database.exists()))
         self._connection = sqlite3.connect(database, isolation_level=None, timeout=5.0)
@@ -101,6 +120,7 @@ class _Files:
 
     def close(self) -> None:
         self._connection.close()
+        os.close(self._lock)
 
     def put(self, kind: str, key: str, document: Mapping[str, Any]) -> None:
         self._connection.execute(

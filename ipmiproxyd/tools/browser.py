@@ -14,6 +14,11 @@ from ipmiproxyd.model import JobFile, Program, Ready
 _POLICY: Final = "panel.json"
 _PROFILE: Final = f"{HOME}/profile"
 
+_NOWHERE: Final = "127.0.0.1:9"
+"""The proxy for all but the panel: nobody listens there, and none but root could. URLBlocklist stops only pages and
+frames; this
+stops what a page fetches from elsewhere too."""
+
 # What starting a browser costs beyond the one page that is wanted here, and what would call its maker.
 _QUIET: Final = (
     "--no-first-run",
@@ -37,7 +42,9 @@ _QUIET: Final = (
     "--password-store=basic",
     "--disable-features=MediaRouter,OptimizationHints,OptimizationGuideModelDownloading,Translate,"
     "InterestFeedContentSuggestions,CalculateNativeWinOcclusion,GlobalMediaControls,DialMediaRouteProvider,"
-    "AutofillServerCommunication,CertificateTransparencyComponentUpdater,HttpsUpgrades,HttpsFirstBalancedMode",
+    "AutofillServerCommunication,CertificateTransparencyComponentUpdater,HttpsUpgrades,HttpsFirstBalancedMode,"
+    # Two renderers of its own for every window's address field.
+    "WebUIOmniboxPopup,WebUIOmniboxAimPopup",
 )
 
 # An Xvnc has no graphics card: drawing in the browser's own threads is what it would end with anyway.
@@ -51,7 +58,9 @@ _DRAWING: Final = (
 
 # Chromium's policies: https://chromeenterprise.google/policies/. 2 is "block" for the content settings.
 _POLICIES: Final[dict[str, Any]] = {
-    "URLBlocklist": ["*", "chrome://*", "chrome-untrusted://*"],  # the star leaves out Chromium's own pages
+    # The star leaves out Chromium's own pages.
+    "URLBlocklist": ["*", "chrome://*", "chrome-untrusted://*", "chrome-extension://*"],
+    "AlwaysOpenPdfExternally": True,
     "DeveloperToolsAvailability": 2,
     "DownloadRestrictions": 3,
     "AllowFileSelectionDialogs": False,
@@ -97,6 +106,7 @@ _POLICIES: Final[dict[str, Any]] = {
     "AllowDinosaurEasterEgg": False,
     "HttpsOnlyMode": "disallowed",
     "QuicAllowed": False,
+    "WebRtcIPHandling": "disable_non_proxied_udp",
     "DnsOverHttpsMode": "off",
     "BuiltInDnsClientEnabled": False,
     "TaskManagerEndProcessEnabled": False,
@@ -131,11 +141,29 @@ class PanelBrowser:
             *trust,
             f"--app={url}/",
         )
-        policy = {**_POLICIES, "URLAllowlist": [origin_of(url)], "NewTabPageLocation": f"{url}/"}
+        policy = {
+            **_POLICIES,
+            "URLAllowlist": [origin_of(url)],
+            "NewTabPageLocation": f"{url}/",
+            "ProxySettings": {
+                "ProxyMode": "fixed_servers",
+                "ProxyServer": _NOWHERE,
+                "ProxyBypassList": f"<-loopback>;{host_and_port(url)}",
+            },
+        }
         return (
             Program(name=self.NAME, argv=argv, ready=Ready.WINDOW),
             (JobFile(place="chromium-policy", name=_POLICY, text=json.dumps(policy)),),
         )
+
+
+def host_and_port(url: str) -> str:
+    """The server of a URL, its port always named."""
+
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _is_ipv4(host: str) -> bool:
@@ -150,7 +178,5 @@ def origin_of(url: str) -> str:
     """Exactly one server in the language of URLAllowlist: scheme, a dot that forbids sub-domains, host and port."""
 
     parts = urlsplit(url)
-    host = parts.hostname or ""
-    port = parts.port or {"http": 80, "https": 443}[parts.scheme]
-    exact = f"[{host}]" if ":" in host else host if _is_ipv4(host) else f".{host}"
-    return f"{parts.scheme}://{exact}:{port}"
+    no_sub_domains = "" if ":" in (parts.hostname or "") or _is_ipv4(parts.hostname or "") else "."
+    return f"{parts.scheme}://{no_sub_domains}{host_and_port(url)}"

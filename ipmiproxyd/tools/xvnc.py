@@ -36,6 +36,7 @@ _OPENBOX: Final = """\
   </mouse>
   <applications>
     <application type="normal"><decor>no</decor><maximized>yes</maximized><focus>yes</focus></application>
+    <application type="normal" title="Task Manager*"><decor>yes</decor><maximized>no</maximized></application>
     <application role="pop-up"><decor>yes</decor><maximized>no</maximized><focus>yes</focus></application>
     <application type="dialog"><decor>yes</decor><focus>yes</focus><layer>above</layer></application>
   </applications>

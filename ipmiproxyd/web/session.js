@@ -174,9 +174,9 @@ function stageFrom({ name, label, begun_ms: begun, done_ms: done }) {
 }
 
 /**
- * Where the key survives a reload: sessionStorage, and where a browser withholds that (inside a frame of another site,
- * when third-party storage is blocked), the history entry's state, which is this page's alone, too. The latter survives
- * a reload of the frame, not one of the page around it.
+ * Where the key survives a reload: sessionStorage, and where a browser withholds that (some do inside a frame of
+ * another site), the history entry's state, which is this page's alone, too. The latter survives a reload of the
+ * frame, but not one of the page around it.
  */
 class KeyStore {
   #name;

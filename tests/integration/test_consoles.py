@@ -124,6 +124,42 @@ class ManyConsolesTests(World):
         self.assertEqual((await client.must("console open device=node1"))["state"], "ready")
 
 
+    async def test_stop_whose_client_hangs_up(self) -> None:
+        await self.opened()
+        client = await self.daemon.connect()
+        client.ask("daemon stop").addErrback(lambda _: None)
+        await leftovers.pause(0.02)
+        client.hang_up()
+        self.assertEqual(await self.daemon.ended(), 0)
+        await self.nothing_left()
+
+    async def test_display_is_used_again_at_once(self) -> None:
+        """Also by a request that comes while its last user is still on the way out."""
+
+        consoles = [(await self.opened("device=node1 existing=new"))["console"] for _ in range(3)]
+        other = await self.connect()
+        for console in consoles:
+            closing = self.client.ask(f"console close console={console}")
+            self.assertEqual((await self.open("device=node1 existing=new", other)).code, "")
+            await closing
+
+
+class TcpDisplayTests(World):
+    timeout: ClassVar[float] = 60
+    settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "panel": SMALL,
+        "displays": {"range": "146-149", "vnc": "tcp"},
+    }
+
+    async def test_vnc_on_a_tcp_port(self) -> None:
+        opened = await self.opened()
+        display = (await self.show(opened["console"]))["display"]
+        self.assertEqual(leftovers.listening(6046, 6049), {5900 + display})
+        await self.close(opened["console"])
+        self.assertEqual(leftovers.listening(6046, 6049), set())
+        await self.nothing_left()
+
+
 class LeaseTests(World):
     timeout: ClassVar[float] = 60
     settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {"panel": SMALL, "agent": {"lease": "2s"}}

@@ -63,7 +63,7 @@ class LocalCase(AgentHelpers, TestCase):
             "tool_home": self.folder / "tools",
             "home_files": {".config/small/file": "text"},
             "python": python,
-            "users": "auto",
+            "users": "never" if self.ordinary and not AM_ROOT else "auto",
             "user_prefix": "easydcim_vnc_",
             "group": "",
             "lease": self.lease,
@@ -92,6 +92,10 @@ class OrdinaryUserTests(JobSuite, LocalCase):
         self.assertEqual(stat.S_IMODE((self.jobs_dir / spec.id / "vnc").stat().st_mode), 0o700)
 
     async def test_users_of_their_own_need_root(self) -> None:
+        async def no_sudo(_: LocalAgent) -> bool:
+            return False
+
+        self.patch(LocalAgent, "_sudo_works", no_sudo)
         error = await self.assertFailure(Deferred.fromCoroutine(self.make(users="always")), AgentUnreachable)
         self.assertIn("root", str(error))
 

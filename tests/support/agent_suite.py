@@ -315,6 +315,7 @@ class JobSuite(AgentHelpers):
             spec, _ = await self.launch(MESSAGE, shell("setsid sh -c 'trap \"\" TERM HUP; sleep 90 & wait'"))
             os.kill(int(self.state(spec)["keeper"].split(":")[1]), signal.SIGKILL)
             self._test.assertIn("keeper", (await self.endings.of(spec.id)).reason)
+            await leftovers.until_none(lambda spec=spec: self.inside(spec))
             if cleaner == "stop":
                 await self.agent.stop(spec.id)
                 self._test.assertEqual(self.inside(spec), {})

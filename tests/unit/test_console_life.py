@@ -53,12 +53,12 @@ class Life(SynchronousTestCase):
 
     def make_manager(self) -> ConsoleManager:
         self.grants = GrantBook(self.clock, 300.0)
-        agents = {"local": self.agent}
+        agents = {self.agent.name: self.agent}
         self.pool = DisplayPool(self.displays[0], self.displays[-1], self.clock)
         around = Surroundings(
             store=self.store,
             agents=agents,
-            displays={"local": self.pool},
+            displays={self.agent.name: self.pool},
             relay=self.relay,
             grants=self.grants,
             limits=self.limits,
@@ -66,7 +66,7 @@ class Life(SynchronousTestCase):
         )
         shop = Workshop(
             agents=agents,
-            displays={"local": self.pool},
+            displays={self.agent.name: self.pool},
             display=Display(),
             browser=PanelBrowser(),
             curl=Curl(),
@@ -225,7 +225,7 @@ class OpeningTests(Life):
         self.begin()
         ledger = self.successResultOf(Deferred.fromCoroutine(self.store.list("ledger")))
         self.assertEqual(
-            [document["kind"] for document in ledger.values()], ["relay-port", "grants", "job", "display"]
+            [document["kind"] for document in ledger.values()], ["relay-port", "grants", "display", "job"]
         )
 
 
@@ -249,6 +249,19 @@ class ExistingTests(Life):
         self.assertNotEqual(old.id, new.id)
         self.assertEqual(self.reason(old), "replaced")
         self.assertEqual(len(self.agent.running), 1)
+
+
+    def test_replace_by_several_at_once(self) -> None:
+        """They all wait for the same console to go."""
+
+        self.opened()
+        self.agent.stop_gate = Deferred()
+        replacing = [self.begin(existing="replace") for _ in range(3)]
+        self.agent.stop_gate.callback(None)
+        self.settle()
+        self.assertEqual(len(self.manager.list()), 1)
+        outcomes = [opening.addErrback(lambda failure: failure.trap(Cancelled)) for opening in replacing]
+        self.assertNotEqual([self.successResultOf(outcome) for outcome in outcomes], [Cancelled] * 3)
 
 
 class LimitTests(Life):
@@ -339,6 +352,25 @@ class ClosingTests(Life):
         console.viewer_left()
         self.settle()
 
+    def test_waiting_that_is_given_up_is_forgotten(self) -> None:
+        console = self.relay_console()
+        for _ in range(1000):
+            waiting = console.when_changed(console.snapshot().serial)
+            waiting.cancel()
+            self.failureResultOf(waiting)
+        self.assertLess(len(console._waiters), 10)
+
+    def test_display_is_free_only_after_its_job(self) -> None:
+        console = self.opened()
+        self.agent.stop_gate = Deferred()
+        closing = Deferred.fromCoroutine(self.manager.close(console_id=console.id))
+        self.settle()
+        self.assertEqual(self.pool.in_use, 1)
+        self.agent.stop_gate.callback(None)
+        self.settle()
+        self.successResultOf(closing)
+        self.assert_nothing_left()
+
     def relay_console(self) -> ConsoleSession:
         self.opened()
         console = self.relay.opened[-1].console
@@ -391,6 +423,19 @@ class PatienceTests(Life):
         self.assertEqual(self.reason(console), "idle")
         self.assertIn("10 minutes", self.manager.show(console.id).message)
 
+    def test_whoever_gets_the_url_has_time_to_come(self) -> None:
+        console = self.opened()
+        self.clock.advance(119)
+        self.assertTrue(self.successResultOf(self.begin())["reused"])
+        self.clock.advance(119)
+        self.assertIs(self.manager.show(console.id).state, ConsoleState.READY)
+        self.manager.url(console.id)
+        self.clock.advance(119)
+        self.assertIs(self.manager.show(console.id).state, ConsoleState.READY)
+        self.clock.advance(1)
+        self.settle()
+        self.assertEqual(self.reason(console), "abandoned")
+
     def test_longest_time(self) -> None:
         console = self.opened(idle=None, max_time=3600.0)
         self.relay.opened[0].console.viewer_joined()
@@ -417,6 +462,14 @@ class RestartTests(Life):
         self.agent.running["stray"] = Job(id="stray", display=9, running=True, vnc=UnixStream("/x"), user="nobody")
         self.restart()
         self.assertEqual(self.agent.stopped, ["stray"])
+
+    def test_agent_has_another_name_now(self) -> None:
+        self.opened()
+        self.clock.calls.clear()
+        self.agent.name = "renamed"
+        self.restart()
+        self.assertEqual(self.agent.running, {})
+        self.assert_nothing_left()
 
     def test_agent_away_at_the_start(self) -> None:
         self.opened()

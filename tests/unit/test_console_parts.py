@@ -77,7 +77,7 @@ class DeadlineTests(SynchronousTestCase):
 
     def deadline(self, patience: Patience | None = None, **presence: float | int | None) -> tuple[float, str]:
         facts: dict[str, object] = {
-            "opened_at": 0.0, "ready_at": 10.0, "last_activity": 10.0, "viewers": 0, "left_at": None
+            "opened_at": 0.0, "expected_at": 10.0, "last_activity": 10.0, "viewers": 0, "left_at": None
         }
         found = next_deadline(patience or self.patience, Presence(**{**facts, **presence}))  # type: ignore[arg-type]
         assert found is not None

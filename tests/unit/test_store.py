@@ -75,6 +75,11 @@ class SqliteStoreTests(StoreSuite, TestCase):
         with self.assertRaisesRegex(InternalError, "another key"):
             await store.get("device", "a")
 
+    async def test_one_daemon_at_a_time(self) -> None:
+        other = SqliteStore(self.folder, IReactorFromThreads(reactor))
+        with self.assertRaisesRegex(InternalError, "in use by another ipmiproxyd"):
+            await other.open()
+
     async def test_closed_store_says_so(self) -> None:
         await self.store.close()
         with self.assertRaisesRegex(InternalError, "closed"):
