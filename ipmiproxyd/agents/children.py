@@ -30,6 +30,7 @@ class Child(ProcessProtocol):
     """A running program.
 
     :param on_line: takes each line of its standard output; without it the output is kept for the outcome.
+    :ivar out_of_reach: it runs as another user, and could not be signalled.
     :ivar ended: fires once with the :class:`~ipmiproxyd.model.Outcome`. Cancelling it ends nothing: see :meth:`end`.
     """
 
@@ -44,6 +45,7 @@ class Child(ProcessProtocol):
         self._on_line = on_line
         self._out = bytearray()
         self._err = bytearray()
+        self.out_of_reach = False
         self._timed_out = False
         self._exit: Any = None
         self._timers: list[IDelayedCall] = []
@@ -127,7 +129,8 @@ class Child(ProcessProtocol):
                 if self._exit is None:
                     os.kill(pid, number)
         except PermissionError:
-            # It runs as root, by sudo: it ends when its pipes do, or by itself.
+            # It runs as root, by sudo: it ends by itself, at the latest when it finds its pipes closed.
+            self.out_of_reach = True
             self._close_pipes()
 
     def _later(self, seconds: float, call: Callable[..., object], *arguments: Any) -> None:
@@ -166,14 +169,15 @@ def start_child(
 
 async def run_child(child: Child, timeout: float) -> Outcome:
     """Wait for its end, at most ``timeout`` seconds plus the time that ending it takes. Cancelling ends it, and
-    returns once it is gone."""
+    returns once it is gone (but does not wait for a program of root's)."""
 
     child.limit_to(timeout)
     try:
         return await _shielded(child.ended)
     except CancelledError:
         child.end()
-        await child.ended
+        if not child.out_of_reach:
+            await child.ended
         raise
 
 
