@@ -162,12 +162,18 @@ class Settings:
         if self.control.socket == Path():
             self._fill("control", socket=runtime / "control.sock")
         if self.agent.jobs_dir == Path():
-            self._fill("agent", jobs_dir=runtime / "jobs")
+            self._fill("agent", jobs_dir=_jobs_beside(runtime))
         if not self.relay.public_host:
             self._fill("relay", public_host=socket.gethostname().lower() or "localhost")
 
     def _fill(self, section: str, **values: object) -> None:
         object.__setattr__(self, section, dataclasses.replace(getattr(self, section), **values))
+
+
+def _jobs_beside(runtime_dir: Path) -> Path:
+    """Not inside: the folder of jobs is root's where the runner is, and runtime_dir is the daemon's own."""
+
+    return runtime_dir.with_name(runtime_dir.name + "-jobs")
 
 
 _SECTIONS: Final[Mapping[str, Any]] = {item.name: type(item.default) for item in dataclasses.fields(Settings)}
@@ -323,7 +329,7 @@ def _display_path_fits(settings: Settings) -> Problem | None:
     over = _too_long(settings.agent.jobs_dir, len("/") + LONGEST_JOB_ID + len("/vnc/socket"))
     if over <= 0:
         return None
-    default = settings.agent.jobs_dir == settings.daemon.runtime_dir / "jobs"
+    default = settings.agent.jobs_dir == _jobs_beside(settings.daemon.runtime_dir)
     return Problem("daemon.runtime_dir" if default else "agent.jobs_dir", _too_long_text("displays' sockets", over))
 
 

@@ -9,13 +9,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint
+from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
 from ipmiproxyd.agents import inside, runner
 from ipmiproxyd.agents.children import Child, is_missing, run_child, start_child
+from ipmiproxyd.agents.socketfile import SocketFileEndpoint
 from ipmiproxyd.errors import (
     AgentUnreachable,
     Cancelled,
@@ -54,6 +55,7 @@ class LocalAgent:
     :param python: what runs the runner; it has to be under /usr or /opt, where a job's sandbox sees it.
     :param users: whether displays run as Unix users of their own: "auto" where root or sudo allow it.
     :param group: the Unix group that reaches the displays' sockets; empty for the daemon's own.
+    :param runner_file: the runner, where another copy is to be used.
     :param lease: seconds that a job goes on without a sign of life from here.
     """
 
@@ -70,12 +72,13 @@ class LocalAgent:
         group: str,
         lease: float,
         reactor: Any,
+        runner_file: Path = Path(runner.__file__),
     ) -> None:
         self.name = name
         self._jobs_dir = jobs_dir
         self._tool_home = tool_home
         self._home_files = home_files
-        self._runner: tuple[str, ...] = (python, "-I", "-S", runner.__file__)
+        self._runner: tuple[str, ...] = (python, "-I", "-S", str(runner_file))
         self._inside = Path(inside.__file__)
         self._inside_text = ""
         self._users = users
@@ -266,7 +269,7 @@ class LocalAgent:
 
     def dial(self, address: StreamAddress) -> IStreamClientEndpoint:
         if isinstance(address, UnixStream):
-            return UNIXClientEndpoint(self._reactor, address.path, timeout=DIAL_LIMIT)
+            return SocketFileEndpoint(self._reactor, address.path, DIAL_LIMIT)
         return HostnameEndpoint(self._reactor, address.host, address.port, timeout=DIAL_LIMIT)
 
 

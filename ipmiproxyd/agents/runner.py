@@ -30,6 +30,7 @@ import resource
 import select
 import signal
 import socket
+import stat
 import sys
 import time
 
@@ -39,13 +40,14 @@ if TYPE_CHECKING:
 
     Object = dict[str, Any]
 
-HOME, RUN, TMP = "/home/console", "/run/console", "/tmp"  # noqa: S108 (inside the sandbox)
+HOME, RUN, TMP, SHM = "/home/console", "/run/console", "/tmp", "/dev/shm"  # noqa: S108 (inside the sandbox)
 POLICIES = "/etc/chromium/policies/managed"  # there too
 LOCKS = "/run/ipmiproxyd-displays"  # machine-wide, for displays with Unix users of their own
+MARK = ".ipmiproxyd"  # in a folder of jobs, so that nothing else is taken for one
 GECOS = "ipmiproxyd console display"  # marks these users as ours
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 VNC_PORT = 5900  # + display number
-DOCUMENT_LIMIT, LOG_LIMIT, TMPFS_LIMIT = 1 << 22, 1 << 16, 1 << 29  # bytes
+DOCUMENT_LIMIT, LOG_LIMIT, TMPFS_LIMIT, SMALL_TMPFS_LIMIT = 1 << 22, 1 << 16, 1 << 29, 1 << 24  # bytes
 PATIENCE, TOMBSTONE_AGE, BEAT = 10.0, 3600.0, 30.0  # seconds
 FILES_LIMIT, THREADS_LIMIT = 8192, 4096  # of a job; threads only where its user is its own
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER, CLONE_NEWNS, MS_BIND, MS_REC_PRIVATE = 1, 36, 0x20000, 0x1000, 0x44000
@@ -216,11 +218,10 @@ def write_file(path: str, new: str, content: str) -> None:
 
 
 def remove(path: str) -> None:
-    """Remove a file or a folder with all that is in it; nothing there is fine."""
+    """Remove a file, or a folder with all that is in it, however deep; nothing there is fine."""
     if os.path.isdir(path) and not os.path.islink(path):
-        import shutil  # costs more than all the other imports
-
-        shutil.rmtree(path)
+        if os.waitpid(os.posix_spawnp("rm", ["rm", "-rf", "--", path], {"PATH": PATH}), 0)[1]:
+            raise RefusedError("internal", f"{path} on the agent could not be removed")
     elif os.path.lexists(path):
         os.unlink(path)
 
@@ -262,7 +263,12 @@ class Site:
         self.locks, self.tombstones = LOCKS if self.own_users else f"{jobs}/displays", f"{jobs}/tombstones"
 
     def prepare(self) -> None:
-        """Make the folders. Raises RefusedError where they are somebody else's."""
+        """Make the folders. Raises RefusedError where they are somebody else's.
+
+        As root, the jobs' folder is what a document names: it has to be one that only root could have put there, and
+        that was made, or found empty, by a runner before."""
+        if self.own_users:
+            self.check_way(self.jobs)
         passable = 0o711 if self.own_users else 0o700
         folders = {self.jobs: passable, self.locks: passable, f"{self.locks}/vnc": passable, self.tombstones: 0o700}
         for path, mode in folders.items():
@@ -271,6 +277,22 @@ class Site:
             status = os.lstat(path)
             if status.st_uid != os.geteuid() or status.st_mode & 0o170022 != 0o40000:
                 raise RefusedError("agent-unreachable", f"The folder {path} on the agent does not belong to the runner")
+            if path == self.jobs and not os.path.lexists(f"{path}/{MARK}"):
+                if os.listdir(path):
+                    raise RefusedError("agent-unreachable", f"{path} on the agent is no folder of jobs")
+                with contextlib.suppress(FileExistsError), open(f"{path}/{MARK}", "x", encoding="ascii"):
+                    pass
+
+    def check_way(self, path: str) -> None:
+        """Raises RefusedError if anybody but root can change what ``path`` leads to."""
+        while (path := os.path.dirname(path)) != "/":
+            try:
+                status = os.lstat(path)
+            except FileNotFoundError:
+                raise RefusedError("agent-unreachable", f"There is no folder {path} on the agent") from None
+            safe = not status.st_mode & 0o022 or status.st_mode & stat.S_ISVTX
+            if status.st_uid or not stat.S_ISDIR(status.st_mode) or not safe:
+                raise RefusedError("agent-unreachable", f"{path} on the agent is not in root's hands alone")
 
     def lock(self) -> contextlib.closing[Lock]:
         """Held while a job appears or while it is decided what is to go."""
@@ -278,7 +300,7 @@ class Site:
 
     def state(self, job: str) -> Object | None:
         try:
-            with open(f"{self.jobs}/{job}/state.json", encoding="utf-8") as file:
+            with open(os.open(f"{self.jobs}/{job}/state.json", os.O_RDONLY | os.O_NOFOLLOW), encoding="utf-8") as file:
                 state: Object = json.load(file)
         except (FileNotFoundError, NotADirectoryError):
             return None
@@ -287,7 +309,8 @@ class Site:
         return state
 
     def ids(self) -> list[str]:
-        return sorted(entry.name for entry in os.scandir(self.jobs) if re.fullmatch(ID, entry.name) and entry.is_dir())
+        folders = [entry.name for entry in os.scandir(self.jobs) if entry.is_dir(follow_symlinks=False)]
+        return sorted(name for name in folders if re.fullmatch(ID, name))
 
     def hold_display(self, display: int) -> Lock:
         try:
@@ -363,6 +386,7 @@ def system_call(name: str, *arguments: int | bytes | None) -> int:
 
 def sandbox(vnc: str, files: list[tuple[int, str]], python: str) -> list[str]:
     """bubblewrap's arguments. ``files``: descriptors and the places of their contents."""
+    limit, small = str(TMPFS_LIMIT), str(SMALL_TMPFS_LIMIT)
     args = ["bwrap", "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--hostname", "console"]
     args += ["--new-session", "--die-with-parent", "--as-pid-1", "--cap-drop", "ALL"]
     for path in ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/etc"):
@@ -370,9 +394,11 @@ def sandbox(vnc: str, files: list[tuple[int, str]], python: str) -> list[str]:
             args += ["--symlink", os.readlink(path), path]
         elif os.path.isdir(path):
             args += ["--ro-bind", path, path]
-    args += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/run", "--tmpfs", "/var", "--perms", "0700", "--dir", RUN]
-    args += ["--perms", "0700", "--size", str(TMPFS_LIMIT), "--tmpfs", HOME, "--bind", vnc, f"{RUN}/vnc"]
-    args += ["--perms", "1777", "--size", str(TMPFS_LIMIT), "--tmpfs", TMP]
+    args += ["--proc", "/proc", "--dev", "/dev", "--size", limit, "--perms", "1777", "--tmpfs", SHM]
+    args += ["--remount-ro", "/dev", "--size", small, "--tmpfs", "/run", "--size", small, "--tmpfs", "/var"]
+    args += ["--perms", "0700", "--dir", RUN]
+    args += ["--perms", "0700", "--size", limit, "--tmpfs", HOME, "--bind", vnc, f"{RUN}/vnc"]
+    args += ["--perms", "1777", "--size", limit, "--tmpfs", TMP]
     args += ["--perms", "1777", "--dir", f"{TMP}/.X11-unix"]
     for path in ("/var/cache/fontconfig", os.path.realpath("/etc/resolv.conf")):
         args += [] if path.startswith("/etc/") else ["--ro-bind-try", path, path]
@@ -543,6 +569,10 @@ class Keeper:
             code = "tool-missing" if event["code"] == "tool-missing" else "job-failed"
             self.end = RefusedError(code, words(str(event["message"])))
         elif self.state["state"] == "starting":
+            if not stages and self.site.own_users:
+                # The display is there. What runs from now on could put anything else in the place of its socket.
+                os.chown(f"{self.folder}/vnc", 0, self.site.group)
+                os.chmod(f"{self.folder}/vnc", 0o710)  # noqa: S103 (the agent's group must reach the socket)
             stages.append([programs[len(stages)]["name"], round(1000 * (boottime() - self.begun))])
             if len(stages) == len(programs):
                 self.state |= {"state": "running", "ready": True}
@@ -555,7 +585,8 @@ class Keeper:
         while alive and boottime() < limit:
             for pid in children(self.pid):
                 os.kill(pid, signal.SIGKILL)
-            readable([self.woken], 0.05)
+            if readable([self.woken], 0.05):
+                os.read(self.woken, 4096)
             try:
                 while os.waitpid(-1, os.WNOHANG)[0]:
                     pass
@@ -567,11 +598,14 @@ class Keeper:
             if self.state["uid"]:
                 end_user(self.state["uid"])
             self.display.release()
-        remove(f"{self.folder}/vnc")
-        remove(f"{self.folder}/log")
-        if self.end.code == "cancelled":
-            return remove(self.folder)
         self.state |= {"state": "ended", "code": self.end.code, "reason": self.end.message}
+        try:
+            remove(f"{self.folder}/vnc")
+            remove(f"{self.folder}/log")
+            if self.end.code == "cancelled":
+                return remove(self.folder)
+        except RefusedError as problem:
+            self.state["reason"] += f" ({problem.message})"
         return self.save()
 
 
@@ -702,10 +736,11 @@ def watch(site: Site, document: Object) -> None:
 def stop(site: Site, document: Object) -> None:
     job = document["id"]
     with site.lock():
+        bury_tombstones(site)
+        with open(f"{site.tombstones}/{job}", "wb"):
+            pass  # a start may still be on its way, also of a job that was here before
         if not (state := site.state(job)):
             remove(f"{site.jobs}/{job}")  # of a start that was killed before it had a keeper
-            with open(f"{site.tombstones}/{job}", "wb"):
-                pass
     if state and not end_process(state["keeper"], signal.SIGTERM) and not end_process(state["keeper"], signal.SIGKILL):
         raise RefusedError("internal", f"The keeper of job {job} does not end")
     with site.lock():
@@ -714,21 +749,29 @@ def stop(site: Site, document: Object) -> None:
     say(event="stopped")
 
 
+def bury_tombstones(site: Site) -> list[str]:
+    old = [entry for entry in os.scandir(site.tombstones) if time.time() > entry.stat().st_mtime + TOMBSTONE_AGE]
+    for entry in old:
+        remove(entry.path)
+    return [f"tombstone of job {entry.name}" for entry in old]
+
+
 def sweep(site: Site, _: Object) -> None:
     removed = []
     with site.lock():
         for job in site.ids():
             state = site.state(job)
-            if not state:
+            if state and state["state"] not in ("ended", "lost"):
+                continue
+            try:
+                if state:
+                    site.clear(state)
                 remove(f"{site.jobs}/{job}")
-                removed.append(f"job {job}: it never started")
-            elif state["state"] in ("ended", "lost"):
-                site.clear(state)
-                removed.append(f"job {job}: {state['reason']}")
-        for entry in os.scandir(site.tombstones):
-            if time.time() > entry.stat().st_mtime + TOMBSTONE_AGE:
-                remove(entry.path)
-                removed.append(f"tombstone of job {entry.name}")
+            except RefusedError as problem:
+                removed.append(f"job {job}: not yet: {problem.message}")
+            else:
+                removed.append(f"job {job}: {state['reason'] if state else 'it never started'}")
+        removed += bury_tombstones(site)
         for name in os.listdir(site.locks):
             with contextlib.suppress(BlockingIOError):
                 if re.fullmatch(r"[0-9]+\.lock", name):

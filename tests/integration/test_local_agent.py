@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import os
 import pwd
+import shutil
 import signal
 import stat
 import subprocess
@@ -18,7 +19,7 @@ from twisted.internet.interfaces import IReactorProcess
 from twisted.internet.protocol import ProcessProtocol
 from twisted.trial.unittest import TestCase
 
-from ipmiproxyd.agents import sandbox
+from ipmiproxyd.agents import runner, sandbox
 from ipmiproxyd.agents.local import LocalAgent
 from ipmiproxyd.errors import AgentUnreachable, InternalError, JobFailed, NoFreeDisplay
 from ipmiproxyd.model import Command, Job, JobFile, JobSpec, Ready, UnixStream
@@ -58,6 +59,8 @@ class LocalCase(AgentHelpers, TestCase):
             self.folder.chmod(0o711)
             os.chown(self.jobs_dir.parent, account.pw_uid, account.pw_gid)
             python = python_as(account, self.folder)
+            # The account may have no way to where the tests are.
+            settings["runner_file"] = shutil.copy(runner.__file__, self.folder)
         given: dict[str, Any] = {
             "jobs_dir": self.jobs_dir,
             "tool_home": self.folder / "tools",
@@ -239,7 +242,7 @@ if AM_ROOT:
             self.assertEqual({os.stat(f"/proc/{pid}").st_uid for pid in self.inside(spec)}, {user.pw_uid})
             assert isinstance(job.vnc, UnixStream)
             socket, folder = os.stat(job.vnc.path), os.stat(os.path.dirname(job.vnc.path))
-            self.assertEqual((stat.S_IMODE(folder.st_mode), folder.st_uid), (0o2710, user.pw_uid))
+            self.assertEqual((stat.S_IMODE(folder.st_mode), folder.st_uid), (0o710, 0))
             self.assertEqual((stat.S_IMODE(socket.st_mode), socket.st_gid), (0o660, os.getegid()))
             await self.agent.stop(spec.id)
             self.assertEqual(leftovers.display_users_processes([spec.display]), {})

@@ -22,6 +22,7 @@ from ipmiproxyd.interfaces import Agent
 from ipmiproxyd.model import Command, Job, JobFile, JobSpec, JobStage, Program, Ready, StreamAddress
 from ipmiproxyd.tools.xvnc import Display
 from tests.support import leftovers
+from tests.support.displays import claim_display
 
 CLOCK = cast(IReactorTime, reactor)
 MESSAGE = Program(
@@ -81,7 +82,7 @@ class AgentHelpers:
     def spec(self, *programs: Program, display: int = 0, files: Sequence[JobFile] = (), **more: Any) -> JobSpec:
         """A job with a display and some programs; it is stopped at the end of the test."""
 
-        display = display or random.randrange(41, 100)
+        display = display or claim_display(self._test)
         screen, _ = Display(geometry="640x480", vnc=more.get("vnc", "unix")).programs(display)
         spec = JobSpec(
             id=f"t{random.randrange(10**9)}",
@@ -226,8 +227,9 @@ class JobSuite(AgentHelpers):
         first, _ = await self.launch()
         second = self.spec(display=first.display)
         self._test.assertIn(f"Display {first.display} ", await self.refused(second, NoFreeDisplay))
-        screen, _ = Display().programs(first.display % 59 + 41)
-        other = JobSpec(id=second.id, display=first.display % 59 + 41, programs=screen[:1])
+        free = claim_display(self._test)
+        screen, _ = Display().programs(free)
+        other = JobSpec(id=second.id, display=free, programs=screen[:1])
         self._test.assertEqual((await self.agent.launch(other, lambda _: None)).display, other.display)
 
     async def test_same_job_twice_is_one_job(self) -> None:

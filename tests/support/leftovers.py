@@ -88,7 +88,7 @@ def listening(first: int, last: int) -> set[int]:
 def files_of(folder: Path) -> list[str]:
     """What lies in a jobs folder beyond what the runner always keeps there."""
 
-    usual = {"alive", "watchers", "tombstones", "displays", "lock"}
+    usual = {"alive", "watchers", "tombstones", "displays", "lock", ".ipmiproxyd"}
     if not folder.exists():
         return []
     return sorted(entry.name for entry in folder.iterdir() if entry.name not in usual)

@@ -67,7 +67,7 @@ class DefaultsTests(SynchronousTestCase):
     def test_paths_follow_from_the_runtime_folder(self) -> None:
         settings = parse('[daemon]\nruntime-dir = "/run/two"\n')
         self.assertEqual(settings.control.socket, Path("/run/two/control.sock"))
-        self.assertEqual(settings.agent.jobs_dir, Path("/run/two/jobs"))
+        self.assertEqual(settings.agent.jobs_dir, Path("/run/two-jobs"))
 
     def test_a_path_that_is_set_stays(self) -> None:
         settings = parse('[control]\nsocket = "/tmp/c"\n[agent]\njobs-dir = "/tmp/j"\n')

@@ -1,0 +1,109 @@
+"""Programs in a job, and callers of the runner, that mean ill."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import ClassVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectError
+from twisted.internet.protocol import Factory, Protocol
+
+from ipmiproxyd.agents import sandbox
+from ipmiproxyd.agents.socketfile import SocketFileEndpoint
+from ipmiproxyd.errors import AgentUnreachable, Cancelled, NoFreeDisplay
+from ipmiproxyd.model import Ready
+from tests.integration.test_local_agent import AM_ROOT, LocalCase
+from tests.support.account import ordinary_account
+from tests.support.agent_suite import shell
+
+
+class HostileCase(LocalCase):
+    async def told(self, script: str) -> tuple[str, dict[str, str]]:
+        """Run a script in a job; the job's id, and the lines ``name=value`` that it printed."""
+
+        spec, _ = await self.launch(
+            shell(f"{script}\necho > {sandbox.READY}; exec sleep 60", ready=Ready.TOLD), start_timeout=30.0
+        )
+        log = (self.jobs_dir / spec.id / "log").read_text()
+        return spec.id, dict(line.split("=", 1) for line in log.splitlines() if "=" in line)
+
+    async def test_late_start_of_a_job_that_was_refused_before(self) -> None:
+        first, _ = await self.launch()
+        second = self.spec(display=first.display)
+        if AM_ROOT and not self.ordinary:
+            await self.refused(second, NoFreeDisplay)
+        await self.agent.stop(second.id)
+        await self.refused(second, Cancelled)
+
+
+class OrdinaryHostileTests(HostileCase):
+    """Where all runs as one user, a program can write the folder of its display's socket."""
+
+    ordinary: ClassVar[bool] = True
+
+    async def test_link_in_the_place_of_the_socket(self) -> None:
+        job, _ = await self.told(f"rm {sandbox.VNC_SOCKET}; ln -s /run/elsewhere {sandbox.VNC_SOCKET}")
+        path = self.jobs_dir / job / "vnc" / "socket"
+        self.assertTrue(path.is_symlink())
+        connecting = self.agent.dial((await self.agent.jobs())[0].vnc).connect(Factory.forProtocol(Protocol))
+        await self.assertFailure(connecting, ConnectError)
+
+    async def test_folders_without_end(self) -> None:
+        job, _ = await self.told(f"cd {sandbox.VNC}; for i in $(seq 1500); do mkdir d && cd d; done")
+        await self.agent.stop(job)
+        await self.nothing_left()
+
+
+class SocketFileTests(HostileCase):
+    async def test_only_a_socket_itself(self) -> None:
+        link, plain = self.folder / "link", self.folder / "plain"
+        link.symlink_to("/run/elsewhere")
+        plain.write_text("")
+        before = len(os.listdir("/proc/self/fd"))
+        for path in (link, plain, self.folder / "nothing"):
+            endpoint = SocketFileEndpoint(self.agent._reactor, str(path), 1.0)
+            await self.assertFailure(endpoint.connect(Factory.forProtocol(Protocol)), ConnectError)
+        self.assertEqual(len(os.listdir("/proc/self/fd")), before)
+
+
+if AM_ROOT:
+
+    class RootHostileTests(HostileCase):
+        """The runner is root here."""
+
+        async def test_what_a_program_may_fill_and_change(self) -> None:
+            script = f"""
+                echo replaced=$(rm {sandbox.VNC_SOCKET} 2>&1 | grep -c denied)
+                echo wrote=$(touch {sandbox.VNC}/x /dev/x 2>&1 | wc -l)
+                for at in /run /var /dev/shm /tmp $HOME; do
+                    echo $at=$(($(df --output=size $at | tail -1) / 1024)); done
+            """
+            _, told = await self.told(script)
+            self.assertEqual((told.pop("replaced"), told.pop("wrote")), ("1", "2"))
+            self.assertEqual(set(told), {"/run", "/var", "/dev/shm", "/tmp", sandbox.HOME})
+            for place, megabytes in told.items():
+                self.assertLessEqual(int(megabytes), 512, place)
+
+        async def refused_folder(self, folder: Path) -> str:
+            error = await self.assertFailure(Deferred.fromCoroutine(self.make(jobs_dir=folder)), AgentUnreachable)
+            return str(error)
+
+        async def test_folders_that_are_none_of_jobs(self) -> None:
+            """Else ``stop`` and ``sweep`` would remove whatever a caller names."""
+
+            full = self.folder / "full"
+            (full / "precious").mkdir(parents=True)
+            self.assertIn("no folder of jobs", await self.refused_folder(full))
+            self.assertEqual(os.listdir(full), ["precious"])
+            self.assertIn("no folder of jobs", await self.refused_folder(Path("/etc")))
+
+        async def test_folder_that_others_could_exchange(self) -> None:
+            theirs = self.folder / "theirs"
+            theirs.mkdir()
+            os.chown(theirs, ordinary_account().pw_uid, -1)
+            self.assertIn("root's hands", await self.refused_folder(theirs / "jobs"))
+            link = self.folder / "link"
+            link.symlink_to(self.folder)
+            self.assertIn("root's hands", await self.refused_folder(link / "jobs"))
