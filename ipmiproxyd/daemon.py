@@ -105,7 +105,7 @@ class DaemonService(Service):
             agent.watch(parts.consoles.job_ended)
         left = await parts.consoles.recover()
         if left:
-            log.info("{count} consoles of an earlier run were closed", count=left)
+            log.info("consoles of an earlier run that were closed: {count}", count=left)
         if self._control is not None:
             control, endpoint = self._control
             self._port = await endpoint.listen(control)
@@ -152,11 +152,12 @@ class DaemonService(Service):
         parts = self._parts
         consoles = parts.consoles.list()
         states = Counter(console.state for console in consoles)
+        present = [state for state in ConsoleState if state is not ConsoleState.CLOSED]
         return {
             "version": __version__,
             "pid": os.getpid(),
             "uptime": round(parts.clock.seconds() - self._since, 3),
-            "consoles": {"total": len(consoles), **{state.value: states[state] for state in ConsoleState}},
+            "consoles": {"total": len(consoles), **{state.value: states[state] for state in present}},
             "viewers": sum(console.viewers for console in consoles),
             "agents": [
                 {

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import atexit
 import os
+import shlex
+import shutil
 import sys
 from typing import Any, NoReturn
 
@@ -63,6 +65,8 @@ def make_daemon(settings: Settings, reactor: Any, notifier: Notifier) -> DaemonS
     heartbeat.start()
     reactor.addSystemEventTrigger("after", "shutdown", heartbeat.stop)
 
+    _warn_of_missing_programs(settings)
+
     store = SqliteStore(settings.daemon.state_dir, reactor)
     agent = _local_agent(settings, reactor)
     agents = {agent.name: agent}
@@ -114,6 +118,25 @@ def make_daemon(settings: Settings, reactor: Any, notifier: Notifier) -> DaemonS
     table = make_commands(StoredDevices(store), power, consoles, daemon, defaults)
     daemon.serve(ControlServer(table, __version__, reactor), endpoint)
     return daemon
+
+
+def _warn_of_missing_programs(settings: Settings) -> None:
+    """They may be installed later, so this is no reason not to start."""
+
+    needed = {
+        "consoles": (
+            settings.displays.xvnc,
+            settings.displays.openbox,
+            settings.panel.chromium,
+            settings.panel.curl,
+            "bwrap",
+        ),
+        "power actions": (settings.ipmi.ipmitool,),
+    }
+    for what, programs in needed.items():
+        for program in programs:
+            if shutil.which(shlex.split(program)[0]) is None:
+                log.warn("{program} is not installed: {what} will not work", program=program, what=what)
 
 
 def _local_agent(settings: Settings, reactor: Any) -> LocalAgent:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import pwd
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -35,6 +37,21 @@ def settings(host: str) -> dict[str, dict[str, Any]]:
         "displays": {"range": "1-100"},
         "consoles": {"unvisited": "12h", "abandoned": "12h", "idle": "never"},
     }
+
+
+class DemoError(Exception):
+    """The demo cannot go on; the text says why."""
+
+
+def display_users() -> set[str]:
+    """The Unix users of displays that there are."""
+
+    return {entry.pw_name for entry in pwd.getpwall() if entry.pw_name.startswith("easydcim_vnc_")}
+
+
+def remove_users(names: set[str]) -> None:
+    for name in sorted(names):
+        subprocess.run(["userdel", name], check=False, capture_output=True)
 
 
 async def demonstrate(reactor: Any, folder: Path, host: str) -> None:
@@ -68,14 +85,17 @@ async def _open(server: SimulatedServer, daemon: DaemonProcess) -> None:
         f"device add name={DEVICE} address={device.address} port={device.port} web={device.web} cipher={device.cipher} "
         f"username={device.username} password={device.password.reveal()} notes='simulated by make demo'"
     )
-    opened = await client.must(f"console open device={DEVICE} user=demo")
+    reply = await client.ask(f"console open device={DEVICE}")
+    if not reply.ok:
+        raise DemoError(" ".join(filter(None, (reply.body["message"], reply.body.get("hint")))))
+    opened = reply.body
     status = await client.must("daemon status")
     await client.close()
     here = Path(sys.executable).parent
     print(
         f"\nConsole: {opened['url']}\n"
         f"Control: ipmiproxyctl --socket {daemon.control}\n\n"
-        f"The URL works once; 'console open device={DEVICE}' tells another. "
+        f"The URL works once; 'console open device={DEVICE}' tells another one. "
         f"Sign in as {device.username} with {device.password.reveal()}.\n"
         f"Displays run as {status['agents'][0]['displays_run_as']}. "
         f"ipmiproxyctl is in {_short(here)}; for example:\n\n"
@@ -92,17 +112,26 @@ def _short(folder: Path) -> str:
         return str(folder)
 
 
+async def told(reactor: Any, folder: Path, host: str) -> None:
+    try:
+        await demonstrate(reactor, folder, host)
+    except DemoError as error:
+        print(f"The demo cannot go on: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--host", default="127.0.0.1", help="the name or address at which browsers find this machine")
     host = parser.parse_args().host or "127.0.0.1"
     folder = Path(tempfile.mkdtemp(prefix="ipmiproxyd-demo-", dir="/tmp"))
-    if os.geteuid() == 0:
-        folder.chmod(0o711)
+    users = display_users()
     try:
-        task.react(lambda reactor: Deferred.fromCoroutine(demonstrate(reactor, folder, host)))
+        task.react(lambda reactor: Deferred.fromCoroutine(told(reactor, folder, host)))
     finally:
         shutil.rmtree(folder)
+        if os.geteuid() == 0:
+            remove_users(display_users() - users)
 
 
 if __name__ == "__main__":

@@ -148,11 +148,11 @@ class ConsoleManager:
         console_id = "".join(secrets.choice(_ID_LETTERS) for _ in range(_ID_LENGTH))
         session = self._session(console_id, request)
         log.info(
-            "console {console} opens: {type} to {device} for {user}",
+            "console {console} opens: {type} to {device}, user {user!r}",
             console=console_id,
             type=request.type,
             device=request.device.label,
-            user=request.user or "nobody named",
+            user=request.user,
         )
         self._follow(session)
         session.begin(self._stored_and_staged(session))
@@ -228,7 +228,7 @@ class ConsoleManager:
                 for session in self._sessions.values()
                 if (device and device in _names(session.request.device)) or (user and session.request.user == user)
             ]
-        await self._close_all(chosen, Ending(reason, "The console was closed."))
+        await self._close_all(chosen, Ending(reason, "It was closed by a command."))
         return [session.snapshot() for session in chosen]
 
     def url(self, console_id: str) -> str:

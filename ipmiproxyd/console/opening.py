@@ -54,7 +54,7 @@ class PanelOpening:
 async def serve_page(session: ConsoleSession, serve: Serve) -> None:
     """The console's page comes first: whoever waits can watch the other stages there."""
 
-    session.stage("page", "Preparing this page")
+    session.stage("page", "Preparing the console's page")
     await session.ledger.record("relay-port", session.id)
     await session.ledger.record("grants", session.id)
     serve(session)

@@ -258,7 +258,8 @@ def _parse_arguments(words: list[str]) -> Iterable[tuple[str, str]]:
         if not equals or not _KEY.fullmatch(key):
             raise BadRequest(
                 f"Word {number} is not of the form key=value.",
-                hint="A value with blanks needs quotation marks, e.g. notes='rack 4'; no blanks around the =.",
+                hint="Arguments are written like device=node17, with no blanks around the =; "
+                "a value with blanks needs quotation marks, e.g. notes='rack 4'.",
             )
         yield key, value
 

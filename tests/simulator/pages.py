@@ -154,6 +154,7 @@ def power(server: str, state: str) -> str:
         window</button> <a class=button id=window href="/popup" target=_blank>Open a new window</a></div>""",
         here="/power",
         signed_in=True,
+        script="setInterval(() => { if (document.hasFocus()) location.replace('/power'); }, 3000);",
     )
 
 

@@ -36,6 +36,9 @@ class Screen:
         samples = range(0, len(self._pixels), 4 * 89)
         return sum(self._pixels[at : at + 3] == wanted for at in samples) / len(samples)
 
+    def same(self, other: Screen) -> bool:
+        return self._pixels == other._pixels
+
     def ppm(self) -> bytes:
         body = bytearray(3 * self.width * self.height)
         body[0::3], body[1::3], body[2::3] = self._pixels[2::4], self._pixels[1::4], self._pixels[0::4]
@@ -87,9 +90,12 @@ class RfbClient(Protocol):
                 pixels[at : at + 4 * width] = await self._read(4 * width)
         return Screen(self.width, self.height, bytes(pixels))
 
+    def point(self, x: int, y: int, buttons: int = 0) -> None:
+        self._send(struct.pack(">BBHH", 5, buttons, x, y))
+
     def click(self, x: int, y: int) -> None:
         for buttons in (0, 1, 0):
-            self._send(struct.pack(">BBHH", 5, buttons, x, y))
+            self.point(x, y, buttons)
 
     def press(self, *keys: int) -> None:
         """Press keys together, the first first, and let go of them."""

@@ -21,7 +21,7 @@ USER: Final = Argument("user", Text(128), "who the console is for", default="")
 EXISTING: Final = Argument(
     "existing",
     Choice[Existing](get_args(Existing)),
-    "what to do if the device already has a console of this type: use it, open another, or replace it",
+    "what to do if this user has a console of this type to the device already: use it, open another, or replace it",
     default="reuse",
 )
 WAIT: Final = Argument("wait", Flag(), "answer only once the console is ready", default=True)
@@ -74,7 +74,7 @@ def commands(
     idle_for: Argument[float | None] = Argument(
         "idle",
         DurationOrNever(1, _MONTH),
-        "close the console after so long without a key or a mouse move",
+        "close the console after so long without a key, a move of the mouse, or a text for the clipboard",
         default=idle,
     )
     max_for: Argument[float | None] = Argument(
