@@ -59,7 +59,8 @@ _FORMS: Final[Mapping[str, Callable[[Any], str]]] = {
     "max": show_duration,
     "uptime": lambda value: show_duration(round(value)),
 }
-_NEVER: Final = frozenset({"idle", "max"})
+_NOTHING: Final = {"idle": "never", "max": "never", "power": "not waited for"}
+"""What null means, by name."""
 
 
 def clean(text: str) -> str:
@@ -74,7 +75,7 @@ def text_of(name: str, value: object) -> str:
     """One value as people read it. ``name`` says what it is."""
 
     if value is None:
-        return "never" if name in _NEVER else "-"
+        return _NOTHING.get(name, "-")
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int | float) and name in _FORMS:
@@ -172,13 +173,19 @@ class PlainView:
         """Nothing is left on the screen that would have to go."""
 
 
+def nothing_in(title: str) -> str:
+    """Instead of a table without rows."""
+
+    return "none was open" if title == "closed" else f"no {title}"
+
+
 def plain_lines(block: Block) -> list[str]:
     """A block in columns."""
 
     if isinstance(block, Facts):
         return [f"{name}: {text}".rstrip() for name, text in block.rows]
     if not block.rows:
-        return [f"no {block.title}"]
+        return [nothing_in(block.title)]
     rows = [tuple(head.upper() for head in block.columns), *block.rows]
     widths = [max(len(row[at]) for row in rows) for at in range(len(block.columns))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
@@ -226,7 +233,7 @@ class RichView:
             elif block.rows:
                 self._table(block)
             else:
-                self._out.print(f"no {block.title}", style="dim")
+                self._out.print(nothing_in(block.title), style="dim")
 
     def _facts(self, block: Facts) -> None:
         from rich.text import Text
