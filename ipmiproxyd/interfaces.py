@@ -143,6 +143,10 @@ class Consoles(Protocol):
     def url(self, console_id: str) -> str:
         """A new one-time URL."""
 
+    def extend(self, console_id: str, by: float) -> Console:
+        """Let a console stay: its idle time begins anew, and a limit of its whole time moves by ``by`` seconds.
+        Raises NotFound."""
+
 
 class Daemon(Protocol):
     """The daemon as a whole."""

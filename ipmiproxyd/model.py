@@ -277,6 +277,8 @@ class Console:
     last_activity: float
     idle: float | None
     max_time: float | None
+    closes_in: float | None = None  # seconds, in the last minute before it closes by itself
+    closes_why: str = ""  # idle or max-time
     reason: str = ""  # a stable word: idle, closed, viewer, abandoned, max-time, replaced, shutdown, or an error's code
     message: str = ""  # the same in plain words
 

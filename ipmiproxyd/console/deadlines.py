@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from ipmiproxyd.console.machine import Ending
+
+NOTICE: Final = 60.0
+"""Seconds before the end at which viewers are told of it; half of the time for a console with less patience."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,13 @@ def next_deadline(patience: Patience, presence: Presence) -> tuple[float, Ending
             )
         )
     return min(candidates, key=lambda candidate: candidate[0], default=None)
+
+
+def notice_of(patience: Patience, ending: Ending) -> float:
+    """How many seconds before this ending viewers are to be told; 0 for one that nobody would be there to hear of."""
+
+    whole = {"idle": patience.idle, "max-time": patience.max_time}.get(ending.reason)
+    return 0.0 if whole is None else min(NOTICE, whole / 2)
 
 
 def words(seconds: float) -> str:

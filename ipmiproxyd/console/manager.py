@@ -238,6 +238,14 @@ class ConsoleManager:
             raise NotFound(f"The console {console_id} has no page (any more).", hint="Open a new one.")
         return self._url(session)
 
+    def extend(self, console_id: str, by: float) -> Console:
+        session = self._sessions.get(console_id)
+        if session is None or session.ending is not None:
+            self.show(console_id)
+            raise NotFound(f"The console {console_id} is closed.", hint="Open a new one.")
+        session.extend(by)
+        return session.snapshot()
+
     def _url(self, session: ConsoleSession) -> str:
         if session.has.relay_port is None:
             raise InternalError("The console has no page.")

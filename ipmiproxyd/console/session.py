@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime, IStreamClien
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ipmiproxyd.console.deadlines import Patience, Presence, next_deadline
+from ipmiproxyd.console.deadlines import Patience, Presence, next_deadline, notice_of
 from ipmiproxyd.console.ledger import Ledger
 from ipmiproxyd.console.machine import Ending, Steps, make_machine
 from ipmiproxyd.errors import BmcState, Cancelled, InternalError, ProxyError
@@ -77,6 +77,7 @@ class ConsoleSession:
         self._opening: Deferred[None] | None = None
         self._opening_done = True
         self._timer: IDelayedCall | None = None
+        self._notice: tuple[float, Ending] | None = None
         self._steps = Steps(
             entered=self._changed,
             watch=self._begin_watch,
@@ -197,8 +198,20 @@ class ConsoleSession:
             self._left_at = now
         self._watch()
 
+    def extend(self, by: float) -> None:
+        """As if the user had been active; and a limit of the whole time moves by ``by`` seconds."""
+
+        if self._patience.max_time is not None:
+            self._patience = replace(self._patience, max_time=self._patience.max_time + by)
+        self._last_activity = self._clock.seconds()
+        self._watch()
+        self._changed()
+
     def user_active(self) -> None:
         self._last_activity = self._clock.seconds()
+        if self._notice is not None:
+            self._watch()
+            self._changed()
 
     def close_by_viewer(self) -> None:
         self.close(Ending("viewer", "The console was closed on its own page."))
@@ -213,9 +226,14 @@ class ConsoleSession:
 
     def _arm(self) -> None:
         self._stop_timer()
+        self._notice = None
         deadline = next_deadline(self._patience, self._presence())
-        if deadline is not None:
-            self._timer = self._clock.callLater(max(0.0, deadline[0] - self._clock.seconds()), self._due)
+        if deadline is None:
+            return
+        now, moment = self._clock.seconds(), deadline[0] - notice_of(self._patience, deadline[1])
+        if now >= moment:
+            self._notice, moment = deadline, deadline[0]
+        self._timer = self._clock.callLater(max(0.0, moment - now), self._due)
 
     def _due(self) -> None:
         self._timer = None
@@ -223,7 +241,8 @@ class ConsoleSession:
         if deadline is not None and deadline[0] <= self._clock.seconds():
             self.close(deadline[1])
         else:
-            self._watch()  # the user was active meanwhile
+            self._watch()  # the user was active meanwhile, or it is time to tell
+            self._changed()
 
     def _presence(self) -> Presence:
         return Presence(
@@ -306,6 +325,8 @@ class ConsoleSession:
             last_activity=self._last_activity,
             idle=self._patience.idle,
             max_time=self._patience.max_time,
+            closes_in=None if self._notice is None else max(0.0, self._notice[0] - self._clock.seconds()),
+            closes_why="" if self._notice is None else self._notice[1].reason,
             reason="" if ending is None else ending.reason,
             message="" if ending is None else ending.message,
         )

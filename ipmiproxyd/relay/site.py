@@ -3,6 +3,7 @@
     GET  /                       the page; GET /assets/NAME, /novnc/core/…, /novnc/vendor/…: its parts
     POST /api/session            {"token": …} → {"key": …}; a token is good once
     GET  /api/status?since=N     Bearer key → the console's status, once its serial is greater than N or after 20 s
+    POST /api/stay               Bearer key → {}; counts as activity of the user
     POST /api/close              Bearer key → {}; closes the console
     GET  /vnc                    WebSocket; the subprotocols offered are "binary" and "key.KEY"
 
@@ -91,6 +92,7 @@ class ConsoleResource(Resource):
         self._routes: dict[bytes, tuple[bytes, Callable[[Request], _Body]]] = {
             b"/api/session": (b"POST", self._session),
             b"/api/status": (b"GET", self._status),
+            b"/api/stay": (b"POST", self._stay),
             b"/api/close": (b"POST", self._close),
             b"/vnc": (b"GET", self._vnc),
         }
@@ -182,6 +184,12 @@ class ConsoleResource(Resource):
         poll.news.addTimeout(POLL_TIME, self._clock)
         poll.news.addBoth(self._tell, poll)
         return NOT_DONE_YET
+
+    def _stay(self, request: Request) -> _Body:
+        if not self._grant_of(_bearer(request)).control:
+            raise Forbidden("You may watch this console, but not keep it open.")
+        self._console.user_active()
+        return self._json(request, {})
 
     def _close(self, request: Request) -> _Body:
         if not self._grant_of(_bearer(request)).control:
@@ -277,6 +285,8 @@ def status_document(console: Console, grant: Grant) -> dict[str, Any]:
         "type": console.type,
         "viewers": console.viewers,
         "idle": console.idle,
+        "closes_in": console.closes_in,
+        "closes_why": console.closes_why,
         "reason": console.reason,
         "message": console.message,
         "control": grant.control,

@@ -4,6 +4,7 @@ import { Card } from "./card.js";
 import { Clipboard } from "./clipboard.js";
 import { Keys, onWayOut } from "./keys.js";
 import { Line } from "./line.js";
+import { Notice } from "./notice.js";
 import { Retry } from "./retry.js";
 import { Screen } from "./screen.js";
 import { Session } from "./session.js";
@@ -40,6 +41,12 @@ const toolbar = new Toolbar(part, {
     }
   },
 });
+const notice = new Notice({
+  box: part("notice"), text: part("notice-text"), clock: part("notice-clock"), stay: part("notice-stay"),
+}, async () => {
+  screen.focus();
+  await session.stay();
+});
 new SoftKeys(part("soft"), part("type-button"), screen);
 
 /** Enter a phase; `state` is what is said about it, `count` is only seen, not spoken. */
@@ -55,6 +62,7 @@ function enter(next, { state = stateWord(next), count = "", tone = "" } = {}) {
   const steers = status?.control !== false;
   toolbar.set({ live: next === "connected", steers, closable: status !== null && next !== "over" });
   screen.steers = steers;
+  notice.update(next === "connected" ? status : null);
 }
 
 function say(node, text) {

@@ -85,6 +85,11 @@ export class Session {
     return status;
   }
 
+  /** Somebody is here and wants the console to stay open. */
+  stay() {
+    return this.#guarded("api/stay", { method: "POST" });
+  }
+
   /** Close the console for everybody. */
   close() {
     return this.#guarded("api/close", { method: "POST" });
@@ -152,6 +157,7 @@ export function isOver(status) {
 /** A status whose fields can be relied on. */
 function statusFrom(answer) {
   const { serial, state, stages, device, viewers, idle, reason, message, control } = answer ?? {};
+  const { closes_in: closesIn, closes_why: closesWhy } = answer ?? {};
   if (typeof serial !== "number" || typeof state !== "string") {
     throw new Unreachable("this is no status", { answered: true });
   }
@@ -162,6 +168,8 @@ function statusFrom(answer) {
     device: String(device ?? ""),
     viewers: Number(viewers) || 0,
     idle: Number(idle) || null,
+    closesIn: Number.isFinite(closesIn) ? closesIn : null,      // seconds, in the last minute
+    closesWhy: String(closesWhy ?? ""),
     reason: String(reason ?? ""),
     message: String(message ?? ""),
     control: control !== false,

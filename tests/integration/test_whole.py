@@ -91,6 +91,24 @@ class WholeTests(World):
             await viewer.phase("over")
         await self.nothing_left()
 
+    async def test_the_last_moments_and_stay(self) -> None:
+        """Somebody is told before an idle console closes, and stays by a click that is no click on the server."""
+
+        opened = await self.opened("device=node1 idle=8s")
+        page = await self.visit(opened["url"])
+        await page.see("#notice")
+        Path("_trial_temp.shots").mkdir(exist_ok=True)
+        self.assertRegex(await page.text("#notice-clock"), r"^[1-4] s$")
+        await page.screenshot(Path("_trial_temp.shots") / "notice.png")
+        await page.click("#notice-stay")
+        await page.wait("document.querySelector('#notice').hidden")
+        shown = await self.show(opened["console"])
+        self.assertEqual((shown["state"], shown["closes_in"]), ("ready", None))
+        await self.close(opened["console"])
+        await page.phase("over")
+        self.assertFalse(await page.visible("#notice"))
+        await self.nothing_left()
+
     async def test_the_programs_end(self) -> None:
         """Whoever looks at a console whose display dies is told so, in words."""
 

@@ -156,6 +156,10 @@ class FakeConsoles:
             del self.known[shown.id]
         return [dataclasses.replace(shown, state=ConsoleState.CLOSED, reason=reason) for shown in closed]
 
+    def extend(self, console_id: str, by: float) -> Console:
+        self.extended = (console_id, by)
+        return self.show(console_id)
+
     def url(self, console_id: str) -> str:
         return f"http://gate:6081/#t=again-{self.show(console_id).id}"
 

@@ -436,6 +436,46 @@ class PatienceTests(Life):
         self.settle()
         self.assertEqual(self.reason(console), "abandoned")
 
+    def test_the_last_minute_is_told(self) -> None:
+        console = self.opened(idle=600.0)
+        viewed = self.relay.opened[0].console
+        viewed.viewer_joined()
+        self.clock.advance(539)
+        self.assertIsNone(viewed.snapshot().closes_in)
+        told = viewed.when_changed(viewed.snapshot().serial)
+        self.clock.advance(1)
+        self.settle()
+        self.successResultOf(told)
+        self.assertEqual((viewed.snapshot().closes_in, viewed.snapshot().closes_why), (60.0, "idle"))
+        self.clock.advance(50)
+        told = viewed.when_changed(viewed.snapshot().serial)
+        viewed.user_active()
+        self.settle()
+        self.successResultOf(told)
+        self.assertIsNone(viewed.snapshot().closes_in)
+        self.clock.advance(599)
+        self.assertIs(self.manager.show(console.id).state, ConsoleState.READY)
+        self.assertEqual(viewed.snapshot().closes_in, 1.0)
+        self.clock.advance(1)
+        self.settle()
+        self.assertEqual(self.reason(console), "idle")
+
+    def test_extended(self) -> None:
+        console = self.opened(idle=600.0, max_time=3600.0)
+        self.relay.opened[0].console.viewer_joined()
+        self.clock.advance(599)
+        self.assertEqual(self.manager.extend(console.id, 1800.0).max_time, 5400.0)
+        for _ in range(8):
+            self.clock.advance(599)
+            self.relay.opened[0].console.user_active()
+        self.clock.advance(8)
+        self.assertIs(self.manager.show(console.id).state, ConsoleState.READY)
+        self.clock.advance(1)
+        self.settle()
+        self.assertEqual(self.reason(console), "max-time")
+        with self.assertRaisesRegex(NotFound, "is closed"):
+            self.manager.extend(console.id, 1.0)
+
     def test_longest_time(self) -> None:
         console = self.opened(idle=None, max_time=3600.0)
         self.relay.opened[0].console.viewer_joined()

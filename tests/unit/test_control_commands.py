@@ -238,6 +238,7 @@ class ConsoleTests(CommandsTestCase):
                 "last_activity": 1_700_000_002.0,
                 "idle": 600.0,
                 "max": None,
+                "closes_in": None,
                 "reason": "",
                 "message": "",
                 "stages": [
@@ -268,6 +269,11 @@ class ConsoleTests(CommandsTestCase):
         self.fakes.consoles.known["c1"] = console(1)
         self.assertEqual(self.ask("console url console=c1"), {"console": "c1", "url": "http://gate:6081/#t=again-c1"})
         self.refused("console url console=c9", NotFound)
+
+    def test_extend(self) -> None:
+        self.fakes.consoles.known["c1"] = console(1)
+        self.assertEqual(self.ask("console extend console=c1 by=30m")["console"], "c1")
+        self.assertEqual(self.fakes.consoles.extended, ("c1", 1800.0))
 
     def test_which_bmc(self) -> None:
         self.refused(f"console open device=node17 {INLINE}", BadRequest)

@@ -101,6 +101,8 @@ class StatusTests(SiteCase):
                 "type": "panel",
                 "viewers": 0,
                 "idle": 600.0,
+                "closes_in": None,
+                "closes_why": "",
                 "reason": "",
                 "message": "",
                 "control": True,
@@ -196,6 +198,19 @@ class StatusTests(SiteCase):
         self.assert_refused(answer, 500, "internal")
         self.assertNotIn(b"secret", answer.body)
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
+
+class StayTests(SiteCase):
+    def test_counts_as_activity(self) -> None:
+        answer = self.ask("POST", "/api/stay", Authorization=f"Bearer {self.key()}")
+        self.assertEqual((answer.status, answer.json), (200, {}))
+        self.assertEqual(self.console.told, ["active"])
+
+    def test_watchers_may_not(self) -> None:
+        for bearer in (self.key(control=False), "wrong"):
+            answer = self.ask("POST", "/api/stay", Authorization=f"Bearer {bearer}")
+            self.assert_refused(answer, 403, "forbidden")
+        self.assertEqual(self.console.told, [])
 
 
 class CloseTests(SiteCase):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, get_args
 
-from ipmiproxyd.control.arguments import Argument, Choice, DurationOrNever, Flag, Name, Text
+from ipmiproxyd.control.arguments import Argument, Choice, Duration, DurationOrNever, Flag, Name, Text
 from ipmiproxyd.control.commands.bmc import TARGET, target
 from ipmiproxyd.control.declare import Call, Command
 from ipmiproxyd.errors import BadRequest, MissingArgument
@@ -30,6 +30,7 @@ CONSOLE: Final = Argument("console", Name(), "the console's id", required=True)
 CLOSED_CONSOLE: Final = Argument("console", Name(), "the console's id")
 CLOSED_DEVICE: Final = Argument("device", Text(), "all consoles of this device")
 CLOSED_USER: Final = Argument("user", Text(128), "all consoles of this user")
+BY: Final = Argument("by", Duration(1, _MONTH), "how far the limit of its whole time moves", default=3600.0)
 OF_DEVICE: Final = Argument("device", Text(), "only the consoles of this device")
 OF_USER: Final = Argument("user", Text(128), "only the consoles of this user")
 
@@ -53,6 +54,7 @@ def console_json(console: Console) -> dict[str, Any]:
         "last_activity": _seconds(console.last_activity),
         "idle": console.idle,
         "max": console.max_time,
+        "closes_in": None if console.closes_in is None else round(console.closes_in, 1),
         "reason": console.reason,
         "message": console.message,
         "stages": [
@@ -127,6 +129,9 @@ def commands(
     async def url(call: Call) -> Mapping[str, Any]:
         return {"console": call.values[CONSOLE], "url": consoles.url(call.values[CONSOLE])}
 
+    async def extend(call: Call) -> Mapping[str, Any]:
+        return console_json(consoles.extend(call.values[CONSOLE], call.values[BY]))
+
     return [
         Command(
             noun="console",
@@ -156,5 +161,12 @@ def commands(
             summary="Tell a new URL for a console; it can be used once.",
             arguments=(CONSOLE,),
             handler=url,
+        ),
+        Command(
+            noun="console",
+            verb="extend",
+            summary="Let a console stay: its idle time begins anew, and a limit of its whole time moves.",
+            arguments=(CONSOLE, BY),
+            handler=extend,
         ),
     ]
