@@ -7,26 +7,22 @@ colour of the panel's header.
 
 from __future__ import annotations
 
-import json
 import shutil
 import statistics
 import tempfile
 from collections.abc import Callable, Mapping
-from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
-from twisted.internet import reactor, task
+from twisted.internet import task
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.web.client import Agent, FileBodyProducer, readBody
-from twisted.web.http_headers import Headers
 
 from tests.simulator.server import SimulatedServer
 from tests.support.daemon import DaemonProcess
+from tests.support.visit import enter, visit
 from tests.support.wire_client import WireClient
-from tests.support.ws_client import WsClient, open_socket
+from tests.support.ws_client import WsClient
 
 RUNS: Final = 10
 GOAL: Final = 2.5
@@ -37,21 +33,8 @@ HEADER: Final = bytes((77, 50, 23))
 PAINT: Final = "first paint"
 ANSWER: Final = "answer (window is there)"
 
-_CLIENT_VERSION: Final = b"RFB 003.008\n"
 _PIXEL_FORMAT: Final = bytes((0, 0, 0, 0, 32, 24, 0, 1, 0, 255, 0, 255, 0, 255, 16, 8, 0, 0, 0, 0))
 _RAW_ONLY: Final = bytes((2, 0, 0, 1, 0, 0, 0, 0))
-
-
-async def key_for(url: str) -> tuple[int, str]:
-    """Trade a console's one-time URL: its port, and the key."""
-
-    parts = urlsplit(url)
-    token = parts.fragment.removeprefix("t=")
-    agent = Agent(reactor)
-    body = FileBodyProducer(BytesIO(json.dumps({"token": token}).encode()))
-    address = f"http://{parts.netloc}/api/session".encode()
-    answer: Any = await agent.request(b"POST", address, Headers({b"Content-Type": [b"application/json"]}), body)
-    return parts.port or 80, json.loads(await readBody(answer))["key"]
 
 
 def _ask(viewer: WsClient, *, incremental: bool) -> None:
@@ -63,14 +46,7 @@ def _ask(viewer: WsClient, *, incremental: bool) -> None:
 async def painted(viewer: WsClient) -> None:
     """Speak RFB (RFC 6143 §7) until the pixel at :data:`SPOT` has the header's colour."""
 
-    await viewer.hears(12)
-    viewer.say(_CLIENT_VERSION)
-    await viewer.hears((await viewer.hears(1))[0])
-    viewer.say(b"\x01")
-    await viewer.hears(4)
-    viewer.say(b"\x01")
-    head = await viewer.hears(24)
-    await viewer.hears(int.from_bytes(head[20:], "big"))
+    await enter(viewer)
     viewer.say(_PIXEL_FORMAT + _RAW_ONLY)
     _ask(viewer, incremental=False)
     while True:
@@ -89,8 +65,7 @@ async def one_run(client: WireClient, clock: IReactorTime) -> dict[str, float]:
     begun = clock.seconds()
     opened = await client.must("console open device=node1 existing=new")
     moments = {ANSWER: clock.seconds() - begun}
-    port, key = await key_for(opened["url"])
-    viewer = await open_socket(reactor, port, f"binary, key.{key}")
+    viewer = await visit(opened["url"])
     await painted(viewer)
     moments[PAINT] = clock.seconds() - begun
     shown = await client.must(f"console show console={opened['console']}")

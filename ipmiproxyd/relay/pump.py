@@ -74,7 +74,6 @@ class Pump:
     def __init__(self, browser: Any, browser_valve: Valve, display: Any) -> None:
         self._browser = browser
         self._display = display
-        self._browser_valve = browser_valve
         self.display_valve = Valve(display)
         display.registerProducer(browser_valve, True)
         browser.registerProducer(self.display_valve, True)

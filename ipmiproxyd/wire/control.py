@@ -9,7 +9,7 @@ This is the grammar; the documentation repeats it from here. LF is byte 0A, SP i
     done       = "OK" SP object LF
     refused    = "ERR" SP code SP object LF       ; the object has "message", and "hint" where one helps
     code       = a lower-case word in which "-" may stand, e.g. bad-request
-    object     = a JSON object (RFC 8259) on one line, in printable ASCII: everything else stands as \\uXXXX
+    object     = a JSON object (RFC 8259) on one line, in printable ASCII: all else as \\u and four digits
 
     client     = *( line ( LF / CR LF ) )
     line       = [ blanks ] [ comment / ( request [ blanks ] ) ]

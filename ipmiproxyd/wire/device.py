@@ -19,9 +19,6 @@ _LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _KG = re.compile(r"(?:[0-9A-Fa-f]{2}){0,20}")
 _PATH = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]*)*")
 
-SECRETS: Final = ("password", "kg", "web_password")
-"""The fields that hold a :class:`~ipmiproxyd.model.Secret`."""
-
 SIGN_IN: Final = frozenset({"address", "port", "username", "password", "interface", "cipher", "privilege", "kg"})
 """The fields that decide how a sign-in by IPMI goes."""
 

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from twisted.internet.defer import gatherResults
+from twisted.internet.defer import Deferred, gatherResults
 
 from tests.support import leftovers
 from tests.support.daemon import DaemonProcess, free_ports
@@ -23,18 +23,6 @@ class ManyConsolesTests(World):
     timeout: ClassVar[float] = 120
     settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {"panel": SMALL}
 
-    def kill(self, console: str, program: str) -> None:
-        """End one program of a console."""
-
-        victims = [
-            pid
-            for pid, command in leftovers.sandboxed(self.jobs / console).items()
-            if program in command.split(" ", 1)[0]
-        ]
-        self.assertTrue(victims, leftovers.processes_of(self.jobs / console))
-        for pid in victims:
-            leftovers.kill(pid)
-
     async def no_consoles(self) -> None:
         while listed := (await self.client.must("console list"))["consoles"]:
             await self.closes(listed[0]["console"])
@@ -44,6 +32,8 @@ class ManyConsolesTests(World):
         self.assertEqual([reply.code for reply in opened], [""] * 20, [reply.body for reply in opened])
         consoles = [reply.body["console"] for reply in opened]
         self.assertEqual(len(set(consoles)), 20)
+        await gatherResults([Deferred.fromCoroutine(self.use(reply.body["url"])) for reply in opened])
+        self.assertEqual((await self.client.must("daemon status"))["viewers"], 20)
         random.shuffle(consoles)
         for console in consoles[:4]:
             self.kill(console, "xmessage")
@@ -213,7 +203,13 @@ class ChromiumTests(World):
     async def test_three_at_once(self) -> None:
         opened: list[Reply] = await gatherResults([self.open("device=node1 existing=new") for _ in range(3)])
         self.assertEqual([reply.code for reply in opened], [""] * 3)
-        await gatherResults([self.client.ask(f"console close console={reply.body['console']}") for reply in opened])
+        await gatherResults([Deferred.fromCoroutine(self.use(reply.body["url"])) for reply in opened])
+        consoles = [reply.body["console"] for reply in opened]
+        self.kill(consoles[0], "Xvnc")
+        self.kill(consoles[1], "chromium")
+        await self.close(consoles[2])
+        for console in consoles[:2]:
+            self.assertEqual((await self.closes(console))["reason"], "job-failed")
         await self.nothing_left()
 
 

@@ -17,7 +17,9 @@ from tests.simulator.server import SimulatedServer
 from tests.support import leftovers
 from tests.support.daemon import DaemonProcess
 from tests.support.scratch import scratch
+from tests.support.visit import enter, visit
 from tests.support.wire_client import Reply, WireClient
+from tests.support.ws_client import WsClient
 
 SMALL_PROGRAM: Final = "sh -c 'exec xmessage -buttons Fine:0 -geometry 400x300+50+50 a small program'"
 """Stands in for Chromium where a console's programs do not matter: one X client that shows a window."""
@@ -71,6 +73,28 @@ class World(TestCase):
 
     async def opened(self, words: str = "device=node1", client: WireClient | None = None) -> dict[str, Any]:
         return await (client or self.client).must(f"console open {words}")
+
+    async def use(self, url: str) -> WsClient:
+        """Come to a console, as its URL allows, and press a key. The viewer stays until the test ends."""
+
+        viewer = await visit(url)
+        self.addCleanup(viewer.hang_up)
+        self.assertEqual(await enter(viewer), (1280, 1024))
+        for down in (1, 0):
+            viewer.say(bytes((4, down, 0, 0)) + ord("a").to_bytes(4, "big"))
+        return viewer
+
+    def kill(self, console: str, program: str) -> None:
+        """End one program of a console."""
+
+        victims = [
+            pid
+            for pid, command in leftovers.sandboxed(self.jobs / console).items()
+            if program in command.split(" ", 1)[0]
+        ]
+        self.assertTrue(victims, leftovers.processes_of(self.jobs / console))
+        for pid in victims:
+            leftovers.kill(pid)
 
     async def close(self, console: str) -> dict[str, Any]:
         return await self.client.must(f"console close console={console}")

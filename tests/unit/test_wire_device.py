@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from ipmiproxyd.errors import BadValue
 from ipmiproxyd.model import Device, Secret
-from ipmiproxyd.wire.device import SECRETS, changed, checked, from_document, to_document
+from ipmiproxyd.wire.device import changed, checked, from_document, to_document
 
 GOOD: dict[str, list[Any]] = {
     "name": ["", "node17", "Rack-3.u12_a", "a" * 64],
@@ -99,7 +99,7 @@ class CheckTests(SynchronousTestCase):
             self.assertIn(f"{name}: ", caught.exception.message)
 
     def test_no_secret_in_a_message(self) -> None:
-        for field in SECRETS:
+        for field in ("password", "kg", "web_password"):
             fields: dict[str, Any] = {"address": "bmc", field: Secret("hunter2\n" * 100)}
             with self.assertRaises(BadValue) as caught:
                 checked(Device(**fields))
