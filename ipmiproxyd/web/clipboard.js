@@ -1,12 +1,16 @@
 // Text to and from the server: by the browser's own clipboard where it gives it, by two boxes otherwise.
 
+import { sleep } from "./retry.js";
+
 const LONGEST = 100000;   // characters that are handed on
+const SERVER_TELLS = 500; // ms after connecting in which the server tells that it takes more than Latin-1
 
 export class Clipboard {
   #parts;
   #screen;
   #native;
   #passed = null;     // what both sides have had last: not sent back and forth
+  #ready = Promise.resolve();
   #reads = false;     // the browser lets us read without asking
 
   /** parts: {panel, hint, out, send, read, in, copy, note, badge} */
@@ -32,6 +36,7 @@ export class Clipboard {
   /** A new connection: the server knows nothing of our clipboard. */
   async connected() {
     this.#passed = null;
+    this.#ready = sleep(SERVER_TELLS);
     await this.#follow();
   }
 
@@ -89,9 +94,10 @@ export class Clipboard {
     }
   }
 
-  #pass(text) {
-    this.#passed = text.slice(0, LONGEST);
-    this.#screen.paste(this.#passed);
+  async #pass(text) {
+    const passed = this.#passed = text.slice(0, LONGEST);
+    await this.#ready;
+    if (passed === this.#passed) this.#screen.paste(passed);
   }
 
   async #arrived(text) {

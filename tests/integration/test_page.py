@@ -213,7 +213,7 @@ class ClipboardTests(ScreenCase):
     async def pasted(self, text: str) -> None:
         """Until a program on the display is given this text."""
 
-        for _ in range(50):
+        for _ in range(200):
             reader = await self.selection()
             await reader.ended
             if reader.output == text:
