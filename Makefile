@@ -30,6 +30,11 @@ $(STAMPS)/python: setup.cfg pyproject.toml | packages
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@mkdir -p $(STAMPS) && touch $@
 
+$(STAMPS)/bench: setup.cfg $(STAMPS)/python
+	@.ci/packages build run test bench
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@mkdir -p $(STAMPS) && touch $@
+
 $(STAMPS)/browser: tests/browser/package.json tests/browser/package-lock.json | packages
 	cd tests/browser && $(NPM_CI)
 	@mkdir -p $(STAMPS) && touch $@
@@ -61,7 +66,7 @@ integration: test-packages build ## With the real programs
 soak: test-packages build ## What takes long
 	$(BIN)/python -m twisted.trial --temp-directory _trial_temp.soak tests.soak
 
-bench: test-packages build ## Measurements
+bench: build $(STAMPS)/bench ## Measurements
 	$(BIN)/python -m benchmarks
 
 demo: build ## A simulated server, the daemon and an open console, until Ctrl-C

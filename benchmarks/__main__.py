@@ -1,23 +1,28 @@
-"""``make bench``: every benchmark, or those that are named."""
+"""``make bench``: every benchmark, or the one that is named, with its options."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
 
 from benchmarks import console_open
+from benchmarks.relay import main as relay
 
-BENCHMARKS: dict[str, Callable[[], None]] = {"console-open": console_open.main}
+BENCHMARKS: dict[str, Callable[[Sequence[str]], None]] = {"console-open": console_open.main, "relay": relay.main}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
-    names = parser.parse_args().names or list(BENCHMARKS)
-    for name in names:
-        if name not in BENCHMARKS:
-            parser.error(f"there is no benchmark {name!r}, only {', '.join(BENCHMARKS)}")
-        BENCHMARKS[name]()
+    parser.add_argument("name", nargs="?", choices=tuple(BENCHMARKS))
+    parser.add_argument("options", nargs=argparse.REMAINDER, help="see NAME --help")
+    settings = parser.parse_args()
+    if settings.name:
+        BENCHMARKS[settings.name](settings.options)
+        return
+    for name in BENCHMARKS:  # a reactor runs but once in a process
+        subprocess.run([sys.executable, "-m", "benchmarks", name], check=True)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 import statistics
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -105,5 +105,5 @@ def report(runs: list[Mapping[str, float]], say: Callable[[str], None]) -> None:
     say(f"median to the first paint: {median:.2f} s; the goal is {GOAL} s")
 
 
-def main() -> None:
+def main(_: Sequence[str] = ()) -> None:
     task.react(lambda clock: Deferred.fromCoroutine(measure(clock, print)))

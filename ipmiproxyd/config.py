@@ -16,10 +16,11 @@ import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar, get_args
 
 from ipmiproxyd import config_kinds as kinds
 from ipmiproxyd.config_kinds import SOCKET_PATH_LIMIT, Kind, KindError
+from ipmiproxyd.model import Clipboard
 
 T = TypeVar("T")
 NumberRange = range
@@ -68,17 +69,24 @@ class ControlSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RelaySettings:
-    """[relay] ``public_host`` is as it stands in a URL; ``novnc`` is None for the copy that came with the package."""
+    """[relay] ``ports`` is empty for none, ``gateway`` None for none, its address "" for those of ``listen``.
+    ``public_host`` is as it stands in a URL; ``novnc`` is None for the copy that came with the package."""
 
     listen: tuple[str, ...] = setting(kinds.list_of(kinds.address, empty=False), ["0.0.0.0", "::"])  # noqa: S104
-    ports: NumberRange = setting(kinds.span(1, 65535), "6081-6200")
+    ports: NumberRange = setting(kinds.span_or_none(1, 65535), "6081-6200")
+    gateway: tuple[str, int] | None = setting(kinds.listen_place, "")
+    certificate: Path | None = setting(kinds.path_or_none, "")
+    key: Path | None = setting(kinds.path_or_none, "")
     public_host: str = setting(kinds.public_host, "")
+    public_url: str = setting(kinds.public_url, "")
     allowed_origins: tuple[str, ...] = setting(kinds.list_of(kinds.origin, empty=True), [])
     frame_ancestors: tuple[str, ...] = setting(kinds.frame_ancestors, ["'self'"])
+    viewers: int = setting(kinds.whole(1, 10000), 16)
     novnc: Path | None = setting(kinds.path_or_none, "")
     token_lifetime: float = setting(kinds.duration(1, DAY), "5m")
     port_rest: float = setting(kinds.duration(0, DAY), "60s")
     ping: float = setting(kinds.duration(1, HOUR), "20s")
+    typing_pace: float = setting(kinds.duration(0.001, 10), "20ms")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +100,8 @@ class ConsolesSettings:
     max: float | None = setting(kinds.duration_or_never(1, YEAR), "never")
     unvisited: float = setting(kinds.duration(1, YEAR), "2m")
     abandoned: float = setting(kinds.duration(1, YEAR), "5m")
+    clipboard: Clipboard = setting(kinds.choice(*get_args(Clipboard)), "both")
+    login_buttons: bool = setting(kinds.switch, True)
     geometry: str = setting(kinds.geometry, "1280x1024")
     open_timeout: float = setting(kinds.duration(1, HOUR), "60s")
 
@@ -308,6 +318,11 @@ def _cross_check(settings: Settings, failed: set[str]) -> list[Problem]:
         (("daemon.runtime_dir", "control.socket"), _control_path_fits),
         (("daemon.runtime_dir", "agent.jobs_dir"), _display_path_fits),
         (("relay.ports", "displays.range", "displays.vnc"), _ports_are_apart),
+        (("relay.ports", "relay.gateway"), _something_serves),
+        (("relay.ports", "relay.gateway"), _gateway_is_no_relay_port),
+        (("relay.gateway", "displays.range", "displays.vnc"), _gateway_is_no_display),
+        (("relay.gateway", "relay.public_url"), _public_url_leads_somewhere),
+        (("relay.certificate", "relay.key"), _key_has_a_certificate),
     ]
     found = [check(settings) for involved, check in checks if not failed.intersection(involved)]
     return [problem for problem in found if problem]
@@ -341,12 +356,44 @@ def _too_long_text(what: str, over: int) -> str:
 
 
 def _ports_are_apart(settings: Settings) -> Problem | None:
-    if settings.displays.vnc != "tcp":
+    relay = settings.relay.ports
+    if settings.displays.vnc != "tcp" or not relay:
         return None
     first, last = (VNC_BASE_PORT + settings.displays.range[end] for end in (0, -1))
-    relay = settings.relay.ports
     if last < relay[0] or relay[-1] < first:
         return None
     return Problem(
         "displays.range", f"gives the VNC ports {first}-{last}, which overlap relay.ports ({relay[0]}-{relay[-1]})"
     )
+
+
+def _something_serves(settings: Settings) -> Problem | None:
+    if settings.relay.ports or settings.relay.gateway is not None:
+        return None
+    return Problem("relay.gateway", 'must be set, such as to "0.0.0.0:6080", where relay.ports is empty')
+
+
+def _gateway_is_no_relay_port(settings: Settings) -> Problem | None:
+    gateway, ports = settings.relay.gateway, settings.relay.ports
+    if gateway is None or gateway[1] not in ports:
+        return None
+    return Problem("relay.gateway", f"has a port that is one of relay.ports ({ports[0]}-{ports[-1]}): {gateway[1]}")
+
+
+def _gateway_is_no_display(settings: Settings) -> Problem | None:
+    gateway = settings.relay.gateway
+    if settings.displays.vnc != "tcp" or gateway is None or gateway[1] - VNC_BASE_PORT not in settings.displays.range:
+        return None
+    return Problem("relay.gateway", f"has a port that is a display's VNC port, see displays.range: {gateway[1]}")
+
+
+def _public_url_leads_somewhere(settings: Settings) -> Problem | None:
+    if not settings.relay.public_url or settings.relay.gateway is not None:
+        return None
+    return Problem("relay.public_url", "needs relay.gateway: that is what it leads to")
+
+
+def _key_has_a_certificate(settings: Settings) -> Problem | None:
+    if settings.relay.key is None or settings.relay.certificate is not None:
+        return None
+    return Problem("relay.key", "needs relay.certificate")

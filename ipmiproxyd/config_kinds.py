@@ -21,8 +21,8 @@ SOCKET_PATH_LIMIT: Final = 107
 """Bytes that the kernel has room for in the path of a UNIX socket."""
 
 _SHOWN: Final = 60
-_UNITS: Final = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
-_DURATION: Final = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?", re.ASCII)
+_UNITS: Final = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+_DURATION: Final = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?", re.ASCII)
 _RANGE: Final = re.compile(r"(\d{1,5})-(\d{1,5})", re.ASCII)
 _GEOMETRY: Final = re.compile(r"(\d{3,4})x(\d{3,4})", re.ASCII)
 _HOST_LABEL: Final = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)", re.ASCII)
@@ -55,6 +55,14 @@ def shown(raw: object) -> str:
 def _text(raw: object, wanted: str) -> str:
     if not isinstance(raw, str):
         raise wrong(f"must be {wanted}, in quotes, not {shown(raw)}")
+    return raw
+
+
+def switch(raw: object) -> bool:
+    """true or false."""
+
+    if not isinstance(raw, bool):
+        raise wrong(f"must be true or false, not {shown(raw)}")
     return raw
 
 
@@ -157,12 +165,12 @@ def whole(least: int, most: int) -> Kind[int]:
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of a text such as "10m", "90s", "1h30m" or "0.5s". Raises ValueError for any other text."""
+    """Seconds of a text such as "10m", "90s", "1h30m", "0.5s" or "20ms". Raises ValueError for any other text."""
 
     match = _DURATION.fullmatch(text)
     if not text or match is None:
         raise ValueError(f"not a duration: {text!r}")
-    return sum(float(number) * _UNITS[unit] for number, unit in zip(match.groups(), "dhms", strict=True) if number)
+    return sum(float(number) * _UNITS[unit] for number, unit in zip(match.groups(), _UNITS, strict=True) if number)
 
 
 def _seconds(raw: object, least: float, most: float, words: str) -> float:
@@ -183,7 +191,7 @@ def _worded(seconds: float) -> str:
     for unit, size in _UNITS.items():
         if seconds >= size and seconds % size == 0:
             return f"{seconds / size:g}{unit}"
-    return f"{seconds:g}s"
+    return f"{seconds * 1000:g}ms" if seconds < 1 else f"{seconds:g}s"
 
 
 def duration(least: float, most: float) -> Kind[float]:
@@ -214,6 +222,13 @@ def span(least: int, most: int) -> Kind[range]:
         return range(first, last + 1)
 
     return read
+
+
+def span_or_none(least: int, most: int) -> Kind[range]:
+    """As :func:`span`, or "" (or "none") for an empty range."""
+
+    read_span = span(least, most)
+    return lambda raw: range(0) if raw in ("", "none") else read_span(raw)
 
 
 def list_of(kind: Kind[T], *, empty: bool) -> Kind[tuple[T, ...]]:
@@ -253,6 +268,21 @@ def address(raw: object) -> str:
         return str(ipaddress.ip_address(text))
     except ValueError:
         raise wrong(f'must be an IPv4 or IPv6 address, such as "0.0.0.0" or "::", not {shown(raw)}') from None
+
+
+def listen_place(raw: object) -> tuple[str, int] | None:
+    """Where to listen: "address:port", or a port alone, which gives an empty address; "" is None, for nowhere."""
+
+    wanted = 'an address and a port such as "0.0.0.0:6080" or "[::]:6080", or a port alone'
+    text = _text(raw, wanted)
+    if not text:
+        return None
+    host, _, port = text.rpartition(":")
+    if not re.fullmatch(r"[0-9]{1,5}", port, re.ASCII) or not 1 <= int(port) <= 65535:
+        raise wrong(f"must be {wanted}, not {shown(raw)}")
+    if host and (":" in host) != (host.startswith("[") and host.endswith("]")):
+        raise wrong(f"must have an IPv6 address in square brackets, not {shown(raw)}")
+    return (address(host.strip("[]")) if host or ":" in text else "", int(port))
 
 
 def is_host(text: str) -> bool:
@@ -303,6 +333,19 @@ def _origin(raw: object, *, wildcard: bool) -> str:
         raise wrong(f"has no host name or port that a browser could send: {shown(raw)}")
     ending = "" if port in (None, _DEFAULT_PORTS[parts.scheme]) else f":{port}"
     return f"{parts.scheme}://{host}{ending}"
+
+
+def public_url(raw: object) -> str:
+    """A URL without user, query and fragment; it comes out without a slash at its end. "" is left alone."""
+
+    text = _text(raw, 'a URL such as "https://console.example.org/kvm"')
+    if not text:
+        return ""
+    split = _split(text)
+    path = split[0].path if split else ""
+    if split is None or "?" in text or "#" in text or not re.fullmatch(r"(?:/[\w.~-]+)*/?", path, re.ASCII):
+        raise wrong(f'must be a URL such as "https://console.example.org/kvm", without ? and #, not {shown(raw)}')
+    return _origin(text.removesuffix(path) if path else text, wildcard=False) + path.rstrip("/")
 
 
 def origin(raw: object) -> str:

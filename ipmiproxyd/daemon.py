@@ -158,7 +158,7 @@ class DaemonService(Service):
             "pid": os.getpid(),
             "uptime": round(parts.clock.seconds() - self._since, 3),
             "consoles": {"total": len(consoles), **{state.value: states[state] for state in present}},
-            "viewers": sum(console.viewers for console in consoles),
+            "viewers": sum(len(console.viewers) for console in consoles),
             "agents": [
                 {
                     "name": agent.name,

@@ -144,6 +144,13 @@ class BmcAuth(ProxyError):
     http_status = 502
 
 
+class BadCertificate(ProxyError):
+    """A server's TLS certificate is not the one that is expected, or nobody vouches for it."""
+
+    code = "bad-certificate"
+    http_status = 502
+
+
 class BmcPrivilege(ProxyError):
     """The BMC's user may not do this."""
 

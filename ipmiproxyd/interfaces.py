@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IStreamClientEndpoint
@@ -18,7 +19,10 @@ from ipmiproxyd.model import (
     JobStage,
     OpenRequest,
     Outcome,
+    Secret,
     StreamAddress,
+    Typing,
+    ViewerInfo,
 )
 
 Progress = Callable[[Mapping[str, Any]], None]
@@ -143,6 +147,22 @@ class Consoles(Protocol):
     def url(self, console_id: str) -> str:
         """A new one-time URL."""
 
+    def share(self, console_id: str, *, user: str = "", control: bool = False, credentials: bool = False) -> Grant:
+        """A further right to a console, for somebody else. Raises NotFound; BadValue for rights that the console
+        does not give (credentials without control, or where its login buttons are off)."""
+
+    def grant_url(self, grant: Grant) -> str:
+        """A one-time URL for a grant that :meth:`share` made."""
+
+    def grants(self, console_id: str) -> Sequence[Grant]:
+        """Every right that is out for a console, whether somebody uses it just now or not. Raises NotFound."""
+
+    def revoke(self, console_id: str, *, viewer: str = "", user: str = "") -> Sequence[Grant]:
+        """Take back the grant ``viewer``, or all of a user, and cut its live viewers at once. Raises NotFound."""
+
+    async def screenshot(self, console_id: str) -> bytes:
+        """A PNG of what the console shows. Raises NotFound, BmcState, and what the display's server refuses."""
+
     def extend(self, console_id: str, by: float) -> Console:
         """Let a console stay: its idle time begins anew, and a limit of its whole time moves by ``by`` seconds.
         Raises NotFound."""
@@ -160,6 +180,20 @@ class Daemon(Protocol):
 # --- between consoles and the relay -----------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class VncServer:
+    """Where a console's screen is, and how to sign in there.
+
+    :ivar host: for its certificate; empty where no network lies between.
+    :ivar fingerprint: see :class:`~ipmiproxyd.model.Device`.
+    """
+
+    endpoint: IStreamClientEndpoint
+    host: str = ""
+    password: Secret = field(default_factory=lambda: Secret(""))
+    fingerprint: str = ""
+
+
 class RelayedConsole(Protocol):
     """What the relay asks of a console."""
 
@@ -171,12 +205,17 @@ class RelayedConsole(Protocol):
     def when_changed(self, serial: int) -> Deferred[None]:
         """Fires once the snapshot's serial is greater than ``serial`` (at once if it is already). May be cancelled."""
 
-    def dial(self) -> IStreamClientEndpoint:
-        """To the console's display. Raises BmcState while the console is not ready."""
+    def screen(self) -> VncServer:
+        """Where its display is. Raises BmcState while the console is not ready."""
 
-    def viewer_joined(self) -> None: ...
+    def viewers_changed(self, viewers: Sequence[ViewerInfo]) -> None:
+        """Who is there now; one for each connection."""
 
-    def viewer_left(self) -> None: ...
+    def typing_changed(self, typing: Typing | None) -> None: ...
+
+    def credential(self, which: Literal["username", "password"]) -> Secret:
+        """What the login buttons type: the panel's sign-in. Raises Forbidden where they are off, BadValue if the
+        device has none."""
 
     def user_active(self) -> None:
         """A key, pointer or cut-text message came from the user."""
@@ -188,7 +227,11 @@ class RelayedConsole(Protocol):
 class RelayPort(Protocol):
     """One bound relay port that serves one console's page and WebSocket."""
 
-    number: int
+    number: int | None
+    """None where the console is served by the gateway alone."""
+
+    def cut(self, grant_id: str) -> None:
+        """Close the WebSockets of a grant that was revoked."""
 
     def close(self, code: str, message: str) -> Deferred[None]:
         """Answer waiting pages, close WebSockets with these words, stop listening. The port rests afterwards.
@@ -197,9 +240,12 @@ class RelayPort(Protocol):
 
 class RelayHost(Protocol):
     def open(self, console: RelayedConsole) -> RelayPort:
-        """Bind a port from the pool and serve the console on it. Raises NoFreePort."""
+        """Serve the console: on a port of its own from the pool, on the gateway, or on both. Raises NoFreePort."""
 
-    def url(self, port: int, token: str) -> str: ...
+    def url(self, port: RelayPort, token: str) -> str: ...
+
+    def warnings(self) -> Sequence[str]:
+        """What will hinder browsers, in plain words (a page by https cannot frame one by http, …)."""
 
 
 class Grants(Protocol):
@@ -213,5 +259,8 @@ class Grants(Protocol):
 
     def check(self, console_id: str, key: str) -> Grant | None: ...
 
-    def revoke(self, console_id: str) -> None:
-        """Forget every token and key of a console."""
+    def all(self, console_id: str) -> Sequence[Grant]:
+        """The grants of a console whose token or key is still good, the oldest first."""
+
+    def revoke(self, console_id: str, grant_id: str = "") -> None:
+        """Forget every token and key of a console, or of one grant."""

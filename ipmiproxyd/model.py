@@ -49,7 +49,9 @@ class Secret:
 
 Interface = Literal["lanplus", "lan"]
 Privilege = Literal["callback", "user", "operator", "administrator"]
-ConsoleType = Literal["panel"]
+ConsoleType = Literal["panel", "vnc"]
+Clipboard = Literal["off", "in", "out", "both"]
+"""Which way texts may go: "in" is from the browser to the server, "out" from the server to the browser."""
 Existing = Literal["reuse", "new", "replace"]
 
 IPMI_PORT: Final = 623
@@ -61,7 +63,9 @@ class Device:
 
     ``name`` is empty for a BMC that was given inline on a request. ``cipher`` is "auto" or the number of an IPMI
     cipher suite. ``kg`` is the BMC's second key (K_G) as hexadecimal text. ``web`` is the panel's base URL, by
-    default ``https://<address>``.
+    default ``https://<address>``. ``vnc`` is the ``host:port`` of the BMC's own VNC server (or of a KVM switch), if
+    it has one; ``vnc_fingerprint`` the SHA-256 of its certificate in 64 hexadecimal digits, where it has one that no
+    authority has signed.
     """
 
     name: str = ""
@@ -76,6 +80,9 @@ class Device:
     web: str = ""
     web_username: str = ""
     web_password: Secret = field(default_factory=lambda: Secret(""))
+    vnc: str = ""
+    vnc_password: Secret = field(default_factory=lambda: Secret(""))
+    vnc_fingerprint: str = ""
     location: str = ""
     vendor: str = "auto"
     notes: str = ""
@@ -251,6 +258,36 @@ class OpenRequest:
     max_time: float | None = None
     existing: Existing = "reuse"
     wait: bool = True
+    clipboard: Clipboard = "both"
+    login_buttons: bool = True  # whether the BMC's user name and password may be typed by a button
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewerInfo:
+    """A viewer of a console: one browser, as everybody but the relay sees it.
+
+    :ivar id: that of its grant.
+    :ivar peer: where it comes from, for operators only.
+    :ivar steers: it has control just now.
+    :ivar joined_at: seconds since the epoch.
+    """
+
+    id: str
+    user: str
+    peer: str
+    control: bool
+    steers: bool
+    joined_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Typing:
+    """A text that is being typed. ``what``: username, password or text; ``by``: the viewer's id."""
+
+    what: str
+    by: str
+    done: int
+    of: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,12 +308,14 @@ class Console:
     stages: tuple[Stage, ...]
     display: int | None
     relay_port: int | None
-    viewers: int
+    viewers: tuple[ViewerInfo, ...]  # one for each connection, the longest present first
     opened_at: float
     ready_at: float | None
     last_activity: float
     idle: float | None
     max_time: float | None
+    clipboard: Clipboard = "both"
+    typing: Typing | None = None
     closes_in: float | None = None  # seconds, in the last minute before it closes by itself
     closes_why: str = ""  # idle or max-time
     reason: str = ""  # a stable word: idle, closed, viewer, abandoned, max-time, replaced, shutdown, or an error's code
@@ -285,11 +324,19 @@ class Console:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
-    """The right of one viewer to use one console."""
+    """The right of one viewer to use one console.
+
+    :ivar id: short, unique among the console's grants; operators and other viewers see it.
+    :ivar control: keys, pointer, cut text and closing; without it the viewer watches.
+    :ivar credentials: have the BMC's user name and password typed. What is typed lands in whatever has the focus, so
+        who has this right can make them visible.
+    """
 
     console: str
+    id: str = ""
     user: str = ""
     control: bool = True
+    credentials: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ import sys
 from typing import Any, NoReturn
 
 from twisted.application.service import MultiService
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from ipmiproxyd import __version__
@@ -18,17 +19,19 @@ from ipmiproxyd.agents.local import LocalAgent
 from ipmiproxyd.config import Settings
 from ipmiproxyd.console.displays import DisplayPool
 from ipmiproxyd.console.manager import ConsoleManager, Limits, Surroundings
-from ipmiproxyd.console.opening import PanelOpening, Workshop
+from ipmiproxyd.console.opening import PanelOpening, VncOpening, Workshop
 from ipmiproxyd.control.commands import Defaults, make_commands
 from ipmiproxyd.control.listen import control_endpoint
 from ipmiproxyd.control.server import ControlServer
 from ipmiproxyd.daemon import DaemonService, Parts
 from ipmiproxyd.errors import NotFound, ProxyError
-from ipmiproxyd.interfaces import Agent
+from ipmiproxyd.interfaces import Agent, VncServer
 from ipmiproxyd.log import LoggedService, make_observer
 from ipmiproxyd.notify import Heartbeat, Notifier
 from ipmiproxyd.options import Options
+from ipmiproxyd.relay.backend import connect
 from ipmiproxyd.relay.host import WebRelayHost
+from ipmiproxyd.relay.screenshot import capture
 from ipmiproxyd.store.devices import StoredDevices
 from ipmiproxyd.store.sqlite import SqliteStore
 from ipmiproxyd.tools.browser import PanelBrowser
@@ -82,6 +85,7 @@ def make_daemon(settings: Settings, reactor: Any, notifier: Notifier) -> DaemonS
             relay=relay,
             grants=grants,
             limits=_limits(settings),
+            capture=lambda server: capture(server, reactor),
             clock=reactor,
         ),
     )
@@ -114,7 +118,13 @@ def make_daemon(settings: Settings, reactor: Any, notifier: Notifier) -> DaemonS
         timeout=settings.ipmi.timeout,
         ciphers=settings.ipmi.ciphers,
     )
-    defaults = Defaults(idle=settings.consoles.idle, max_time=settings.consoles.max, agent=agent.name)
+    defaults = Defaults(
+        idle=settings.consoles.idle,
+        max_time=settings.consoles.max,
+        clipboard=settings.consoles.clipboard,
+        login_buttons=settings.consoles.login_buttons,
+        agent=agent.name,
+    )
     table = make_commands(StoredDevices(store), power, consoles, daemon, defaults)
     daemon.serve(ControlServer(table, __version__, reactor), endpoint)
     return daemon
@@ -162,12 +172,18 @@ def _relay(settings: Settings, reactor: Any, grants: GrantBook) -> WebRelayHost:
         grants,
         listen=mine.listen,
         ports=mine.ports,
+        gateway=mine.gateway,
+        certificate=mine.certificate,
+        key=mine.key,
         public_host=mine.public_host,
+        public_url=mine.public_url,
         allowed_origins=mine.allowed_origins,
         frame_ancestors=mine.frame_ancestors,
+        viewers=mine.viewers,
         novnc=str(mine.novnc or ""),
         port_rest=mine.port_rest,
         ping=mine.ping,
+        typing_pace=mine.typing_pace,
     )
 
 
@@ -201,7 +217,20 @@ def _consoles(settings: Settings, around: Surroundings) -> ConsoleManager:
     stages: dict[str, Any] = {}
     manager = ConsoleManager(around, stages)
     stages["panel"] = PanelOpening(workshop, manager.serve)
+    stages["vnc"] = VncOpening(
+        around.agents,
+        manager.serve,
+        lambda server: _try_screen(server, around.clock),
+        around.clock,
+        settings.consoles.open_timeout,
+    )
     return manager
+
+
+async def _try_screen(server: VncServer, clock: IReactorTime) -> None:
+    """Sign in at a VNC server and leave again. Raises what :func:`~ipmiproxyd.relay.backend.connect` raises."""
+
+    (await connect(server, clock)).close()
 
 
 def _shown(settings: Settings) -> dict[str, Any]:
@@ -210,7 +239,7 @@ def _shown(settings: Settings) -> dict[str, Any]:
         "relay": {
             "public_host": relay.public_host,
             "listen": list(relay.listen),
-            "ports": f"{relay.ports[0]}-{relay.ports[-1]}",
+            "ports": f"{relay.ports[0]}-{relay.ports[-1]}" if relay.ports else "",
         },
         "limits": {
             "consoles": settings.consoles.limit,

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from ipmiproxyd.errors import ProxyError, TimedOut
+from ipmiproxyd.console.timing import limited
+from ipmiproxyd.errors import ProxyError
 from ipmiproxyd.interfaces import Store
 from ipmiproxyd.model import LedgerRecord
 
@@ -74,7 +74,7 @@ class Ledger:
         if release is None:
             return f"nothing here knows how to give back a {record.kind}"
         try:
-            await _limited(release(record), RELEASE_LIMIT, self._clock)
+            await limited(release(record), RELEASE_LIMIT, self._clock)
         except ProxyError as error:
             problem = error.message
         except Exception:
@@ -93,19 +93,3 @@ class Ledger:
 
 def _words(record: LedgerRecord) -> str:
     return f"{record.kind} {record.key}"
-
-
-async def _limited(work: Awaitable[None], seconds: float, clock: IReactorTime) -> None:
-    async def run() -> None:
-        await work
-
-    deferred = Deferred.fromCoroutine(run())
-    deferred.addTimeout(seconds, clock, onTimeoutCancel=_too_long(seconds))
-    await deferred
-
-
-def _too_long(seconds: float) -> Callable[[Any, float], Any]:
-    def convert(_result: Any, _timeout: float) -> Any:
-        raise TimedOut(f"it took longer than {seconds:g} seconds")
-
-    return convert

@@ -2,31 +2,46 @@
 
 from __future__ import annotations
 
-import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from ipmiproxyd.console.deadlines import Patience
 from ipmiproxyd.console.displays import DisplayPool
+from ipmiproxyd.console.ids import new_id
 from ipmiproxyd.console.ledger import KIND as LEDGER_KIND
 from ipmiproxyd.console.ledger import Ledger
 from ipmiproxyd.console.machine import Ending
-from ipmiproxyd.console.session import ConsoleSession
-from ipmiproxyd.errors import Cancelled, InternalError, LimitReached, NotFound, ProxyError
-from ipmiproxyd.interfaces import Agent, Grants, Progress, RelayHost, RelayPort, Store
+from ipmiproxyd.console.session import ConsoleSession, label_of
+from ipmiproxyd.console.sharing import Sharing
+from ipmiproxyd.console.timing import limited
+from ipmiproxyd.errors import (
+    BadValue,
+    Cancelled,
+    LimitReached,
+    MissingArgument,
+    NotFound,
+    ProxyError,
+    TimedOut,
+)
+from ipmiproxyd.interfaces import Agent, Grants, Progress, RelayHost, Store, VncServer
 from ipmiproxyd.model import Console, ConsoleState, Device, Grant, Job, LedgerRecord, OpenRequest
 
 KIND: Final = "console"
 REMEMBERED: Final = 200
 """How many closed consoles ``console show`` still knows."""
 
-_ID_LETTERS: Final = "abcdefghijkmnpqrstuvwxyz23456789"
+SCREENSHOTS: Final = 4
+"""How many screenshots are taken at a time; the others wait."""
+
+SCREENSHOT_LIMIT: Final = 20.0
+"""Seconds that one may take."""
+
 _ID_LENGTH: Final = 10
 
 log = Logger()
@@ -48,7 +63,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """What consoles are made from and live in."""
+    """What consoles are made from and live in. ``capture`` takes a PNG of a VNC server's screen."""
 
     store: Store
     agents: Mapping[str, Agent]
@@ -57,6 +72,7 @@ class Surroundings:
     grants: Grants
     limits: Limits
     clock: IReactorTime
+    capture: Callable[[VncServer], Awaitable[bytes]]
 
 
 class ConsoleManager:
@@ -66,7 +82,8 @@ class ConsoleManager:
         self._around = around
         self._stages = stages
         self._sessions: dict[str, ConsoleSession] = {}
-        self._ports: dict[str, RelayPort] = {}
+        self._sharing = Sharing(around.grants, around.relay)
+        self._screenshots = DeferredSemaphore(SCREENSHOTS)
         self._past: OrderedDict[str, Console] = OrderedDict()
         self._stopping = False
         self._releases = {
@@ -79,6 +96,7 @@ class ConsoleManager:
     # --- opening ------------------------------------------------------------------------------------------------------
 
     async def open(self, request: OpenRequest, progress: Progress) -> Mapping[str, Any]:
+        _check(request)
         session, reused = await self._reuse_or_make(request)
         stop_telling = session.add_listener(progress)
         session.joined += 1
@@ -97,15 +115,17 @@ class ConsoleManager:
             raise _why(session.ending)
         return {
             "console": session.snapshot(),
-            "url": self._url(session),
+            "url": self._sharing.owner_url(session),
             "reused": reused,
-            "warnings": [],
+            "warnings": list(self._around.relay.warnings()),
         }
 
     async def _reuse_or_make(self, request: OpenRequest) -> tuple[ConsoleSession, bool]:
         alike = self._alike(request)
-        if request.existing == "reuse" and alike:
-            return alike[0], True
+        # Who asks for less than a console gives must not be given more.
+        same = [session for session in alike if _rules(session.request) == _rules(request)]
+        if request.existing == "reuse" and same:
+            return same[0], True
         while request.existing == "replace" and alike:
             await self._close_all(alike, Ending("replaced", "A new console to the same server took its place."))
             alike = self._alike(request)  # somebody else may have been quicker
@@ -145,13 +165,13 @@ class ConsoleManager:
     def _make(self, request: OpenRequest) -> ConsoleSession:
         if request.agent not in self._around.agents:
             raise NotFound(f"There is no agent named {request.agent!r}.")
-        console_id = "".join(secrets.choice(_ID_LETTERS) for _ in range(_ID_LENGTH))
+        console_id = new_id(_ID_LENGTH)
         session = self._session(console_id, request)
         log.info(
             "console {console} opens: {type} to {device}, user {user!r}",
             console=console_id,
             type=request.type,
-            device=request.device.label,
+            device=label_of(request),
             user=request.user,
         )
         self._follow(session)
@@ -194,11 +214,9 @@ class ConsoleManager:
     # --- what the stages of opening ask for ---------------------------------------------------------------------------
 
     def serve(self, session: ConsoleSession) -> None:
-        """Give the session its relay port. Raises NoFreePort."""
+        """Give the session its page. Raises NoFreePort."""
 
-        port = self._around.relay.open(session)
-        self._ports[session.id] = port
-        session.has.relay_port = port.number
+        session.has.port = self._around.relay.open(session)
 
     # --- the other commands -------------------------------------------------------------------------------------------
 
@@ -226,33 +244,53 @@ class ConsoleManager:
             chosen = [
                 session
                 for session in self._sessions.values()
-                if (device and device in _names(session.request.device)) or (user and session.request.user == user)
+                if (device and device in _names(session.request)) or (user and session.request.user == user)
             ]
         await self._close_all(chosen, Ending(reason, "It was closed by a command."))
         return [session.snapshot() for session in chosen]
 
     def url(self, console_id: str) -> str:
-        session = self._sessions.get(console_id)
-        if session is None or session.ending is not None or session.has.relay_port is None:
-            self.show(console_id)
-            raise NotFound(f"The console {console_id} has no page (any more).", hint="Open a new one.")
-        return self._url(session)
+        return self._sharing.owner_url(self._served(console_id))
+
+    def share(self, console_id: str, *, user: str = "", control: bool = False, credentials: bool = False) -> Grant:
+        return self._sharing.share(self._served(console_id), user=user, control=control, credentials=credentials)
+
+    def grant_url(self, grant: Grant) -> str:
+        return self._sharing.url(self._served(grant.console), grant)
+
+    def grants(self, console_id: str) -> Sequence[Grant]:
+        return self._sharing.all(self._open(console_id))
+
+    def revoke(self, console_id: str, *, viewer: str = "", user: str = "") -> Sequence[Grant]:
+        return self._sharing.revoke(self._open(console_id), viewer=viewer, user=user)
+
+    async def screenshot(self, console_id: str) -> bytes:
+        self._open(console_id).screen()  # what cannot be done is said before the turn comes
+        await self._screenshots.acquire()
+        try:
+            screen = self._open(console_id).screen()
+            late = TimedOut(f"The console's screen was not read within {SCREENSHOT_LIMIT:g} seconds.")
+            return await limited(self._around.capture(screen), SCREENSHOT_LIMIT, self._around.clock, late)
+        finally:
+            self._screenshots.release()
 
     def extend(self, console_id: str, by: float) -> Console:
+        session = self._open(console_id)
+        session.extend(by)
+        return session.snapshot()
+
+    def _open(self, console_id: str) -> ConsoleSession:
         session = self._sessions.get(console_id)
         if session is None or session.ending is not None:
             self.show(console_id)
             raise NotFound(f"The console {console_id} is closed.", hint="Open a new one.")
-        session.extend(by)
-        return session.snapshot()
+        return session
 
-    def _url(self, session: ConsoleSession) -> str:
-        if session.has.relay_port is None:
-            raise InternalError("The console has no page.")
-        token = self._around.grants.issue(Grant(console=session.id, user=session.request.user))
-        session.wanted = True
-        session.expect_viewer()
-        return self._around.relay.url(session.has.relay_port, token)
+    def _served(self, console_id: str) -> ConsoleSession:
+        session = self._open(console_id)
+        if session.has.port is None:
+            raise NotFound(f"The console {console_id} has no page yet.", hint="Try again in a moment.")
+        return session
 
     def _live(self) -> Sequence[ConsoleSession]:
         return [session for session in self._sessions.values() if session.ending is None]
@@ -308,7 +346,11 @@ class ConsoleManager:
         for session in self._sessions.values():
             session.let_go()
         await gatherResults(
-            [port.close("restart", "The gateway is being restarted.") for port in self._ports.values()],
+            [
+                session.has.port.close("restart", "The gateway is being restarted.")
+                for session in self._sessions.values()
+                if session.has.port is not None
+            ],
             consumeErrors=True,
         )
 
@@ -322,17 +364,15 @@ class ConsoleManager:
     def _farewell(self, console_id: str, ending: Ending) -> None:
         """The viewers are told at once; the rest may take a moment."""
 
-        port = self._ports.get(console_id)
+        port = self._sessions[console_id].has.port
         if port is not None:
             port.close(ending.reason, ending.message)
 
     async def _release_port(self, record: LedgerRecord) -> None:
-        port = self._ports.get(record.console)
-        if port is not None:
-            session = self._sessions.get(record.console)
-            ending = None if session is None else session.ending
-            await port.close(*(("closed", "") if ending is None else (ending.reason, ending.message)))
-            self._ports.pop(record.console, None)
+        session = self._sessions.get(record.console)
+        if session is not None and session.has.port is not None:
+            ending = session.ending
+            await session.has.port.close(*(("closed", "") if ending is None else (ending.reason, ending.message)))
 
     async def _release_grants(self, record: LedgerRecord) -> None:
         self._around.grants.revoke(record.console)
@@ -351,17 +391,45 @@ class ConsoleManager:
             await agent.stop(record.key)
 
 
-def _names(device: Device) -> tuple[str, ...]:
-    return (device.name, device.bmc, device.address)
+def _check(request: OpenRequest) -> None:
+    """Raises MissingArgument and BadValue for a console of type ``vnc`` that cannot be."""
+
+    if request.type != "vnc":
+        return
+    if not request.device.vnc:
+        raise MissingArgument(
+            f"No VNC server is known for {request.device.label}.",
+            hint="Give vnc=host:port on the request, or store it: device set name=… vnc=host:port",
+        )
+    if request.clipboard in ("off", "in"):
+        raise BadValue(
+            f"clipboard={request.clipboard} cannot be promised for a VNC server that is not ours.",
+            hint="Its texts reach the browser unread: say clipboard=out or clipboard=both, "
+            "and switch its clipboard off in the VNC server itself.",
+        )
+
+
+def _names(request: OpenRequest) -> tuple[str, ...]:
+    device = request.device
+    return (device.name, device.bmc, device.address, label_of(request))
 
 
 def _alike(one: OpenRequest, other: OpenRequest) -> bool:
-    return (one.device.bmc, one.device.web_url, one.type, one.user) == (
-        other.device.bmc,
-        other.device.web_url,
-        other.type,
-        other.user,
-    )
+    return _target(one) == _target(other)
+
+
+def _target(request: OpenRequest) -> tuple[str, ...]:
+    """What a console leads to, and whose it is."""
+
+    device = request.device
+    screen = device.vnc if request.type == "vnc" else device.web_url
+    return (device.bmc, screen, request.type, request.user)
+
+
+def _rules(request: OpenRequest) -> tuple[object, ...]:
+    """What a console's viewers may do."""
+
+    return (request.clipboard, request.login_buttons)
 
 
 def _why(ending: Ending) -> ProxyError:
@@ -380,6 +448,7 @@ def _document(session: ConsoleSession) -> dict[str, Any]:
         "device": request.device.name,
         "address": request.device.address,
         "port": request.device.port,
+        "vnc": request.device.vnc,
         "type": request.type,
         "user": request.user,
         "agent": request.agent,
@@ -389,7 +458,10 @@ def _document(session: ConsoleSession) -> dict[str, Any]:
 
 def _from_document(document: Mapping[str, Any]) -> tuple[OpenRequest, float | None]:
     device = Device(
-        name=document.get("device", ""), address=document.get("address", "unknown"), port=document.get("port", 623)
+        name=document.get("device", ""),
+        address=document.get("address", "unknown"),
+        port=document.get("port", 623),
+        vnc=document.get("vnc", ""),
     )
     request = OpenRequest(
         device=device,

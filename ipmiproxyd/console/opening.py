@@ -6,19 +6,25 @@ fails, or is cancelled, is the ledger's affair.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+
+from twisted.internet.interfaces import IReactorTime
 
 from ipmiproxyd.console.displays import DisplayPool
 from ipmiproxyd.console.session import ConsoleSession
-from ipmiproxyd.errors import NoFreeDisplay
-from ipmiproxyd.interfaces import Agent
+from ipmiproxyd.console.timing import limited
+from ipmiproxyd.errors import BmcUnreachable, NoFreeDisplay
+from ipmiproxyd.interfaces import Agent, VncServer
 from ipmiproxyd.model import Job, JobFile, JobSpec, JobStage, Program
 from ipmiproxyd.tools.browser import PanelBrowser
 from ipmiproxyd.tools.curl import Curl
 from ipmiproxyd.tools.xvnc import Display
+from ipmiproxyd.wire.device import vnc_address
 
 Serve = Callable[[ConsoleSession], None]
+Check = Callable[[VncServer], Awaitable[None]]
+"""Signs in to a VNC server and leaves again. Raises ProxyError for whatever keeps viewers from doing so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +57,42 @@ class PanelOpening:
         await start_job(session, shop, (program,), files, window=("browser", "Opening the panel in a browser"))
 
 
+class VncOpening:
+    """Opens a console of type ``vnc``: the BMC's own VNC server, without a display or a job of ours.
+
+    The server is tried once, so that a wrong password or a server that is away is told by the opening, and not by
+    the page of the first who comes.
+
+    :param limit: seconds that the trial may take.
+    """
+
+    def __init__(
+        self, agents: Mapping[str, Agent], serve: Serve, check: Check, clock: IReactorTime, limit: float
+    ) -> None:
+        self._agents = agents
+        self._serve = serve
+        self._check = check
+        self._clock = clock
+        self._limit = limit
+
+    async def __call__(self, session: ConsoleSession) -> None:
+        await serve_page(session, self._serve)
+        session.stage("screen", "Contacting the server's screen")
+        device = session.request.device
+        agent = self._agents[session.request.agent]
+        address = vnc_address(device.vnc)
+
+        def screen() -> VncServer:
+            return VncServer(agent.dial(address), address.host, device.vnc_password, device.vnc_fingerprint)
+
+        late = BmcUnreachable(
+            f"The VNC server at {device.vnc} did not answer within {self._limit:g} seconds.",
+            hint="Is the address right, and does a VNC server listen there?",
+        )
+        await limited(self._check(screen()), self._limit, self._clock, late)
+        session.has.screen = screen
+
+
 async def serve_page(session: ConsoleSession, serve: Serve) -> None:
     """The console's page comes first: whoever waits can watch the other stages there."""
 
@@ -79,7 +121,7 @@ async def start_job(
 
     session.stage("display", "Starting the display")
     job = await _launch(session, shop, programs, files, on_stage)
-    session.has.dial = lambda: agent.dial(job.vnc)
+    session.has.screen = lambda: VncServer(agent.dial(job.vnc))
 
 
 async def _launch(
@@ -95,7 +137,7 @@ async def _launch(
         display = await _take_display(session, pool)
         # After the display, so that the display is given back only once the job has left it.
         await session.ledger.record("job", session.id, {"agent": agent.name})
-        screen, screen_files = shop.display.programs(display)
+        screen, screen_files = shop.display.programs(display, clipboard=session.request.clipboard)
         spec = JobSpec(
             id=session.id,
             display=display,

@@ -1,22 +1,23 @@
-"""One console: its machine, its ledger, its stages, who looks at it, and when it is to end."""
+"""One console: its machine, its ledger, its stages, and what others see of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
-from twisted.internet.interfaces import IDelayedCall, IReactorTime, IStreamClientEndpoint
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ipmiproxyd.console.deadlines import Patience, Presence, next_deadline, notice_of
+from ipmiproxyd.console.deadlines import Patience
 from ipmiproxyd.console.ledger import Ledger
 from ipmiproxyd.console.machine import Ending, Steps, make_machine
-from ipmiproxyd.errors import BmcState, Cancelled, InternalError, ProxyError
-from ipmiproxyd.interfaces import Progress
-from ipmiproxyd.model import Console, ConsoleState, OpenRequest, Stage
+from ipmiproxyd.console.watch import Watch
+from ipmiproxyd.errors import BadValue, BmcState, Cancelled, Forbidden, InternalError, ProxyError
+from ipmiproxyd.interfaces import Progress, RelayPort, VncServer
+from ipmiproxyd.model import Console, ConsoleState, Grant, OpenRequest, Secret, Stage, Typing, ViewerInfo
 
 RETRY_AFTER: Final = 30.0
 """Seconds until what could not be given back is tried again."""
@@ -29,11 +30,15 @@ log = Logger()
 
 @dataclass(slots=True)
 class Holdings:
-    """What an opening console has got so far."""
+    """What an opening console has got so far.
+
+    :ivar port: its page is served.
+    :ivar screen: tells where its display is.
+    """
 
     display: int | None = None
-    relay_port: int | None = None
-    dial: Callable[[], IStreamClientEndpoint] | None = None
+    port: RelayPort | None = None
+    screen: Callable[[], VncServer] | None = None
 
 
 class ConsoleSession:
@@ -41,6 +46,7 @@ class ConsoleSession:
 
     :ivar has: filled in by the stages of opening.
     :ivar joined: how many requests wait for it to open; the last of them to go away cancels it.
+    :ivar owner: the grant of whoever opened it, as long as it is not revoked.
     :ivar wanted: somebody was given its URL, so it stays even if no request waits for it any more.
     :ivar on_closing: called once with the reason, before anything is given back.
     """
@@ -61,26 +67,23 @@ class ConsoleSession:
         self.has = Holdings()
         self.joined = 0
         self.wanted = False
+        self.owner: Grant | None = None
         self.on_closing: Callable[[Ending], None] = lambda _ending: None
-        self._patience = patience
         self._clock = clock
         self._opened_at = clock.seconds() if opened_at is None else opened_at
         self._ready_at: float | None = None
-        self._last_activity = self._opened_at
-        self._left_at: float | None = None
-        self._expected_at = self._opened_at
-        self._viewers = 0
+        self._watch = Watch(patience, clock, self._opened_at, due=self.close, told=self._changed)
+        self._typing: Typing | None = None
         self._stages: list[Stage] = []
         self._serial = 1
         self._listeners: list[Progress] = []
         self._waiters: list[tuple[Callable[[], bool], Deferred[None]]] = []
         self._opening: Deferred[None] | None = None
         self._opening_done = True
-        self._timer: IDelayedCall | None = None
-        self._notice: tuple[float, Ending] | None = None
+        self._retry: IDelayedCall | None = None
         self._steps = Steps(
             entered=self._changed,
-            watch=self._begin_watch,
+            watch=self._watch.begin,
             cancel_opening=self._cancel_opening,
             give_back=self._give_back,
             retry_later=self._retry_later,
@@ -113,7 +116,7 @@ class ConsoleSession:
     def _opening_succeeded(self, _result: None) -> None:
         self._opening_done = True
         if self.state is ConsoleState.OPENING:
-            self._ready_at = self._last_activity = self._clock.seconds()
+            self._ready_at = self._clock.seconds()
             self._finish_stage(self._milliseconds())
             self._machine.opened()
         else:
@@ -148,7 +151,7 @@ class ConsoleSession:
             self.on_closing(ending)
 
     def _give_back(self) -> None:
-        self._stop_timer()
+        self.let_go()
         Deferred.fromCoroutine(self._run_ledger()).addErrback(self._ledger_failed)
 
     async def _run_ledger(self) -> None:
@@ -168,95 +171,42 @@ class ConsoleSession:
             self._machine.stuck()
 
     def _retry_later(self) -> None:
-        self._timer = self._clock.callLater(RETRY_AFTER, self._machine.again)
+        self._retry = self._clock.callLater(RETRY_AFTER, self._machine.again)
 
     def let_go(self) -> None:
-        """The daemon ends and leaves the console to its ledger: no timer of ours remains."""
+        """No timer of ours remains: the console is being closed, or the daemon ends and leaves it to its ledger."""
 
-        self._stop_timer()
+        self._watch.stop()
+        retry, self._retry = self._retry, None
+        if retry is not None and retry.active():
+            retry.cancel()
 
     # --- watching -----------------------------------------------------------------------------------------------------
 
-    def viewer_joined(self) -> None:
-        self._viewers += 1
-        self._left_at = None
-        self._watch()
+    def viewers_changed(self, viewers: Sequence[ViewerInfo]) -> None:
+        self._watch.viewers_changed(viewers)
         self._changed()
 
-    def viewer_left(self) -> None:
-        self._viewers -= 1
-        if self._viewers == 0:
-            self._left_at = self._clock.seconds()
-        self._watch()
+    def typing_changed(self, typing: Typing | None) -> None:
+        self._typing = typing
         self._changed()
 
     def expect_viewer(self) -> None:
         """Somebody was given its URL just now: the time for coming, and for doing something, begins anew."""
 
-        now = self._expected_at = self._last_activity = self._clock.seconds()
-        if self._left_at is not None:
-            self._left_at = now
-        self._watch()
+        self._watch.expect_viewer()
 
     def extend(self, by: float) -> None:
         """As if the user had been active; and a limit of the whole time moves by ``by`` seconds."""
 
-        if self._patience.max_time is not None:
-            self._patience = replace(self._patience, max_time=self._patience.max_time + by)
-        self._last_activity = self._clock.seconds()
-        self._watch()
+        self._watch.extend(by)
         self._changed()
 
     def user_active(self) -> None:
-        self._last_activity = self._clock.seconds()
-        if self._notice is not None:
-            self._watch()
-            self._changed()
+        self._watch.user_active()
 
     def close_by_viewer(self) -> None:
         self.close(Ending("viewer", "The console was closed on its own page."))
-
-    def _begin_watch(self) -> None:
-        # The machine calls this while it is still on its way to "ready".
-        self._arm()
-
-    def _watch(self) -> None:
-        if self.state is ConsoleState.READY:
-            self._arm()
-
-    def _arm(self) -> None:
-        self._stop_timer()
-        self._notice = None
-        deadline = next_deadline(self._patience, self._presence())
-        if deadline is None:
-            return
-        now, moment = self._clock.seconds(), deadline[0] - notice_of(self._patience, deadline[1])
-        if now >= moment:
-            self._notice, moment = deadline, deadline[0]
-        self._timer = self._clock.callLater(max(0.0, moment - now), self._due)
-
-    def _due(self) -> None:
-        self._timer = None
-        deadline = next_deadline(self._patience, self._presence())
-        if deadline is not None and deadline[0] <= self._clock.seconds():
-            self.close(deadline[1])
-        else:
-            self._watch()  # the user was active meanwhile, or it is time to tell
-            self._changed()
-
-    def _presence(self) -> Presence:
-        return Presence(
-            opened_at=self._opened_at,
-            expected_at=max(self._expected_at, self._ready_at or self._opened_at),
-            last_activity=self._last_activity,
-            viewers=self._viewers,
-            left_at=self._left_at,
-        )
-
-    def _stop_timer(self) -> None:
-        timer, self._timer = self._timer, None
-        if timer is not None and timer.active():
-            timer.cancel()
 
     # --- what others see ----------------------------------------------------------------------------------------------
 
@@ -268,10 +218,26 @@ class ConsoleSession:
     def ending(self) -> Ending | None:
         return self._steps.ending
 
-    def dial(self) -> IStreamClientEndpoint:
-        if self.state is not ConsoleState.READY or self.has.dial is None:
+    def screen(self) -> VncServer:
+        if self.ending is not None:
+            raise BmcState("The console is closed, or about to be.", hint="Open a new one.")
+        if self.state is not ConsoleState.READY or self.has.screen is None:
             raise BmcState("The console's screen is not there yet.", hint="Wait until the console is ready.")
-        return self.has.dial()
+        return self.has.screen()
+
+    def credential(self, which: Literal["username", "password"]) -> Secret:
+        if not self.request.login_buttons:
+            raise Forbidden(
+                "The login buttons of this console are off.", hint="Open a console with login_buttons=yes."
+            )
+        device = self.request.device
+        if which == "username":
+            text, words = Secret(device.web_username or device.username), "user name"
+        else:
+            text, words = device.web_password or device.password, "password"
+        if not text:
+            raise BadValue(f"No {words} is known for this server.", hint="Ask whoever manages its BMC's data.")
+        return text
 
     def add_listener(self, progress: Progress) -> Callable[[], None]:
         """Tell the stages that were begun so far, and those to come. Returns how to stop that."""
@@ -292,7 +258,7 @@ class ConsoleSession:
     def when_reachable(self) -> Deferred[None]:
         """Fires once its page can be visited, or it never will be."""
 
-        return self._when(lambda: self.has.relay_port is not None or self.state is not ConsoleState.OPENING)
+        return self._when(lambda: self.has.port is not None or self.state is not ConsoleState.OPENING)
 
     def when_closed(self) -> Deferred[None]:
         """Fires once everything is given back, or had to be put off. Cancelling it only stops the waiting."""
@@ -307,10 +273,11 @@ class ConsoleSession:
     def snapshot(self) -> Console:
         ending = self.ending
         request = self.request
+        watch = self._watch
         return Console(
             id=self.id,
             serial=self._serial,
-            device=request.device.label,
+            device=label_of(request),
             bmc=request.device.bmc,
             type=request.type,
             user=request.user,
@@ -318,15 +285,17 @@ class ConsoleSession:
             state=self.state,
             stages=tuple(self._stages),
             display=self.has.display,
-            relay_port=self.has.relay_port,
-            viewers=self._viewers,
+            relay_port=None if self.has.port is None else self.has.port.number,
+            viewers=watch.viewers,
             opened_at=self._opened_at,
             ready_at=self._ready_at,
-            last_activity=self._last_activity,
-            idle=self._patience.idle,
-            max_time=self._patience.max_time,
-            closes_in=None if self._notice is None else max(0.0, self._notice[0] - self._clock.seconds()),
-            closes_why="" if self._notice is None else self._notice[1].reason,
+            last_activity=watch.last_activity,
+            idle=watch.patience.idle,
+            max_time=watch.patience.max_time,
+            clipboard=request.clipboard,
+            typing=self._typing,
+            closes_in=watch.closes_in,
+            closes_why=watch.closes_why,
             reason="" if ending is None else ending.reason,
             message="" if ending is None else ending.message,
         )
@@ -355,3 +324,11 @@ class ConsoleSession:
 
     def _forget(self, given_up: Deferred[None]) -> None:
         self._waiters = [waiter for waiter in self._waiters if waiter[1] is not given_up]
+
+
+def label_of(request: OpenRequest) -> str:
+    """What people call the server of a console."""
+
+    device = request.device
+    # Several screens may have one address, as with virtual machines: then the port is what tells them apart.
+    return device.name or (request.type == "vnc" and device.vnc) or device.bmc

@@ -39,6 +39,8 @@ Block = Table | Facts
 _COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "devices": ("name", "address", "port", "username", "vendor", "location", "notes"),
     "consoles": ("console", "device", "type", "user", "state", "viewers", "opened", "idle"),
+    "viewers": ("viewer", "user", "control", "credentials", "connected", "steers", "peer", "joined"),
+    "revoked": ("viewer", "user", "control", "credentials", "connected", "peer"),
     "closed": ("console", "device", "type", "user", "state", "reason"),
     "commands": ("command", "summary"),
     "arguments": ("name", "type", "default", "help"),
@@ -55,6 +57,7 @@ _FORMS: Final[Mapping[str, Callable[[Any], str]]] = {
     "opened": _moment,
     "ready": _moment,
     "last_activity": _moment,
+    "joined": _moment,
     "idle": show_duration,
     "max": show_duration,
     "uptime": lambda value: show_duration(round(value)),
@@ -80,6 +83,8 @@ def text_of(name: str, value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, int | float) and name in _FORMS:
         return _FORMS[name](value)
+    if name == "png":
+        return f"{len(str(value))} characters in base64: --json shows them, file=… makes a file of it"
     if isinstance(value, list):
         return ", ".join(text_of("", item) for item in value) or "-"
     if isinstance(value, dict):
@@ -176,7 +181,7 @@ class PlainView:
 def nothing_in(title: str) -> str:
     """Instead of a table without rows."""
 
-    return "none was open" if title == "closed" else f"no {title}"
+    return {"closed": "none was open", "revoked": "there was none"}.get(title, f"no {title}")
 
 
 def plain_lines(block: Block) -> list[str]:

@@ -1,25 +1,32 @@
-"""HTTP on a relay port: twisted.web with bounds on everything that a stranger can make it hold."""
+"""HTTP on the relay's ports: twisted.web with bounds on everything that a stranger can make it hold."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from io import BytesIO
 from typing import Any, Final
 
+from twisted.internet.defer import DeferredList, maybeDeferred
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.web.http import HTTPChannel
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
+from ipmiproxyd.relay.servertls import ServerTls
 from ipmiproxyd.relay.sockets import Sockets
+from ipmiproxyd.relay.tls import TlsConnection
 
 SERVER: Final = b"ipmiproxyd"
-MAX_BODY: Final = 4096
-MAX_SOCKETS: Final = 128
-"""Per relay port, displays included; a browser needs up to eight."""
+MAX_BODY: Final = 32 << 10
+"""The longest text that is typed at once, in JSON, fits in."""
+SOCKETS_PER_VIEWER: Final = 8
+"""A browser needs up to seven, and its connection to the display is one more."""
+MAX_SOCKETS: Final = 16 * SOCKETS_PER_VIEWER
 REQUEST_TIME: Final = 30.0
 """Seconds in which a request has to arrive whole, and for which an idle connection is kept."""
+LEAVE_TIME: Final = 45.0
+"""Seconds for the last answer on a connection to go out."""
 
 _AUTHORITY: Final = re.compile(rb"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 
@@ -49,7 +56,7 @@ def security_headers(host: bytes, frame_ancestors: Sequence[str]) -> list[tuple[
 
 
 class RelayRequest(Request):
-    """A request whose body is kept in memory and has at most 4 KiB; a longer one is refused as soon as it is seen."""
+    """A request whose body is kept in memory and has at most 32 KiB; a longer one is refused as soon as it is seen."""
 
     def __init__(self, channel: HTTPChannel, *args: Any, **kwargs: Any) -> None:
         super().__init__(channel, *args, **kwargs)  # type: ignore[no-untyped-call]
@@ -81,26 +88,57 @@ class RelayRequest(Request):
 
 
 class RelayChannel(HTTPChannel):
-    """A connection that is closed if a request has not arrived whole in time, however it trickles."""
+    """A connection that is closed if a request has not arrived whole in time, however it trickles, and in the end
+    whether its client takes what is sent or not. Who is too slow is not worth a line in the log."""
+
+    abortTimeout: Any = LEAVE_TIME
+    _abortingCall: Any = None
 
     def resetTimeout(self) -> None:
         """Data alone wins no time."""
 
+    def timeoutConnection(self) -> None:
+        self.loseConnection()
+
+    def loseConnection(self) -> None:
+        if self._abortingCall is None:
+            self._abortingCall = self.callLater(  # type: ignore[no-untyped-call]
+                self.abortTimeout, self.forceAbortClient
+            )
+        super().loseConnection()  # type: ignore[no-untyped-call]
+
+    def isSecure(self) -> bool:
+        return isinstance(self.transport, TlsConnection)
+
+    def forceAbortClient(self) -> None:
+        self._abortingCall = None
+        self.transport.abortConnection()  # type: ignore[union-attr]
+
 
 class RelaySite(Site):
-    """The site of one relay port: no access log, no timer while nobody is there, no more than 128 sockets.
+    """What is served on a listener: no access log, no timer while nobody is there, a bound on its sockets.
 
     :ivar sockets: those that are open.
+    :ivar tls: of its connections, or None.
     """
 
     protocol: Any = RelayChannel
     noisy = False
 
-    def __init__(self, resource: IResource, clock: IReactorTime, sockets: Sockets) -> None:
+    def __init__(
+        self,
+        resource: IResource,
+        clock: IReactorTime,
+        sockets: Sockets,
+        limit: int = MAX_SOCKETS,
+        tls: ServerTls | None = None,
+    ) -> None:
         super().__init__(  # type: ignore[no-untyped-call]
             resource, RelayRequest, parsePOSTFormSubmission=False, reactor=clock, timeout=REQUEST_TIME
         )
         self.sockets = sockets
+        self.tls = tls
+        self._limit = limit
 
     def startFactory(self) -> None:
         """Nothing to open."""
@@ -112,4 +150,22 @@ class RelaySite(Site):
         """No access log: the paths say nothing, and who came is logged where it matters."""
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        return None if len(self.sockets) >= MAX_SOCKETS else super().buildProtocol(addr)  # type: ignore[no-untyped-call]
+        if len(self.sockets) >= self._limit:
+            return None
+        return super().buildProtocol(addr)  # type: ignore[no-untyped-call]
+
+
+async def wind_up(clock: IReactorTime, listeners: Iterable[Any], sockets: Sockets, limit: float) -> None:
+    """Stop to listen, and close every socket: those of HTTP as soon as their last answer is out, and after ``limit``
+    seconds whatever is left."""
+
+    stopped = DeferredList([maybeDeferred(one.stopListening) for one in listeners], consumeErrors=True)
+    for transport in sockets:
+        channel = getattr(transport, "protocol", None)
+        if isinstance(channel, HTTPChannel):
+            channel.loseConnection()
+    abort = clock.callLater(limit, sockets.abort)
+    await sockets.when_empty()
+    if abort.active():
+        abort.cancel()
+    await stopped

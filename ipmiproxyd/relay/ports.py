@@ -10,11 +10,12 @@ from typing import Any, Final, Protocol
 from twisted.internet.abstract import isIPv6Address
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IProtocolFactory, IReactorTime
-from twisted.internet.tcp import Port, Server
+from twisted.internet.tcp import Port
 from twisted.logger import Logger
 
 from ipmiproxyd.errors import BadValue, InternalError, NoFreePort
-from ipmiproxyd.relay.sockets import Sockets
+from ipmiproxyd.relay.connection import RelayConnection
+from ipmiproxyd.relay.tls import TlsConnection
 
 _BACKLOG: Final = 64
 _TAKEN: Final = frozenset({errno.EADDRINUSE, errno.EACCES})
@@ -39,26 +40,15 @@ class Binder(Protocol):
         """Raises OSError."""
 
 
-class RelayConnection(Server):
-    """An accepted connection that is found again when its port closes, whoever speaks on it by then."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._sockets: Sockets = self.server.factory.sockets  # type: ignore[union-attr]
-        self._sockets.add(self)
-
-    def connectionLost(self, reason: Any) -> None:
-        super().connectionLost(reason)
-        self._sockets.discard(self)
-
-
 class RelayListener(Port):
     """A TCP port for IPv4, or for IPv6 alone, so that 0.0.0.0 and :: can hold the same number side by side.
 
-    Its factory has ``sockets``, a :class:`~ipmiproxyd.relay.sockets.Sockets`.
+    Its factory is a :class:`~ipmiproxyd.relay.channel.RelaySite`, which says whether its connections have TLS.
     """
 
-    transport = RelayConnection
+    def __init__(self, port: int, factory: Any, backlog: int, interface: str, reactor: Any) -> None:
+        super().__init__(port, factory, backlog, interface, reactor)
+        self.transport = RelayConnection if factory.tls is None else TlsConnection
 
     def createInternetSocket(self) -> socket.socket:
         created: socket.socket = super().createInternetSocket()  # type: ignore[no-untyped-call]
@@ -87,6 +77,34 @@ class SocketBinder:
         return listener
 
 
+def usable(binder: Binder, addresses: Sequence[str]) -> tuple[str, ...]:
+    """The addresses that this machine can listen on; those it lacks are left out with a warning.
+
+    :raises BadValue: it can listen on none.
+    """
+
+    found = tuple(address for address in addresses if _is_usable(binder, address))
+    if not found:
+        raise BadValue(
+            f"The relay cannot listen on any of its addresses ({', '.join(addresses) or 'none given'}).",
+            hint="Correct relay.listen in the configuration; 0.0.0.0 and :: stand for every address.",
+        )
+    return found
+
+
+def _is_usable(binder: Binder, address: str) -> bool:
+    try:
+        binder.probe(address)
+    except OSError as error:
+        if error.errno not in _LACKING:
+            raise
+        log.warn(
+            "relay: {address} is left out, this machine cannot listen on it: {error}", address=address, error=error
+        )
+        return False
+    return True
+
+
 class PortPool:
     """Relay ports, each bound on every address at once.
 
@@ -107,12 +125,7 @@ class PortPool:
         # In the order of use: the number, and the time at which it may be used (again).
         self._free: list[tuple[int, float]] = [(port, clock.seconds()) for port in ports]
         self._used: set[int] = set()
-        self.addresses = tuple(address for address in addresses if self._is_usable(address))
-        if not self.addresses:
-            raise BadValue(
-                f"The relay cannot listen on any of its addresses ({', '.join(addresses) or 'none given'}).",
-                hint="Correct relay.listen in the configuration; 0.0.0.0 and :: stand for every address.",
-            )
+        self.addresses = usable(binder, addresses)
 
     def bind(self, factory: IProtocolFactory) -> tuple[int, list[Listener]]:
         """Listen with ``factory`` on a port of the pool. Raises NoFreePort, or InternalError if it is not
@@ -158,15 +171,3 @@ class PortPool:
                 log.debug("port {port} on {address} passed over: {error}", port=port, address=address, error=error)
                 return []
         return listeners
-
-    def _is_usable(self, address: str) -> bool:
-        try:
-            self._binder.probe(address)
-        except OSError as error:
-            if error.errno not in _LACKING:
-                raise
-            log.warn(
-                "relay: {address} is left out, this machine cannot listen on it: {error}", address=address, error=error
-            )
-            return False
-        return True

@@ -5,6 +5,9 @@
     GET  /api/status?since=N     Bearer key → the console's status, once its serial is greater than N or after 20 s
     POST /api/stay               Bearer key → {}; counts as activity of the user
     POST /api/close              Bearer key → {}; closes the console
+    POST /api/control            Bearer key → {}; takes control over
+    POST /api/type               {"what": "username" | "password" | "text", "text": …} → {}; types it, key by key
+    POST /api/type/stop          Bearer key → {}
     GET  /vnc                    WebSocket; the subprotocols offered are "binary" and "key.KEY"
 
 A refusal is ``{"code": …, "message": …, "hint": …}`` with the status of its error class.
@@ -14,7 +17,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
@@ -30,7 +33,8 @@ from ipmiproxyd.interfaces import Grants, RelayedConsole
 from ipmiproxyd.model import Console, ConsoleState, Grant
 from ipmiproxyd.relay.channel import host_of, security_headers
 from ipmiproxyd.relay.files import StaticFile
-from ipmiproxyd.relay.websocket import Viewers
+from ipmiproxyd.relay.upgrade import upgrade
+from ipmiproxyd.relay.viewers import Viewers
 
 POLL_TIME: Final = 20.0
 MAX_WAITING: Final = 32
@@ -88,12 +92,16 @@ class ConsoleResource(Resource):
         self._policy = policy
         self._clock = clock
         self._polls: set[_Poll] = set()
+        self._revoked: set[str] = set()
         self._last_words: tuple[str, str] | None = None
         self._routes: dict[bytes, tuple[bytes, Callable[[Request], _Body]]] = {
             b"/api/session": (b"POST", self._session),
             b"/api/status": (b"GET", self._status),
             b"/api/stay": (b"POST", self._stay),
             b"/api/close": (b"POST", self._close),
+            b"/api/control": (b"POST", self._control),
+            b"/api/type": (b"POST", self._type),
+            b"/api/type/stop": (b"POST", self._stop_typing),
             b"/vnc": (b"GET", self._vnc),
         }
 
@@ -103,6 +111,14 @@ class ConsoleResource(Resource):
         self._last_words = (code, message)
         for poll in tuple(self._polls):
             poll.news.cancel()
+
+    def cut(self, grant_id: str) -> None:
+        """A grant was revoked: its pages that wait are told so."""
+
+        self._revoked.add(grant_id)
+        for poll in tuple(self._polls):
+            if poll.grant.id == grant_id:
+                poll.news.cancel()
 
     def render(self, request: Request) -> _Body:
         for name, value in security_headers(host_of(request), self._policy.frame_ancestors):
@@ -155,11 +171,7 @@ class ConsoleResource(Resource):
     # --- the page's questions ----------------------------------------------------------------------------------------
 
     def _session(self, request: Request) -> _Body:
-        try:
-            asked = json.loads(request.content.read())  # type: ignore[union-attr]
-        except (ValueError, RecursionError) as error:
-            raise BadRequest("This is not JSON.") from error
-        token = asked.get("token") if isinstance(asked, dict) else None
+        token = _document(request).get("token")
         if not isinstance(token, str) or not 0 < len(token) <= _MAX_SECRET:
             raise BadRequest('The request has to be {"token": "…"}.')
         key = self._grants.redeem(self._console.id, token)
@@ -186,14 +198,12 @@ class ConsoleResource(Resource):
         return NOT_DONE_YET
 
     def _stay(self, request: Request) -> _Body:
-        if not self._grant_of(_bearer(request)).control:
-            raise Forbidden("You may watch this console, but not keep it open.")
+        self._grant_that_controls(request)
         self._console.user_active()
         return self._json(request, {})
 
     def _close(self, request: Request) -> _Body:
-        if not self._grant_of(_bearer(request)).control:
-            raise Forbidden("You may watch this console, but not close it.")
+        self._grant_that_controls(request)
         body = self._json(request, {})
         request.setHeader(b"Content-Length", b"%d" % len(body))
         request.write(body)
@@ -201,11 +211,28 @@ class ConsoleResource(Resource):
         self._console.close_by_viewer()
         return NOT_DONE_YET
 
+    def _control(self, request: Request) -> _Body:
+        self._viewers.take_control(self._grant_that_controls(request))
+        return self._json(request, {})
+
+    def _type(self, request: Request) -> _Body:
+        grant = self._grant_that_controls(request)
+        asked = _document(request)
+        what, text = asked.get("what"), asked.get("text", "")
+        if what not in ("username", "password", "text") or not isinstance(text, str):
+            raise BadRequest('The request has to be {"what": "username", "password" or "text", "text": "…"}.')
+        self._viewers.type(grant, what, text)
+        return self._json(request, {})
+
+    def _stop_typing(self, request: Request) -> _Body:
+        self._viewers.stop_typing(self._grant_that_controls(request))
+        return self._json(request, {})
+
     def _vnc(self, request: Request) -> _Body:
         if request.content.read(1):  # type: ignore[union-attr]
             raise BadRequest("A WebSocket begins with a request that has no body.")
-        self._grant_of(_offered_key(request))
-        return self._viewers.take_over(request, self._console.dial())
+        grant = self._grant_of(_offered_key(request))
+        return upgrade(request, self._viewers, grant, self._console.screen())
 
     def _page_gone(self, _: Failure, poll: _Poll) -> None:
         poll.gone = True
@@ -217,7 +244,10 @@ class ConsoleResource(Resource):
             log.failure("console {console}: waiting for news failed", result, console=self._console.id)
         if poll.gone:
             return
-        body = self._json(poll.request, self._status_for(poll.grant))
+        if poll.grant.id in self._revoked:
+            body = self._refuse(poll.request, _no_access())
+        else:
+            body = self._json(poll.request, self._status_for(poll.grant))
         poll.request.setHeader(b"Content-Length", b"%d" % len(body))
         poll.request.write(body)
         poll.request.finish()
@@ -227,10 +257,13 @@ class ConsoleResource(Resource):
     def _grant_of(self, key: str) -> Grant:
         grant = self._grants.check(self._console.id, key) if 0 < len(key) <= _MAX_SECRET else None
         if grant is None:
-            raise Forbidden(
-                "This page has no access to the console.",
-                hint="Open the console again from where you came, to get a new link.",
-            )
+            raise _no_access()
+        return grant
+
+    def _grant_that_controls(self, request: Request) -> Grant:
+        grant = self._grant_of(_bearer(request))
+        if not grant.control:
+            raise Forbidden("You may watch this console, and nothing else.")
         return grant
 
     def _is_welcome(self, request: Request) -> bool:
@@ -283,7 +316,14 @@ def status_document(console: Console, grant: Grant) -> dict[str, Any]:
         ],
         "device": console.device,
         "type": console.type,
-        "viewers": console.viewers,
+        "viewers": len(console.viewers),
+        "you": grant.id,
+        "people": _people(console),
+        "steers": any(viewer.steers and viewer.id == grant.id for viewer in console.viewers),
+        "held": any(viewer.steers for viewer in console.viewers),
+        "credentials": grant.credentials,
+        "clipboard": console.clipboard,
+        "typing": None if console.typing is None else asdict(console.typing),
         "idle": console.idle,
         "closes_in": console.closes_in,
         "closes_why": console.closes_why,
@@ -291,6 +331,33 @@ def status_document(console: Console, grant: Grant) -> dict[str, Any]:
         "message": console.message,
         "control": grant.control,
     }
+
+
+def _people(console: Console) -> list[dict[str, Any]]:
+    """Each viewer once, however many windows it has."""
+
+    people = {
+        viewer.id: {"id": viewer.id, "user": viewer.user, "control": viewer.control, "steers": viewer.steers}
+        for viewer in console.viewers
+    }
+    return list(people.values())
+
+
+def _no_access() -> Forbidden:
+    return Forbidden(
+        "This page has no access to the console.",
+        hint="Open the console again from where you came, to get a new link.",
+    )
+
+
+def _document(request: Request) -> Mapping[str, Any]:
+    try:
+        asked = json.loads(request.content.read())  # type: ignore[union-attr]
+    except (ValueError, RecursionError) as error:
+        raise BadRequest("This is not JSON.") from error
+    if not isinstance(asked, dict):
+        raise BadRequest("This is not a JSON object.")
+    return asked
 
 
 def _bearer(request: Request) -> str:

@@ -1,4 +1,4 @@
-"""The open sockets of one relay port, so that none is left when it is closed."""
+"""The open sockets of one console, or of one listener, so that none is left when it is closed."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ class Sockets:
 
     def __len__(self) -> int:
         return len(self._open)
+
+    def __contains__(self, transport: object) -> bool:
+        return transport in self._open
 
     def __iter__(self) -> Iterator[Abortable]:
         """A copy: closing one while iterating is fine."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final, Literal
 
 from ipmiproxyd.agents.sandbox import DISPLAY_FD, HOME, READY, VNC_SOCKET, XAUTHORITY
-from ipmiproxyd.model import JobFile, Program, Ready
+from ipmiproxyd.model import Clipboard, JobFile, Program, Ready
 
 VNC_BASE_PORT: Final = 5900
 _CONFIG: Final = "openbox.xml"
@@ -68,10 +68,14 @@ class Display:
         self._xvnc = xvnc
         self._openbox = openbox
 
-    def programs(self, display: int) -> tuple[tuple[Program, ...], tuple[JobFile, ...]]:
-        """Xvnc and the window manager for display number ``display``, and their files."""
+    def programs(
+        self, display: int, *, clipboard: Clipboard = "both"
+    ) -> tuple[tuple[Program, ...], tuple[JobFile, ...]]:
+        """Xvnc and the window manager for display number ``display``, and their files. Xvnc itself lets no text
+        through that ``clipboard`` does not allow."""
 
-        server = Program(name=self.NAME, argv=(self._xvnc, f":{display}", *self._options(display)), ready=Ready.DISPLAY)
+        argv = (self._xvnc, f":{display}", *self._options(display), *_clipboard_options(clipboard))
+        server = Program(name=self.NAME, argv=argv, ready=Ready.DISPLAY)
         # A window that asks to be mapped while openbox starts stays unmapped for ever: what follows waits for it.
         said = f"sh -c 'echo > {READY}'"
         argv = (self._openbox, "--sm-disable", "--config-file", f"{HOME}/{_CONFIG}", "--startup", said)
@@ -103,3 +107,12 @@ class Display:
             "-SendPrimary=0",
             "-SetPrimary=0",
         )  # fmt: skip
+
+
+def _clipboard_options(clipboard: Clipboard) -> tuple[str, ...]:
+    return (
+        # A program on the display could otherwise allow itself what it wants to.
+        "-AllowOverride=",
+        *(() if clipboard in ("in", "both") else ("-AcceptCutText=0",)),
+        *(() if clipboard in ("out", "both") else ("-SendCutText=0",)),
+    )

@@ -2,15 +2,17 @@
 
 import { Card } from "./card.js";
 import { Clipboard } from "./clipboard.js";
-import { Keys, onWayOut } from "./keys.js";
+import { Keys, keepRepeatsFrom, onWayOut } from "./keys.js";
 import { Line } from "./line.js";
-import { Notice } from "./notice.js";
+import { Notice, Remark } from "./notice.js";
+import { People, nameAtStart, otherInControl, whoSteers } from "./people.js";
 import { Retry } from "./retry.js";
 import { Screen } from "./screen.js";
 import { Session } from "./session.js";
 import { SoftKeys } from "./softkeys.js";
 import { Toolbar } from "./toolbar.js";
-import { explain, span, stateWord } from "./words.js";
+import { Typing } from "./typing.js";
+import { explain, refusal, span, stateWord } from "./words.js";
 
 const part = (id) => document.getElementById(id);
 
@@ -20,13 +22,16 @@ const retry = new Retry();
 const card = new Card(part("card"));
 const keys = new Keys(screen);
 const clipboard = new Clipboard({
-  panel: part("clipboard-panel"), hint: part("clipboard-hint"), out: part("clipboard-out"),
-  send: part("clipboard-send"), read: part("clipboard-read"), in: part("clipboard-in"),
-  copy: part("clipboard-copy"), note: part("clipboard-note"), badge: part("clipboard-badge"),
+  panel: part("clipboard-panel"), hint: part("clipboard-hint"), note: part("clipboard-note"),
+  to: part("clipboard-to"), out: part("clipboard-out"), send: part("clipboard-send"), read: part("clipboard-read"),
+  from: part("clipboard-from"), in: part("clipboard-in"), copy: part("clipboard-copy"), badge: part("clipboard-badge"),
 }, screen);
+const remark = new Remark(part("remark"));
+const people = new People(part("people"));
 
 let status = null;           // the last that the server told
 let phase = "starting";      // starting, opening, connecting, connected, reconnecting or over
+let steered = false;         // this viewer had control when it was last looked at
 let closedByUs = false;
 
 const toolbar = new Toolbar(part, {
@@ -40,6 +45,25 @@ const toolbar = new Toolbar(part, {
       throw error;
     }
   },
+  take: async () => {
+    try {
+      await session.takeControl();
+    } catch (error) {
+      remark.say(refusal(error, "Control could not be taken: no answer came."));
+    }
+  },
+  textOpened: () => typing.opened(),
+});
+const typing = new Typing({
+  buttons: [...document.querySelectorAll("[data-types]")], box: part("text-box"), type: part("text-type"),
+  note: part("text-note"), row: part("typing"), text: part("typing-text"), count: part("typing-count"),
+  progress: part("typing-progress"), stop: part("typing-stop"),
+}, session, {
+  say: (words) => remark.say(words),
+  back: () => {
+    toolbar.closePanels();
+    screen.focus();
+  },
 });
 const notice = new Notice({
   box: part("notice"), text: part("notice-text"), clock: part("notice-clock"), stay: part("notice-stay"),
@@ -49,20 +73,34 @@ const notice = new Notice({
 });
 new SoftKeys(part("soft"), part("type-button"), screen);
 
-/** Enter a phase; `state` is what is said about it, `count` is only seen, not spoken. */
-function enter(next, { state = stateWord(next), count = "", tone = "" } = {}) {
+/** Enter a phase; `state` is what is said about it, and `more`; `count` is only seen, not spoken. */
+function enter(next, { state = stateWord(next), more = "", count = "", tone = "" } = {}) {
   phase = next;
   document.body.dataset.phase = next;
   document.body.dataset.tone = tone;
   const device = status?.device || "Console";
   say(part("device"), device);
-  say(part("state"), state);
+  say(part("state-word"), more ? `${state} · ` : state);
+  say(part("state-more"), more);
   say(part("count"), count);
-  say(document.head.querySelector("title"), `${device} – ${state}`);
-  const steers = status?.control !== false;
-  toolbar.set({ live: next === "connected", steers, closable: status !== null && next !== "over" });
-  screen.steers = steers;
-  notice.update(next === "connected" ? status : null);
+  say(document.head.querySelector("title"), `${device} – ${part("state").textContent}`);
+  const live = next === "connected";
+  screen.steers = status?.acts ?? false;
+  if (!screen.steers) keys.forget();
+  toolbar.set({ live, closable: status !== null && next !== "over", status });
+  notice.update(live ? status : null);
+  typing.update(live ? status : null);
+  if (next === "over") remark.clear();
+  if (live) lookWhoSteers();
+}
+
+/** Say so when somebody else has taken control from this viewer. */
+function lookWhoSteers() {
+  people.show(status);
+  const other = otherInControl(status);
+  if (steered && other) remark.say(`${nameAtStart(other)} took control. You are watching now.`);
+  if (!steered && status.steers) remark.clear();
+  steered = status.steers;
 }
 
 function say(node, text) {
@@ -70,11 +108,10 @@ function say(node, text) {
 }
 
 function connectedState() {
-  if (status.state !== "ready") return stateWord(status.state);
-  const words = [stateWord("connected")];
-  if (status.control === false) words.push("view only");
-  if (status.viewers > 1) words.push(`${status.viewers} viewers`);
-  return words.join(" · ");
+  if (status.state !== "ready") return { state: stateWord(status.state) };
+  const more = whoSteers(status);
+  if (status.viewers > 1 && status.people.length < 2) more.push(`${status.viewers} viewers`);  // or the bar shows it
+  return { more: more.join(" · ") };
 }
 
 const view = {
@@ -85,8 +122,9 @@ const view = {
 
   status(news) {
     status = news;
+    clipboard.update(news);
     if (phase === "connected") {
-      enter("connected", { state: connectedState() });
+      enter("connected", connectedState());
     } else if (news.state === "opening") {
       const now = news.stages.find((stage) => stage.done === null);
       enter("opening", { state: now ? now.label : stateWord("opening") });
@@ -109,7 +147,7 @@ const view = {
   },
 
   connected() {
-    enter("connected", { state: connectedState() });
+    enter("connected", connectedState());
     card.hide();
     screen.focus();
     clipboard.connected();
@@ -128,9 +166,9 @@ const view = {
     });
   },
 
-  gaveUp(cause) {
-    const words = explain(cause);
-    enter("over", { state: "Not connected", tone: "bad" });
+  gaveUp(cause, message) {
+    const words = explain(cause, { message });
+    enter("over", { state: "Not connected", tone: words.tone });
     return new Promise((resolve) => {
       const again = () => {
         view.begin();
@@ -146,7 +184,7 @@ const view = {
     const words = explain(mine ? "mine" : code, { message, hint, idle: status?.idle });
     screen.clear();
     if (document.fullscreenElement) document.exitFullscreen();
-    const refused = ["used-link", "used-link-no-memory", "no-link", "expired", "forbidden"].includes(code);
+    const refused = ["used-link", "used-link-no-memory", "no-link", "expired", "revoked", "forbidden"].includes(code);
     const broken = ["no-viewer", "page-fault"].includes(code);
     enter("over", { state: refused ? "No entry" : broken ? "Out of order" : "Closed", tone: words.tone });
     card.show({
@@ -167,6 +205,7 @@ document.addEventListener("visibilitychange", () => { if (!document.hidden) line
 // A new link for this very console, put into the same window, changes only the fragment.
 window.addEventListener("hashchange", () => { if (location.hash.startsWith("#t=")) location.reload(); });
 onWayOut(window, () => toolbar.focus());
+keepRepeatsFrom(part("screen"));
 part("screen").addEventListener("focus", () => screen.focus());
 
 try {

@@ -28,7 +28,7 @@ export class Keys {
 
   constructor(screen) {
     this.#screen = screen;
-    screen.addEventListener("gone", () => this.#forgetHeld());
+    screen.addEventListener("gone", () => this.forget());
   }
 
   /** Press and let go. Modifiers that are held stay held. */
@@ -54,8 +54,8 @@ export class Keys {
   /** One listener: the held modifiers are others now. */
   onChange(listener) { this.#changed = listener; }
 
-  /** The connection is gone, and with it (the server sees to that) whatever was held on it. */
-  #forgetHeld() {
+  /** The connection or the control is gone, and with it (the server sees to that) whatever was held. */
+  forget() {
     this.#held.clear();
     this.#changed();
   }
@@ -106,6 +106,20 @@ export function onWayOut(window, reach) {
     if (out) reach();
   }, { capture: true });
   window.addEventListener("blur", () => { down.clear(); armed = false; });
+}
+
+/** A key that went down on a control goes on repeating, perhaps, when the focus is the screen's: that is no typing. */
+export function keepRepeatsFrom(target) {
+  let elsewhere = null;
+  window.addEventListener("keydown", (event) => {
+    const inside = target.contains(event.target);
+    if (!event.repeat) {
+      elsewhere = inside ? null : event.code;
+    } else if (inside && event.code === elsewhere) {
+      event.stopPropagation();
+      event.preventDefault();
+    }
+  }, { capture: true });
 }
 
 function heading(text) {

@@ -11,7 +11,7 @@ const LAST_WORDS = 1000;        // ms to wait for the reason in plain words when
 
 /**
  * `view` is told what to show: begin(), status(status), connecting(), connected(), waiting({cause, attempt, left}),
- * gaveUp(cause) → promise that somebody wants another try, over({code, message, hint}).
+ * gaveUp(cause, message) → promise that somebody wants another try, over({code, message, hint}).
  */
 export class Line {
   #session;
@@ -54,8 +54,13 @@ export class Line {
         }
         if (error instanceof Dropped && error.forbidden) {
           this.#session.forget();
-          this.#view.over({ code: "expired" });
+          this.#view.over({ code: "revoked" });
           return;
+        }
+        if (error instanceof Dropped && error.refusal) {
+          await this.#view.gaveUp(error.refusal, error.words);
+          this.#retry.reset();
+          continue;
         }
         cause = error instanceof Dropped && error.noScreen ? "no-screen" : "unreachable";
       }
@@ -88,12 +93,12 @@ export class Line {
     const steady = setTimeout(() => this.#retry.reset(), STEADY_AFTER);
     const leave = new AbortController();
     try {
-      const followed = this.#follow(status.serial, leave.signal);
+      const followed = this.#follow(status.serial, leave.signal).catch((error) => knowBetter(error, ended));
       const end = await Promise.race([followed, ended]);
       if (!(end instanceof Dropped)) return end;
       if (!end.final) throw end;
       const words = await Promise.race([followed.catch(() => null), sleep(LAST_WORDS)]);
-      if (words) return words;
+      if (words && !(words instanceof Dropped)) return words;
       const last = this.#latest.state === "closing" ? ending(this.#latest) : { code: "closed", message: "" };
       return { ...last, code: end.reason || last.code };
     } finally {
@@ -146,6 +151,14 @@ export class Line {
     this.#view.status(status);
     return status;
   }
+}
+
+/** A key that is refused while its screen is connected: the screen's end, which follows, knows why. */
+async function knowBetter(error, ended) {
+  if (!(error instanceof Refused)) throw error;
+  const end = await Promise.race([ended, sleep(LAST_WORDS)]);
+  if (end) return end;
+  throw error;
 }
 
 function ending(status) {

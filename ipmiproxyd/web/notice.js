@@ -1,10 +1,13 @@
-// The last minute of a console that closes by itself: when, why, and a way to stay.
+// What is said above the screen: the last minute of a console that closes by itself, and remarks that go away.
+
+const REMARK_STAYS = 9000;      // ms
 
 const WHY = {
   idle: "Nothing was typed or clicked here for a while, so this console closes soon.",
   "max-time": "The time for this console is over, so it closes soon.",
 };
 
+/** The console's last minute: when it closes, why, and a way to stay. */
 export class Notice {
   #parts;
   #closesAt = null;
@@ -50,5 +53,28 @@ export class Notice {
     clearInterval(this.#timer);
     this.#timer = null;
     this.#parts.box.hidden = true;
+  }
+}
+
+/** A few words that go away by themselves. */
+export class Remark {
+  #node;
+  #timer = null;
+
+  constructor(node) {
+    this.#node = node;
+  }
+
+  say(text) {
+    this.#node.textContent = text;
+    this.#node.hidden = text === "";
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.clear(), REMARK_STAYS);
+  }
+
+  clear() {
+    clearTimeout(this.#timer);
+    this.#node.hidden = true;
+    this.#node.textContent = "";
   }
 }

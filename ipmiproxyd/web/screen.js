@@ -2,6 +2,7 @@
 
 const PICTURE_WITHIN = 15000;  // ms from the WebSocket's start to the first picture
 const GROUND = "transparent";
+const REFUSALS = { 4004: "no-room", 4005: "screen-refused" };
 
 /** The way to the screen broke. `code` and `reason` are the WebSocket's; `opened`: it had been open at all. */
 export class Dropped extends Error {
@@ -20,6 +21,12 @@ export class Dropped extends Error {
 
   /** This browser has lost its right. */
   get forbidden() { return this.code === 4003; }
+
+  /** The server's own words, where the reason is more than one of its codes. */
+  get words() { return this.reason.includes(" ") ? this.reason : ""; }
+
+  /** A code of words.js where the server will not have us now: whether to try again is the person's choice. */
+  get refusal() { return REFUSALS[this.code] ?? ""; }
 }
 
 /** Loads noVNC once; the promise is shared. */
@@ -39,6 +46,8 @@ export class Screen extends EventTarget {
   constructor(target) {
     super();
     this.#target = target;
+    // noVNC lets go of the keys that are down when the window loses the focus, but not when only its canvas does.
+    target.addEventListener("focusout", () => window.dispatchEvent(new Event("blur")));
   }
 
   get connected() { return this.#rfb !== null; }
@@ -124,7 +133,7 @@ export class Screen extends EventTarget {
 
   #apply() {
     if (!this.#rfb) return;
-    this.#rfb.viewOnly = !this.#steers;
+    if (this.#rfb.viewOnly === this.#steers) this.#rfb.viewOnly = !this.#steers;
     this.#rfb.clipViewport = this.#view.clip && !this.#view.fit;
     this.#rfb.dragViewport = this.#view.pan && !this.#view.fit;
     this.#rfb.scaleViewport = this.#view.fit;

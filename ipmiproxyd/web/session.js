@@ -5,6 +5,7 @@ import { sleep } from "./retry.js";
 const ANSWER_WITHIN = 8000;    // ms, a plain question
 const NO_NEWS_TAKES = 1000;    // ms, at least, when an answer holds nothing new
 const NEWS_WITHIN = 30000;     // ms, a question that the server holds until there is news (it answers after 20 s)
+const CLIPBOARDS = ["off", "in", "out", "both"];
 
 /** The server said no. `code` is one of the words of words.js; `message` and `hint` are the server's own text. */
 export class Refused extends Error {
@@ -90,6 +91,22 @@ export class Session {
     return this.#guarded("api/stay", { method: "POST" });
   }
 
+  /** Take control over from whoever has it. */
+  takeControl() {
+    return this.#guarded("api/control", { method: "POST" });
+  }
+
+  /** Have the device's user name or password ("username", "password") typed, or ("text") this text. */
+  type(what, text) {
+    const body = JSON.stringify(what === "text" ? { what, text } : { what });
+    return this.#guarded("api/type", { method: "POST", body });
+  }
+
+  /** Whatever is being typed: no further key of it. */
+  stopTyping() {
+    return this.#guarded("api/type/stop", { method: "POST" });
+  }
+
   /** Close the console for everybody. */
   close() {
     return this.#guarded("api/close", { method: "POST" });
@@ -137,6 +154,7 @@ export class Session {
       if (answer.status >= 500 || answer.status === 429) {
         throw new Unreachable(`HTTP ${answer.status}`, { answered: true });
       }
+      if (answer.status === 413) throw new Refused("bad-value", "This is too much at once.");
       const { code = "forbidden", message = "", hint = "" } = await answer.json().catch(() => ({}));
       throw new Refused(String(code), String(message ?? ""), String(hint ?? ""));
     } catch (error) {
@@ -158,6 +176,7 @@ export function isOver(status) {
 function statusFrom(answer) {
   const { serial, state, stages, device, viewers, idle, reason, message, control } = answer ?? {};
   const { closes_in: closesIn, closes_why: closesWhy } = answer ?? {};
+  const { you, people, steers, held, credentials, typing, clipboard } = answer ?? {};
   if (typeof serial !== "number" || typeof state !== "string") {
     throw new Unreachable("this is no status", { answered: true });
   }
@@ -172,8 +191,24 @@ function statusFrom(answer) {
     closesWhy: String(closesWhy ?? ""),
     reason: String(reason ?? ""),
     message: String(message ?? ""),
-    control: control !== false,
+    you: String(you ?? ""),
+    people: Array.isArray(people) ? people.map(personFrom) : [],
+    control: control !== false,                                 // the right to it
+    steers: control !== false && steers === true,               // and this viewer has it now
+    acts: control !== false && (steers === true || held !== true),     // its keys and pointer go to the server
+    held: held === true,
+    credentials: credentials === true,
+    typing: typing ? typingFrom(typing) : null,
+    clipboard: CLIPBOARDS.includes(clipboard) ? clipboard : "off",
   };
+}
+
+function personFrom({ id, user, control, steers }) {
+  return { id: String(id ?? ""), user: String(user ?? ""), control: control === true, steers: steers === true };
+}
+
+function typingFrom({ what, by, done, of }) {
+  return { what: String(what ?? ""), by: String(by ?? ""), done: Number(done) || 0, of: Number(of) || 0 };
 }
 
 /** done: null while it goes on. All times in milliseconds since opening began. */
@@ -184,7 +219,7 @@ function stageFrom({ name, label, begun_ms: begun, done_ms: done }) {
 /**
  * Where the key survives a reload: sessionStorage, and where a browser withholds that (some do inside a frame of
  * another site), the history entry's state, which is this page's alone, too. The latter survives a reload of the
- * frame, but not one of the page around it.
+ * frame, but not one of the page around it. Many consoles may live on one host, each under its own path.
  */
 class KeyStore {
   #name;
@@ -192,7 +227,7 @@ class KeyStore {
 
   constructor(page) {
     this.#page = page;
-    this.#name = `ipmiproxyd.key:${page.location.host}`;
+    this.#name = `ipmiproxyd.key:${page.location.host}${page.location.pathname}`;
   }
 
   stored() {

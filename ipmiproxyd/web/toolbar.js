@@ -52,41 +52,62 @@ export class Toolbar {
   #part;
   #screen;
   #panels;
+  #typers;
 
-  /** keys: Keys; clipboard: Clipboard; close: async function that closes the console, throwing with a message. */
-  constructor(part, { screen, keys, clipboard, close }) {
+  /**
+   * keys: Keys; clipboard: Clipboard; close: async function that closes the console, throwing with a message;
+   * take: async function that takes control; textOpened: called when the panel for texts is on view.
+   */
+  constructor(part, { screen, keys, clipboard, close, take, textOpened }) {
     this.#part = part;
     this.#screen = screen;
+    this.#typers = [...document.querySelectorAll("[data-types]")];
     this.#panels = new Panels(part("bar"), () => screen.focus());
     part("ctrl-alt-del").addEventListener("click", () => keys.press(CTRL_ALT_DEL));
     fillKeysPanel(part("keys-panel"), part("keys-badge"), keys);
     this.#panels.add(part("keys-button"), part("keys-panel"));
     this.#panels.add(part("clipboard-button"), part("clipboard-panel"), () => clipboard.opened());
+    this.#panels.add(part("text-button"), part("text-panel"), textOpened);
+    this.#panels.add(part("viewers-button"), part("viewers-panel"), () => part("viewers-panel").focus());
     this.#view();
     this.#fullScreen();
     this.#closing(close);
+    this.#taking(take);
     // A press on these leaves the keyboard where it is, on the screen; held keys stay held.
-    for (const place of [part("bar"), part("keys-panel")]) {
+    for (const place of [part("bar"), part("keys-panel"), part("text-panel"), part("notices")]) {
       place.addEventListener("mousedown", (event) => { if (event.target.closest("button")) event.preventDefault(); });
     }
   }
 
-  /** phase: see app.js. steers: this viewer may use keyboard and pointer, and close. */
-  set({ live, steers, closable }) {
+  /** live: there is a screen; closable: there is a console; status: what the server told last, or null. */
+  set({ live, closable, status }) {
+    const { acts = false, control = false, credentials = false, clipboard = "off", people = [] } = status ?? {};
+    const typing = Boolean(status?.typing);
     for (const tool of document.querySelectorAll(".tool.live")) tool.disabled = !live;
-    for (const tool of document.querySelectorAll(".tool.steer")) tool.hidden = !steers;
-    this.#part("close-button").hidden = !(steers && closable);
-    if (!live) this.closePanels(["keys-panel", "clipboard-panel"]);
+    for (const typer of this.#typers) typer.disabled = !live || typing;
+    for (const tool of document.querySelectorAll(".tool.steer")) tool.hidden = !acts;
+    for (const part of document.querySelectorAll(".credential")) part.hidden = !(acts && credentials);
+    if (clipboard === "off") this.#part("clipboard-button").hidden = true;
+    this.#part("viewers-button").hidden = people.length < 2;
+    this.#part("viewers-count").textContent = people.length;
+    this.#part("take-button").hidden = !(live && control && !acts);
+    this.#part("close-button").hidden = !(control && closable);
+    if (!live || !acts) this.closePanels(["keys-panel", "clipboard-panel", "text-panel"]);
+    if (clipboard === "off") this.closePanels(["clipboard-panel"]);
+    if (!live || people.length < 2) this.closePanels(["viewers-panel"]);
     if (!closable) this.closePanels(["close-panel"]);
   }
 
-  closePanels(ids) {
-    if (ids.some((id) => !this.#part(id).hidden)) this.#panels.close(false);
+  /** What has the keyboard, and is gone now, gives it to the screen. */
+  closePanels(ids = null) {
+    const open = (ids ?? ["keys-panel", "clipboard-panel", "text-panel", "viewers-panel", "close-panel"])
+      .map((id) => this.#part(id)).find((panel) => !panel.hidden);
+    if (open) this.#panels.close(open.contains(document.activeElement));
   }
 
   /** Give the keyboard to the controls. */
   focus() {
-    const first = [...document.querySelectorAll(".bar .tool")].find((tool) => !tool.disabled && tool.offsetParent);
+    const first = [...document.querySelectorAll("#take-button, .bar .tool")].find((tool) => !tool.disabled && tool.offsetParent);
     first?.focus({ focusVisible: true });
   }
 
@@ -135,6 +156,16 @@ export class Toolbar {
       if (full) navigator.keyboard?.lock?.().catch(() => null); else navigator.keyboard?.unlock?.();
     });
     this.#part("handle").addEventListener("click", () => this.#part("bar").classList.toggle("open"));
+  }
+
+  #taking(take) {
+    const button = this.#part("take-button");
+    button.addEventListener("click", async () => {
+      button.disabled = true;
+      this.#screen.focus();
+      await take();
+      button.disabled = false;
+    });
   }
 
   #closing(close) {

@@ -26,6 +26,7 @@ const WORDS = {
   "bmc-state": ["bad", "Not possible right now", "The server is not in a state in which this can be done.", "Try again later."],
   "bmc-unsupported": ["bad", "The management board cannot do this", "It does not know what it was asked.", "Tell your administrator."],
   "bmc-error": ["bad", "The management board reported an error", "It answered, but not with what was asked for.", "Try again. If it happens again, tell your administrator."],
+  "bad-certificate": ["bad", "The server's certificate is not trusted", "It is not the one that is expected, or nobody vouches for it.", "Tell your administrator: its fingerprint may have to be stored anew."],
   "no-free-port": ["warn", "All places are taken", "Every port for consoles is in use.", "Close a console that is not needed, or try again in a minute."],
   "no-free-display": ["warn", "All places are taken", "Every display for consoles is in use.", "Close a console that is not needed, or try again in a minute."],
   "limit": ["warn", "Too many consoles", "As many consoles as are allowed are open.", "Close one that is not needed, then open this one again."],
@@ -37,11 +38,14 @@ const WORDS = {
   "used-link-no-memory": ["warn", "This link cannot be used", "This link was already used or has expired. Ask for a new one.", "This browser lets the page remember nothing here, so loading it again needs a new link."],
   "no-link": ["warn", "This page needs a link", "The address alone does not open a console.", "Ask for a link, or open the console from your panel."],
   "expired": ["warn", "You can no longer use this console", "It was closed, or your right to it was withdrawn.", "Ask for a new link."],
+  "revoked": ["warn", "Your access was withdrawn", "Somebody took back your right to this console. The console itself may go on for others.", "Ask for a new link if you still need it."],
   "forbidden": ["warn", "You may not use this console", "The server did not accept this browser.", "Ask for a new link."],
 
   // the way to the server
   "unreachable": ["bad", "The console server cannot be reached", "It has not answered for a while.", "Check your network. The console may still be running."],
   "no-screen": ["bad", "The screen cannot be connected", "The server answers, but the connection for the picture does not come about.", "A proxy in between may not pass WebSockets, or this address is not among the allowed ones."],
+  "no-room": ["warn", "No room for another viewer", "The server's screen takes no more viewers just now.", "Try again when somebody has left."],
+  "screen-refused": ["bad", "The server's screen refuses the connection", "It cannot be shown with what is known about it.", "Try again. If it stays so, tell your administrator."],
   "page-fault": ["bad", "This page has failed", "The fault is ours, not yours. The console may still be running.", "Load the page again."],
   "no-viewer": ["bad", "A part of this page is missing", "The viewer could not be loaded.", "Load the page again. If it stays so, tell your administrator: the noVNC files are not in their place."],
 };
@@ -60,6 +64,13 @@ export function explain(code, { message = "", hint = "", idle = null } = {}) {
     text: keepOurs ? ours : message || ours || code,
     next: keepOurs ? next : hint || next,
   };
+}
+
+/** Why a request was refused, in one line; `silence` is said where no answer came. */
+export function refusal({ code, serverMessage, hint }, silence) {
+  if (!code) return silence;
+  const message = serverMessage || explain(code).text;
+  return hint ? `${message.replace(/[^.!?]$/, "$&.")} ${hint}` : message;
 }
 
 const STATES = {

@@ -11,12 +11,13 @@ from unicodedata import category
 from urllib.parse import urlsplit
 
 from ipmiproxyd.errors import BadValue
-from ipmiproxyd.model import Device, Interface, Privilege, Secret
+from ipmiproxyd.model import Device, Interface, Privilege, Secret, TcpStream
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _VENDOR = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 _LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _KG = re.compile(r"(?:[0-9A-Fa-f]{2}){0,20}")
+_FINGERPRINT = re.compile(r"[0-9A-Fa-f]{64}|[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){31}")
 _PATH = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]*)*")
 
 SIGN_IN: Final = frozenset({"address", "port", "username", "password", "interface", "cipher", "privilege", "kg"})
@@ -24,7 +25,7 @@ SIGN_IN: Final = frozenset({"address", "port", "username", "password", "interfac
 
 
 def checked(device: Device) -> Device:
-    """The device with its address in one spelling.
+    """The device with its addresses and its fingerprint in one spelling.
 
     :raises BadValue: some fields are not valid; all of them are named.
     """
@@ -34,7 +35,12 @@ def checked(device: Device) -> Device:
     ]
     if problems:
         raise BadValue("; ".join(problems) + ".")
-    return replace(device, address=_one_spelling(device.address))
+    return replace(
+        device,
+        address=_one_spelling(device.address),
+        vnc=device.vnc and _joined(vnc_address(device.vnc)),
+        vnc_fingerprint=device.vnc_fingerprint.replace(":", "").lower(),
+    )
 
 
 def changed(device: Device, changes: Mapping[str, Any]) -> Device:
@@ -71,6 +77,25 @@ def is_host(text: str) -> bool:
         # A name whose last label is a number is a mistyped address: no top-level domain is one.
         return len(text) <= 253 and all(_LABEL.fullmatch(label) for label in labels) and not labels[-1].isdigit()
     return not (address.is_multicast or address.is_unspecified or "%" in text)
+
+
+def vnc_address(text: str) -> TcpStream:
+    """Where a device's ``vnc`` leads: ``host:port``, an IPv6 address in brackets.
+
+    :raises ValueError: it leads nowhere.
+    """
+
+    parts = urlsplit(f"//{text}")
+    host, port = parts.hostname or "", parts.port
+    # Put together again it must be the same: so nothing else stands in it.
+    if not port or not is_host(host) or _joined(TcpStream(host, port)) != text.lower():
+        raise ValueError("not the address of a VNC server")
+    return TcpStream(_one_spelling(host), port)
+
+
+def _joined(address: TcpStream) -> str:
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    return f"{host}:{address.port}"
 
 
 def _one_spelling(host: str) -> str:
@@ -159,6 +184,18 @@ def _web(value: object) -> str | None:
     return None if same and fits else wrong
 
 
+def _vnc(value: object) -> str | None:
+    wrong = "is not the address of a VNC server (host:port, an IPv6 address in brackets)"
+    if not isinstance(value, str) or len(value) > 512:
+        return wrong
+    try:
+        if value:
+            vnc_address(value)
+    except ValueError:
+        return wrong
+    return None
+
+
 _CHECKS: Final[dict[str, _Check]] = {
     "name": _matching(
         _NAME,
@@ -176,6 +213,9 @@ _CHECKS: Final[dict[str, _Check]] = {
     "web": _web,
     "web_username": _text(256),
     "web_password": _secret(256),
+    "vnc": _vnc,
+    "vnc_password": _secret(256),
+    "vnc_fingerprint": _matching(_FINGERPRINT, "is not a SHA-256 fingerprint (64 hexadecimal digits)", empty=True),
     "location": _text(256),
     "vendor": _matching(_VENDOR, "is not the name of a vendor's family, or auto"),
     "notes": _text(4096, lines=True),

@@ -1,13 +1,5 @@
-"""What a VNC client says, split into messages: RFB (RFC 6143, sections 7.1, 7.3 and 7.5). No I/O, no Twisted.
-
-The relay passes the browser's bytes on as they are. It only has to know where each message ends and whether a person
-caused it, because idle means "no key, pointer or clipboard from the user" and not "silence on the wire". The server
-offers security type None; this is the client's half of such a conversation:
-
-    stream   = version [choice] init *message
-    version  = "RFB 003.003" LF | "RFB 003.007" LF | "RFB 003.008" LF
-    choice   = 1                                      ; None; absent in 3.3
-    init     = shared-flag                            ; 1 byte
+"""What a VNC client says after the handshake: where each message ends, what it does, and whether it may (RFC 6143,
+section 7.5, and the community's extensions). No I/O, no Twisted.
 
     message, by its first byte:                       bytes in all
         0    SetPixelFormat                           20
@@ -25,203 +17,261 @@ offers security type None; this is the client's half of such a conversation:
 
 from __future__ import annotations
 
-import enum
 import struct
-from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 MAX_ENCODINGS: Final = 1024
 MAX_CUT_TEXT: Final = 16 << 20
 MAX_FENCE: Final = 64
+MAX_HELD: Final = 256
+"""Keys that are down at once. Nobody has so many fingers; who never lets go would fill our memory."""
+
+_UPDATE_REQUEST: Final = 3
+_KEY: Final = 4
+_POINTER: Final = 5
+_CUT_TEXT: Final = 6
+_QEMU: Final = 255
 
 _EXTENDED_MOUSE_BUTTONS: Final = -316
+_CLIPBOARD_REQUEST: Final = 1 << 25
+_CLIPBOARD_PEEK: Final = 1 << 26
 _CLIPBOARD_NOTIFY: Final = 1 << 27
+_CLIPBOARD_PROVIDE: Final = 1 << 28
 _CLIPBOARD_FORMATS: Final = 0xFFFF
-_SECURITY_NONE: Final = 1
-_VERSIONS: Final = {b"RFB 003.003\n": False, b"RFB 003.007\n": True, b"RFB 003.008\n": True}
+
+_VARIABLE: Final = -1
+_SIZES: Final = [0] * 256
+for _kind, _size in {0: 20, _UPDATE_REQUEST: 10, _KEY: 8, 150: 10, 250: 4}.items():
+    _SIZES[_kind] = _size
+for _kind in (2, _POINTER, _CUT_TEXT, 248, 251, _QEMU):
+    _SIZES[_kind] = _VARIABLE
+
+_WATCHING: Final = frozenset({0, 2, _UPDATE_REQUEST, 150, 248})
+"""What a viewer says who only watches: pixel format, encodings, update requests, continuous updates, fences."""
 
 
 class ProtocolError(Exception):
     """The peer said what it may not say. The text is a plain reason that fits into a WebSocket close (123 bytes)."""
 
 
-class ClientEvent(enum.Enum):
-    """One complete message of the client."""
+class Judge(Protocol):
+    """Decides for one viewer, message by message."""
 
-    VERSION = "version"
-    SECURITY = "security"
-    INIT = "init"
-    PIXEL_FORMAT = "pixel-format"
-    ENCODINGS = "encodings"
-    UPDATE_REQUEST = "update-request"
-    KEY = "key"
-    POINTER = "pointer"
-    CUT_TEXT = "cut-text"  # the user put a text into the clipboard
-    CLIPBOARD = "clipboard"  # clipboard talk that the client's program does by itself
-    CONTINUOUS_UPDATES = "continuous-updates"
-    FENCE = "fence"
-    XVP = "xvp"
-    DESKTOP_SIZE = "desktop-size"
+    def user_acts(self, *, strong: bool) -> bool:
+        """The user did something; may it pass? ``strong``: a key or a button, not just a movement."""
+
+    def has_control(self) -> bool:
+        """Whether what the viewer's program says by itself (desktop size, clipboard talk) may pass."""
 
 
-USER_EVENTS: Final = frozenset({ClientEvent.KEY, ClientEvent.POINTER, ClientEvent.CUT_TEXT})
-"""What only a person causes."""
+class ClientMessages:
+    """Fed with the client's bytes in pieces of any size, gives those that may go on to the server.
 
-_FIXED: Final = {
-    0: (20, ClientEvent.PIXEL_FORMAT),
-    3: (10, ClientEvent.UPDATE_REQUEST),
-    4: (8, ClientEvent.KEY),
-    150: (10, ClientEvent.CONTINUOUS_UPDATES),
-    250: (4, ClientEvent.XVP),
-}
+    It knows which keys and buttons are down, and can release them. Kept is no more than one message that is not whole
+    yet (4 KB), and which keys are down; of a clipboard text only its header.
 
-_Known = tuple[int, ClientEvent] | int
-"""A message's length and kind; or the number of its first bytes from which they can be told."""
-
-
-class ClientSplitter:
-    """Fed with the client's bytes in pieces of any size, tells of each message once it is complete.
-
-    Keeps no more than one message's header (and SetEncodings whole); payload is only counted.
+    :param clipboard_in: whether the user's texts may pass; ``clipboard_out``: whether the server's may be asked for.
     """
 
-    def __init__(self) -> None:
-        self._look: Callable[[bytearray], _Known] = self._version
-        self._head = bytearray()
-        self._wanted = 12
-        self._left = 0
-        self._event = ClientEvent.VERSION
+    __slots__ = (
+        "_buttons", "_clipboard_in", "_clipboard_out", "_extended_pointer", "_held", "_inserted", "_judge", "_left",
+        "_partial", "_passes", "_position", "_refusal", "_unsaid",
+    )  # fmt: skip
+
+    def __init__(self, judge: Judge, *, clipboard_in: bool = True, clipboard_out: bool = True) -> None:
+        self._judge = judge
+        self._clipboard_in = clipboard_in
+        self._clipboard_out = clipboard_out
         self._extended_pointer = False
-        self._refusal: str | None = None
-        self._variable: dict[int, Callable[[bytearray], _Known]] = {
-            2: self._set_encodings,
-            5: self._pointer,
-            6: self._cut_text,
-            248: self._fence,
-            251: self._desktop_size,
-            255: self._qemu,
-        }
+        self._held: dict[bytes, None] = {}  # the message that would release each key, in the order of pressing
+        self._buttons = 0
+        self._position = bytes(4)
+        self._partial = b""
+        self._left = 0
+        self._passes = True
+        self._inserted = b""
+        self._refusal = ""
+        self._unsaid = b""  # what was judged in the call that ended in the refusal
 
-    def feed(self, data: bytes) -> list[ClientEvent]:
-        """The messages that ``data`` completes, in order.
+    def feed(self, data: bytes) -> bytes:
+        """What of ``data`` may go on, whole messages only (but for clipboard texts, which may be long).
 
-        Raises :class:`ProtocolError`, and from then on for whatever follows: the stream cannot be read any more.
+        Raises :class:`ProtocolError`, and from then on for whatever follows: the stream cannot be read any more. What
+        came before the fault comes out of :meth:`release`.
         """
 
-        if self._refusal is not None:
+        # One whole update request, or one movement of the mouse: most of what there is.
+        size = len(data)
+        if (size == 10 or size == 6) and not (self._left or self._partial or self._refusal):
+            if data[0] == _UPDATE_REQUEST and size == 10:
+                return data
+            if data[0] == _POINTER and size == 6 and not (data[1] or self._buttons):
+                if not self._judge.user_acts(strong=False):
+                    return b""
+                self._position = data[2:]
+                return data
+        if self._refusal:
             raise ProtocolError(self._refusal)
+        pieces: list[bytes] = []
         try:
-            return self._split(data)
+            self._split(data, pieces)
         except ProtocolError as error:
             self._refusal = str(error)
+            self._unsaid = b"".join(pieces)
             raise
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def _split(self, data: bytes) -> list[ClientEvent]:
-        events: list[ClientEvent] = []
-        at, end, head = 0, len(data), self._head
-        while at < end:
-            if self._left:
-                step = min(self._left, end - at)
-                at += step
-                self._left -= step
-            else:
-                more = data[at : at + self._wanted - len(head)]
-                head += more
-                at += len(more)
-                if len(head) < self._wanted:
+    def insert(self, messages: bytes) -> bytes:
+        """Messages of our own between the client's: what to send now. In the midst of a clipboard text that is
+        nothing; they come out of :meth:`feed` right after it."""
+
+        if not self._left or not self._passes:
+            return messages
+        self._inserted += messages
+        return b""
+
+    def release(self) -> bytes:
+        """Let go of all keys and buttons that are down: what to send now (see :meth:`insert`)."""
+
+        messages = self._unsaid + b"".join(self._held)
+        self._unsaid = b""
+        self._held.clear()
+        if self._buttons:
+            messages += b"\x05\x00" + self._position
+            self._buttons = 0
+        return self.insert(messages) if messages else b""
+
+    # --- splitting ---------------------------------------------------------------------------------------------------
+
+    def _split(self, data: bytes, pieces: list[bytes]) -> None:
+        at = self._rest_of_text(data, pieces) if self._left else 0
+        if self._partial:
+            data = self._partial + data[at:]
+            self._partial = b""
+            at = 0
+        start, end = at, len(data)  # from start on nothing is given out yet
+        try:
+            while at < end:
+                size = _SIZES[data[at]] or _unknown(data[at])
+                if size == _VARIABLE:
+                    size = self._size(data, at, end)
+                is_whole = at + size <= end
+                if not size or not (is_whole or data[at] == _CUT_TEXT):
+                    self._partial = data[at:]
                     break
-                known = self._look(head)
-                if isinstance(known, int):
-                    self._wanted = known
-                    continue
-                self._left = known[0] - len(head)
-                self._event = known[1]
-                head.clear()
-                self._wanted = 1
+                passes = self._may_pass(data, at, size)
+                if not passes:
+                    pieces.append(data[start:at])
+                    start = min(at + size, end)
+                self._passes = passes
+                self._left = max(0, at + size - end)
+                at = min(at + size, end)
+        finally:
+            pieces.append(data[start:at])
+
+    def _rest_of_text(self, data: bytes, pieces: list[bytes]) -> int:
+        step = min(self._left, len(data))
+        self._left -= step
+        if self._passes:
+            pieces.append(data[:step])
             if not self._left:
-                events.append(self._event)
-        return events
+                pieces.append(self._inserted)
+                self._inserted = b""
+        return step
 
-    # --- handshake ---------------------------------------------------------------------------------------------------
+    def _size(self, data: bytes, at: int, end: int) -> int:
+        """Of the message of varying size that begins at ``at``; 0 if it cannot be told yet."""
 
-    def _version(self, head: bytearray) -> _Known:
-        chooses = _VERSIONS.get(bytes(head))
-        if chooses is None:
-            raise ProtocolError("The viewer does not speak RFB 3.3, 3.7 or 3.8")
-        self._look = self._security if chooses else self._init
-        return 12, ClientEvent.VERSION
-
-    def _security(self, head: bytearray) -> _Known:
-        if head[0] != _SECURITY_NONE:
-            raise ProtocolError(f"The viewer chose security type {head[0]}, which was not offered")
-        self._look = self._init
-        return 1, ClientEvent.SECURITY
-
-    def _init(self, _: bytearray) -> _Known:
-        self._look = self._message
-        return 1, ClientEvent.INIT
-
-    # --- messages ----------------------------------------------------------------------------------------------------
-
-    def _message(self, head: bytearray) -> _Known:
-        fixed = _FIXED.get(head[0])
-        if fixed is not None:
-            return fixed
-        variable = self._variable.get(head[0])
-        if variable is None:
-            raise ProtocolError(f"Unknown message type {head[0]} from the viewer")
-        return variable(head)
-
-    def _set_encodings(self, head: bytearray) -> _Known:
-        if len(head) < 4:
-            return 4
-        count = int.from_bytes(head[2:4], "big")
-        if count > MAX_ENCODINGS:
-            raise ProtocolError(f"The viewer announced {count} encodings; {MAX_ENCODINGS} are allowed")
-        if len(head) < 4 + 4 * count:
-            return 4 + 4 * count
-        self._extended_pointer = _EXTENDED_MOUSE_BUTTONS in struct.unpack_from(f">{count}i", head, 4)
-        return len(head), ClientEvent.ENCODINGS
-
-    def _pointer(self, head: bytearray) -> _Known:
-        if len(head) < 2:
-            return 2
-        extended = self._extended_pointer and head[1] & 0x80
-        return (7 if extended else 6), ClientEvent.POINTER
-
-    def _cut_text(self, head: bytearray) -> _Known:
-        if len(head) < 8:
-            return 8
-        length = int.from_bytes(head[4:8], "big", signed=True)
-        if abs(length) > MAX_CUT_TEXT:
-            raise ProtocolError(f"A clipboard text of {abs(length)} bytes is too long; {MAX_CUT_TEXT} are allowed")
-        if length >= 0:
-            return 8 + length, ClientEvent.CUT_TEXT
-        if length > -4:
-            raise ProtocolError("A clipboard message without flags")
-        if len(head) < 12:
+        kind, there = data[at], end - at
+        if kind == _POINTER:
+            if there < 2:
+                return 0
+            return 7 if self._extended_pointer and data[at + 1] & 0x80 else 6
+        if kind == _QEMU:
+            if there > 1 and data[at + 1]:
+                raise ProtocolError(f"Unknown message type 255/{data[at + 1]} from the viewer")
             return 12
-        flags = int.from_bytes(head[8:12], "big")
+        if kind == _CUT_TEXT:
+            return _size_of_text(data, at, there)
+        if kind == 2:
+            count = int.from_bytes(data[at + 2 : at + 4], "big") if there >= 4 else 0
+            if count > MAX_ENCODINGS:
+                raise ProtocolError(f"The viewer announced {count} encodings; {MAX_ENCODINGS} are allowed")
+            return 4 + 4 * count if there >= 4 else 0
+        if kind == 248:
+            length = data[at + 8] if there >= 9 else 0
+            if length > MAX_FENCE:
+                raise ProtocolError(f"A fence of {length} bytes is too long; {MAX_FENCE} are allowed")
+            return 9 + length if there >= 9 else 0
+        return 8 + 16 * data[at + 6] if there >= 7 else 0
+
+    # --- judging -----------------------------------------------------------------------------------------------------
+
+    def _may_pass(self, data: bytes, at: int, size: int) -> bool:
+        kind = data[at]
+        if kind == _POINTER:
+            return self._pointer(data[at + 1 : at + size])
+        if kind == _KEY:
+            return self._key(data[at + 1], b"\x04\x00\x00\x00" + data[at + 4 : at + 8])
+        if kind == _QEMU:
+            return self._key(data[at + 2] | data[at + 3], b"\xff\x00\x00\x00" + data[at + 4 : at + 12])
+        if kind == _CUT_TEXT:
+            return self._text(data, at)
+        if kind == 2:
+            announced = struct.unpack_from(f">{(size - 4) // 4}i", data, at + 4)
+            self._extended_pointer = _EXTENDED_MOUSE_BUTTONS in announced
+        return kind in _WATCHING or self._judge.has_control()
+
+    def _pointer(self, body: bytes) -> bool:
+        # In the longer form bit 7 says only that it is the longer form.
+        buttons = body[0] & 0x7F | body[5] << 7 if len(body) > 5 else body[0]
+        # Letting go always passes: a button must not stay down because the user may not press any.
+        if not self._judge.user_acts(strong=buttons != 0) and not (self._buttons and not buttons):
+            return False
+        self._buttons = buttons
+        self._position = body[1:5]
+        return True
+
+    def _key(self, down: int, release: bytes) -> bool:
+        if down:
+            if not self._judge.user_acts(strong=True):
+                return False
+            self._held[release] = None
+            if len(self._held) > MAX_HELD:
+                raise ProtocolError(f"More than {MAX_HELD} keys are down at once")
+            return True
+        was_held = release in self._held
+        self._held.pop(release, None)
+        return self._judge.user_acts(strong=True) or was_held
+
+    def _text(self, data: bytes, at: int) -> bool:
+        length = int.from_bytes(data[at + 4 : at + 8], "big", signed=True)
+        if length >= 0:
+            return self._clipboard_in and self._judge.user_acts(strong=True)
+        flags = int.from_bytes(data[at + 8 : at + 12], "big")
+        if flags & (_CLIPBOARD_REQUEST | _CLIPBOARD_PEEK) and not self._clipboard_out:
+            return False
+        if flags & (_CLIPBOARD_NOTIFY | _CLIPBOARD_PROVIDE) and not self._clipboard_in:
+            return False
         # Capabilities, requests and the text itself go back and forth without the user; only "there is a new text"
         # is the user's doing.
-        announced = flags & _CLIPBOARD_NOTIFY and flags & _CLIPBOARD_FORMATS
-        return 8 - length, ClientEvent.CUT_TEXT if announced else ClientEvent.CLIPBOARD
+        if flags & _CLIPBOARD_NOTIFY and flags & _CLIPBOARD_FORMATS:
+            return self._judge.user_acts(strong=True)
+        return self._judge.has_control()
 
-    def _fence(self, head: bytearray) -> _Known:
-        if len(head) < 9:
-            return 9
-        if head[8] > MAX_FENCE:
-            raise ProtocolError(f"A fence of {head[8]} bytes is too long; {MAX_FENCE} are allowed")
-        return 9 + head[8], ClientEvent.FENCE
 
-    def _desktop_size(self, head: bytearray) -> _Known:
-        if len(head) < 7:
-            return 7
-        return 8 + 16 * head[6], ClientEvent.DESKTOP_SIZE
+def _unknown(kind: int) -> int:
+    raise ProtocolError(f"Unknown message type {kind} from the viewer")
 
-    def _qemu(self, head: bytearray) -> _Known:
-        if len(head) < 2:
-            return 2
-        if head[1] != 0:
-            raise ProtocolError(f"Unknown message type 255/{head[1]} from the viewer")
-        return 12, ClientEvent.KEY
+
+def _size_of_text(data: bytes, at: int, there: int) -> int:
+    if there < 8:
+        return 0
+    length = int.from_bytes(data[at + 4 : at + 8], "big", signed=True)
+    if abs(length) > MAX_CUT_TEXT:
+        raise ProtocolError(f"A clipboard text of {abs(length)} bytes is too long; {MAX_CUT_TEXT} are allowed")
+    if length >= 0:
+        return 8 + length
+    if length > -4:
+        raise ProtocolError("A clipboard message without flags")
+    return 8 - length if there >= 12 else 0

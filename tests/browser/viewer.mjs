@@ -82,7 +82,7 @@ const READ_PIXELS = (canvas, points) => {
 };
 
 async function blank({ touch = false } = {}) {
-  const context = await browser.newContext({ hasTouch: touch, isMobile: touch });
+  const context = await browser.newContext({ hasTouch: touch, isMobile: touch, ignoreHTTPSErrors: true });
   return { context, page: await context.newPage() };
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.support.page_case import BLACK, WHITE, ScreenCase, stage
+from tests.support.page_case import BLACK, CUT_TEXT, WHITE, ScreenCase, stage
 from tests.support.page_display import Running
 from tests.support.scratch import scratch
 
@@ -130,21 +130,43 @@ class InputTests(ScreenCase):
         await page.click("#pan-button")
         self.assertEqual(await page.evaluate("document.getElementById('pan-button').ariaPressed"), "true")
 
-    async def test_view_only(self) -> None:
+    async def test_keys_do_not_stick_when_the_focus_leaves(self) -> None:
+        """Whatever is down is let go when the keyboard goes to a control, by the mouse or by its own way."""
+
         window = await self.xev()
-        self.server.tell(control=False, viewers=2)
         page = await self.connected()
-        self.assertEqual(await page.text("#state"), "Connected · view only · 2 viewers")
-        for part in ("#close-button", "#keys-button", "#ctrl-alt-del", "#clipboard-button"):
-            self.assertFalse(await page.visible(part), part)
-        await page.type("q")
-        self.server.tell(control=True)
-        await page.see("#keys-button")
         await page.move(300, 300)
-        await page.evaluate("document.querySelector('#screen canvas').focus()")
-        await page.type("w")
-        await window.says(r"KeyPress.*, w\)")
-        self.assertNotIn("keysym 0x71, q", window.output)
+        await page.call("key_down", key="Shift")
+        await window.says(r"KeyPress.*Shift_L")
+        await page.click("#clipboard-button")
+        self.assertEqual(await page.evaluate("document.activeElement.id"), "clipboard-out")
+        await window.says(r"KeyRelease.*Shift_L")
+        await page.call("key_up", key="Shift")
+        await page.press("Escape")
+
+        await page.press("Control+Alt+Shift")
+        self.assertEqual(await page.evaluate("document.activeElement.id"), "ctrl-alt-del")
+        await window.says(r"KeyPress.*Alt_L.*KeyRelease.*(Alt|Meta)_L")
+        await window.says(r"KeyPress.*Control_L.*KeyRelease.*Control_L")
+
+    async def test_a_key_that_went_down_on_a_control_is_not_typed(self) -> None:
+        """Enter presses a button, the focus goes to the screen, and Enter goes on repeating there: no Enter for it."""
+
+        window = await self.xev()
+        page = await self.connected()
+        await page.move(300, 300)
+        await page.press("Control+Alt+Shift")
+        await page.evaluate(
+            "document.getElementById('ctrl-alt-del').addEventListener('click', "
+            "() => document.querySelector('#screen canvas').focus())"
+        )
+        for _ in range(3):
+            await page.call("key_down", key="Enter")
+        await page.call("key_up", key="Enter")
+        await page.type("z")
+        await window.says(r"KeyRelease.*, z\)")
+        self.assertIn("Delete)", window.output)
+        self.assertNotIn("Return)", window.output)
 
 
 class PictureTests(ScreenCase):
@@ -209,6 +231,55 @@ class ClipboardTests(ScreenCase):
         await page.fill("#clipboard-out", "")
         await page.press("Control+v")
         self.assertEqual(await page.value("#clipboard-out"), "copied <b>there</b>")
+
+    async def test_one_way_only(self) -> None:
+        """What the console's clipboard does not allow is neither offered, nor sent, nor taken."""
+
+        self.server.tell(clipboard="in")
+        page = await self.connected(permissions=["clipboard-read", "clipboard-write"])
+        await page.evaluate("navigator.clipboard.writeText('there')")
+        await page.evaluate("window.dispatchEvent(new Event('focus'))")
+        await self.pasted("there")
+        await page.click("#clipboard-button")
+        self.assertTrue(await page.visible("#clipboard-out"))
+        self.assertFalse(await page.visible("#clipboard-in"))
+        self.assertIn("nothing comes back", await page.text("#clipboard-hint"))
+
+        self.server.tell(clipboard="out")
+        await page.see("#clipboard-in")
+        self.assertFalse(await page.visible("#clipboard-out"))
+        await page.evaluate("navigator.clipboard.writeText('not there')")
+        await page.evaluate("window.dispatchEvent(new Event('focus'))")
+        await self.own_selection("back")
+        await page.wait("navigator.clipboard.readText().then((text) => text === 'back')")
+        self.assertEqual(await page.value("#clipboard-in"), "back")
+
+        before = len(await self.inputs(page))
+        self.server.tell(clipboard="off")
+        await page.wait("document.getElementById('clipboard-panel').hidden")
+        self.assertFalse(await page.visible("#clipboard-button"))
+        self.assertEqual(await page.evaluate("document.getElementById('clipboard-in').value"), "")
+        await page.evaluate("navigator.clipboard.writeText('kept here')")
+        await page.evaluate("window.dispatchEvent(new Event('focus'))")
+        await self.own_selection("kept there")
+        await page.move(300, 300)
+        await page.type("q")  # what comes later than a text would have come
+        self.assertEqual(await page.evaluate("navigator.clipboard.readText()"), "kept here")
+        texts = [message for message in (await self.inputs(page))[before:] if message[0] == CUT_TEXT]
+        self.assertEqual([text for text in texts if b"kept" in text or text[8] & 0x18], [])
+
+    async def test_only_who_has_control_shares_it_by_itself(self) -> None:
+        """Where nobody has control yet, only a press takes it: no text goes out by itself."""
+
+        self.server.tell(steers=False, held=False)
+        page = await self.connected(permissions=["clipboard-read", "clipboard-write"])
+        await page.evaluate("navigator.clipboard.writeText('mine')")
+        await page.evaluate("window.dispatchEvent(new Event('focus'))")
+        self.assertTrue(await page.visible("#clipboard-button"))
+        await page.evaluate("new Promise((later) => setTimeout(later, 700))")  # it waits 500 ms after connecting
+        self.assertEqual([message for message in await self.inputs(page) if message[0] == CUT_TEXT], [])
+        self.server.tell(steers=True, held=True)
+        await self.pasted("mine")
 
     async def pasted(self, text: str) -> None:
         """Until a program on the display is given this text."""

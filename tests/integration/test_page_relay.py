@@ -8,6 +8,7 @@ from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.trial.unittest import TestCase
 
 from ipmiproxyd.access.grants import GrantBook
+from ipmiproxyd.interfaces import VncServer
 from ipmiproxyd.model import ConsoleState, Grant
 from ipmiproxyd.relay.host import WebRelayHost
 from tests.support.fake_console import FakeConsole
@@ -34,12 +35,12 @@ class PageOnRelayTests(TestCase):
         self.addCleanup(lambda: self.port.close("shutdown", "The test is over."))
 
     def ready(self) -> None:
-        self.console.display = UNIXClientEndpoint(reactor, str(self.display.socket))
+        self.console.server = VncServer(UNIXClientEndpoint(reactor, str(self.display.socket)))
         self.console.change(state=ConsoleState.READY)
 
     async def visit(self, control: bool = True) -> Page:
-        token = self.grants.issue(Grant(console=self.console.id, control=control))
-        return await open_page(self, self.host.url(self.port.number, token))
+        token = self.grants.issue(Grant(console=self.console.id, id="g1", control=control))
+        return await open_page(self, self.host.url(self.port, token))
 
     async def assert_quiet(self, page: Page) -> None:
         complaints = [entry for entry in await page.console() if entry["type"] in ("error", "pageerror")]
@@ -73,7 +74,7 @@ class PageOnRelayTests(TestCase):
         await page.phase("connected")
         token = self.grants.issue(Grant(console=self.console.id))
         self.assertIsNotNone(self.grants.redeem(self.console.id, token))
-        late = await open_page(self, self.host.url(self.port.number, token))
+        late = await open_page(self, self.host.url(self.port, token))
         await late.phase("over")
         self.assertIn("This link was already used or has expired. Ask for a new one.", await late.text("#card"))
 

@@ -58,6 +58,40 @@ class SessionTests(ScreenCase):
         await page.phase("connected")
         self.assertEqual(await page.address(), self.server.address)
 
+    async def test_many_consoles_on_one_port(self) -> None:
+        """A gateway's consoles have each its own path: all that the page asks for is there, and keys are kept apart."""
+
+        one, two = (PageServer(reactor, self.display.socket, path=f"/c/{name}/") for name in ("one", "two"))
+        one.start()
+        self.addCleanup(stop_later(one))
+        one.beside(two)
+        two.key = "key-two"
+        two.tell(device="node18")
+        page = await self.open(url=one.url())
+        await page.phase("connected")
+        self.assertEqual(await page.address(), one.address)
+        await page.goto(two.url("token-one"))
+        await page.phase("connected")
+        self.assertEqual(await page.text("#device"), "node18")
+        await page.goto(one.address)
+        await page.phase("connected")
+        self.assertEqual(await page.text("#device"), "node17")
+        self.assertEqual([one.seen.count("POST /api/session"), two.seen.count("POST /api/session")], [1, 1])
+        self.assertEqual(one.offered, [["binary", "key.key-one"]] * 2)
+        self.assertEqual(two.offered, [["binary", "key.key-two"]])
+        urls = [entry["url"] for entry in [*await page.requests(), *await page.sockets()]]
+        self.assertEqual([url for url in urls if "/c/one/" not in url and "/c/two/" not in url], [])
+        await self.assert_quiet(page)
+
+    async def test_https_means_wss(self) -> None:
+        page = await self.open(url=self.server.address)
+        url = await page.evaluate(
+            "import('/assets/session.js').then(({ Session }) => { window.WebSocket = class { constructor(url) "
+            "{ this.url = url; } }; const location = new URL('https://gate.test/c/one/?x=1#t=a'); "
+            "return new Session({ location, sessionStorage, history }).socket().url; })"
+        )
+        self.assertEqual(url, "wss://gate.test/c/one/vnc")
+
     async def test_in_another_sites_frame(self) -> None:
         """Loading the panel around it again keeps the console, although its link is used."""
 
@@ -208,7 +242,7 @@ class ClosedTests(ScreenCase):
         self.assertEqual(await page.text("#card-title"), "Closed because nobody used it")
         self.assertEqual(await page.text("#card-text"), "Nobody touched it for 10 minutes.")
         self.assertEqual(await page.evaluate("document.querySelectorAll('#screen canvas').length"), 0)
-        self.assertIsNone(await page.evaluate("sessionStorage.getItem('ipmiproxyd.key:' + location.host)"))
+        self.assertEqual(await page.evaluate("Object.keys(sessionStorage).filter((name) => name.includes('key'))"), [])
         await self.assert_quiet(page)
 
     async def test_only_the_socket_says_so(self) -> None:
@@ -223,7 +257,43 @@ class ClosedTests(ScreenCase):
         await page.phase("connected")
         self.server.close_sockets(4003, "forbidden")
         await page.phase("over")
-        self.assertEqual(await page.text("#card-title"), "You can no longer use this console")
+        self.assertEqual(await page.text("#card-title"), "Your access was withdrawn")
+
+    async def test_right_withdrawn_while_looking_on(self) -> None:
+        """Whichever of the two refuses first, the page says why and forgets its key."""
+
+        page = await self.connected()
+        self.server.key = "another"
+        self.server.tell()
+        await page.wait("performance.getEntriesByType('resource').some((entry) => entry.responseStatus === 403)")
+        self.server.close_sockets(4003, "forbidden")
+        await page.phase("over")
+        self.assertEqual(await page.text("#card-title"), "Your access was withdrawn")
+        self.assertEqual(await page.text("#state"), "No entry")
+        self.assertFalse(await page.visible("#card-actions"))
+        await page.reload()
+        await page.phase("over")
+        self.assertEqual(await page.text("#card-title"), "This page needs a link")
+
+    async def test_the_screen_refuses(self) -> None:
+        """The server has no room, or its screen will not have us: said at once, tried again when somebody asks."""
+
+        page = await self.connected()
+        cases = (
+            (4004, "limit", "No room for another viewer", "The server's screen takes no more viewers just now."),
+            (4004, "This iDRAC shows its screen to one viewer.", "No room for another viewer", None),
+            (4005, "The VNC server refused the password.", "The server's screen refuses the connection", None),
+        )
+        for number, (code, reason, title, text) in enumerate(cases, 1):
+            self.server.close_sockets(code, reason)
+            await page.phase("over")
+            self.assertEqual(await page.text("#card-title"), title)
+            self.assertEqual(await page.text("#card-text"), text or reason)
+            self.assertEqual(await page.text("#state"), "Not connected")
+            self.assertEqual(len(self.server.offered), number)
+            self.assertTrue(await page.evaluate("document.activeElement.id === 'card-title'"))
+            await page.click("#card-actions button:text-is('Try again')")
+            await page.phase("connected")
 
     async def test_gone_while_closing(self) -> None:
         """The relay port is shut before the last news was asked for: what is known is said, nobody waits."""
@@ -254,12 +324,12 @@ class ClosedTests(ScreenCase):
         self.assertFalse(await page.visible("#close-panel"))
         self.assertNotIn("POST /api/close", self.server.seen)
 
-        self.server.close_refusal = {"message": "Only its owner may close it."}
+        self.server.refusals["close"] = (403, {"code": "forbidden", "message": "Only its owner may close it."})
         await page.click("#close-button")
         await page.click("#close-yes")
         await page.wait("document.getElementById('close-note').textContent === 'Only its owner may close it.'")
 
-        self.server.close_refusal = None
+        self.server.refusals.clear()
         await page.click("#close-yes")
         await wait_until(reactor, lambda: self.server.seen.count("POST /api/close") == 2, what="the second request")
         self.server.tell(state="closed", reason="viewer")

@@ -5,7 +5,18 @@ from __future__ import annotations
 import random
 import struct
 
-from tests.support.relay_case import HELLO, RelayCase, free_ports, memory, open_sockets, reactor, until, until_steady
+from ipmiproxyd.interfaces import VncServer
+from tests.support.relay_case import (
+    HELLO,
+    WELCOME,
+    RelayCase,
+    free_ports,
+    memory,
+    open_sockets,
+    reactor,
+    until,
+    until_steady,
+)
 from tests.support.relay_talk import KEY_PRESS, MIB, UPDATE_REQUEST, LateEndpoint, Pusher, cut_text
 from tests.support.ws_client import (
     BINARY,
@@ -48,12 +59,12 @@ class FlowTests(RelayCase):
         self.assertLess(memory() - before, 48 * MIB)
         pump.left = 4
         end.resume()
-        await end.hears(len(HELLO) + (taken + 4) * len(text))
-        self.assertEqual(self.console.told, ["joined", "active"])
+        await end.hears((taken + 4) * len(text))
+        self.assertEqual(self.console.told, ["viewers 1", "active"])
 
     async def test_the_browser_waits_for_the_display(self) -> None:
         late = LateEndpoint(self.display.endpoint)
-        self.console.display = late
+        self.console.server = VncServer(late)
         self.display.keeps = False
         self.serve()
         client = await self.join()
@@ -68,7 +79,7 @@ class FlowTests(RelayCase):
         pump.left = 0
         late.go()
         end = await self.display.viewer()
-        await end.hears(len(HELLO) + taken * len(text))
+        await end.hears(taken * len(text))
         self.assertIsNone(client.closed)
 
     async def test_pings_are_no_activity_and_end_nobody(self) -> None:
@@ -77,7 +88,7 @@ class FlowTests(RelayCase):
         client, end = await self.greeted()
         client.polite = False
         await client.until(lambda: client.pings >= 4)
-        self.assertEqual(self.console.told, ["joined"])
+        self.assertEqual(self.console.told, ["viewers 1"])
         end.say(b"still here")
         self.assertEqual(await client.hears(10), b"still here")
         await client.hang_up()
@@ -103,6 +114,8 @@ class FuzzTests(RelayCase):
 
     async def still_works(self, index: int) -> None:
         client = await self.join()
+        client.say(HELLO)
+        await client.hears(len(WELCOME))
         await until(lambda: len(self.display.ends) > index)
         self.display.ends[-1].say(b"still here")
         self.assertEqual(await client.hears(10), b"still here")
@@ -122,7 +135,7 @@ class FuzzTests(RelayCase):
             b"Sec-WebSocket-Protocol: binary, key." + key + b"\r\n\r\n",
         ]
         for turn in range(150):
-            raw = await connect_raw(reactor, self.port.number)
+            raw = await connect_raw(reactor, self.number)
             self.clients.append(raw)
             raw.transport.write(mutated(dice, seeds[turn % 4]) if turn % 5 else dice.randbytes(dice.randrange(1, 500)))
             if turn % 10 == 9:
@@ -134,7 +147,7 @@ class FuzzTests(RelayCase):
         for end in self.display.ends:
             await end.lost
         self.assertEqual(open_sockets(), before)
-        self.assertEqual(self.console.told.count("joined"), self.console.told.count("left"))
+        self.assertEqual(self.console.told[-1], "viewers 0")
 
     async def test_websocket(self) -> None:
         before = open_sockets()
@@ -153,13 +166,13 @@ class FuzzTests(RelayCase):
                 await client.gone()
             await client.hang_up()
             self.clients.clear()
-        await until(lambda: self.console.snapshot().viewers == 0)
+        await until(lambda: not self.console.snapshot().viewers)
         await self.still_works(len(self.display.ends))
         await self.port.close("closed", "The console was closed.")
         for end in self.display.ends:
             await end.lost
         self.assertEqual(open_sockets(), before)
-        self.assertEqual(self.console.told.count("joined"), self.console.told.count("left"))
+        self.assertEqual(self.console.told[-1], "viewers 0")
 
 
 def mutated(dice: random.Random, seed: bytes) -> bytes:

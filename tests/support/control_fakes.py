@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from ipmiproxyd.control.commands import Defaults, make_commands
 from ipmiproxyd.control.declare import CommandTable
 from ipmiproxyd.errors import BmcAuth, Exists, NotFound
 from ipmiproxyd.interfaces import Progress
-from ipmiproxyd.model import Console, ConsoleState, Device, OpenRequest, Stage
+from ipmiproxyd.model import Console, ConsoleState, Device, Grant, OpenRequest, Stage, ViewerInfo
 from ipmiproxyd.wire.device import changed, checked
 
 
@@ -74,6 +75,17 @@ class FakePower:
         return {"action": action, "power": "on" if wait else None}
 
 
+def viewer(**changes: Any) -> ViewerInfo:
+    """Somebody at a console."""
+
+    made = ViewerInfo(id="g1", user="alice", peer="192.0.2.9", control=True, steers=True, joined_at=1_700_000_003.25)
+    return dataclasses.replace(made, **changes)
+
+
+PNG = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII", 13, b"IHDR", 640, 480) + bytes(20)
+"""The beginning of a picture of 640 x 480 pixels."""
+
+
 def console(number: int = 1, **changes: Any) -> Console:
     """A console to show."""
 
@@ -89,7 +101,7 @@ def console(number: int = 1, **changes: Any) -> Console:
         stages=(Stage("display", "Starting the display", 0, 110), Stage("browser", "Starting the browser", 110)),
         display=4,
         relay_port=6081,
-        viewers=1,
+        viewers=(viewer(),),
         opened_at=1_700_000_000.12345,
         ready_at=1_700_000_001.5,
         last_activity=1_700_000_002.0,
@@ -100,10 +112,13 @@ def console(number: int = 1, **changes: Any) -> Console:
 
 
 class FakeConsoles:
-    """Opening waits for :meth:`finish` if ``slow``. ``cancelled`` counts the openings that were broken off."""
+    """``out`` are the grants of all consoles, ``picture`` is what each shows. Opening waits for :meth:`finish` if
+    ``slow``. ``cancelled`` counts the openings that were broken off."""
 
     def __init__(self) -> None:
         self.known: dict[str, Console] = {}
+        self.out: list[Grant] = []
+        self.picture = PNG
         self.asked: list[OpenRequest] = []
         self.slow = False
         self.waiting: list[Deferred[None]] = []
@@ -159,6 +174,32 @@ class FakeConsoles:
     def extend(self, console_id: str, by: float) -> Console:
         self.extended = (console_id, by)
         return self.show(console_id)
+
+    def share(self, console_id: str, *, user: str = "", control: bool = False, credentials: bool = False) -> Grant:
+        number = len(self.out) + 1
+        grant = Grant(
+            console=self.show(console_id).id, id=f"g{number}", user=user, control=control, credentials=credentials
+        )
+        self.out.append(grant)
+        return grant
+
+    def grant_url(self, grant: Grant) -> str:
+        return f"http://gate:6081/#t=for-{grant.id}"
+
+    def grants(self, console_id: str) -> Sequence[Grant]:
+        return [grant for grant in self.out if grant.console == self.show(console_id).id]
+
+    def revoke(self, console_id: str, *, viewer: str = "", user: str = "") -> Sequence[Grant]:
+        revoked = [
+            grant for grant in self.grants(console_id) if viewer in ("", grant.id) and user in ("", grant.user)
+        ]
+        self.out = [grant for grant in self.out if grant not in revoked]
+        self.known[console_id] = dataclasses.replace(self.known[console_id], viewers=())
+        return revoked
+
+    async def screenshot(self, console_id: str) -> bytes:
+        self.show(console_id)
+        return self.picture
 
     def url(self, console_id: str) -> str:
         return f"http://gate:6081/#t=again-{self.show(console_id).id}"

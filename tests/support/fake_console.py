@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IStreamClientEndpoint
 
-from ipmiproxyd.errors import BmcState
-from ipmiproxyd.model import Console, ConsoleState, Stage
+from ipmiproxyd.errors import BadValue, BmcState, Forbidden
+from ipmiproxyd.interfaces import VncServer
+from ipmiproxyd.model import Console, ConsoleState, Secret, Stage, Typing, ViewerInfo
 
 
 class FakeConsole:
     """Implements :class:`~ipmiproxyd.interfaces.RelayedConsole`.
 
-    :ivar display: the endpoint that ``dial`` hands out while the console is ready.
-    :ivar told: names of the calls of the relay, in order.
+    :ivar server: what ``screen`` hands out while the console is ready.
+    :ivar secrets: what the login buttons type; ``login_buttons`` is whether there are any.
+    :ivar told: the calls of the relay, in order: "viewers N", "typing DONE/OF", "typing over", "active", "close".
     :ivar cancelled: how many waits for news were cancelled.
     """
 
     def __init__(self, console_id: str = "c1", display: IStreamClientEndpoint | None = None) -> None:
-        self.display = display
+        self.server = None if display is None else VncServer(display)
+        self.login_buttons = True
+        self.secrets = {"username": Secret("ADMIN"), "password": Secret("hunter2")}
         self.told: list[str] = []
         self.cancelled = 0
         self.waiting: list[tuple[int, Deferred[None]]] = []
@@ -37,7 +42,7 @@ class FakeConsole:
             stages=(Stage("display", "Starting the display", 12, 130), Stage("browser", "Starting <b>it</b>", 130)),
             display=1,
             relay_port=None,
-            viewers=0,
+            viewers=(),
             opened_at=1000.0,
             ready_at=None,
             last_activity=1000.0,
@@ -72,18 +77,25 @@ class FakeConsole:
         self.cancelled += 1
         self.waiting = [entry for entry in self.waiting if entry[1] is not deferred]
 
-    def dial(self) -> IStreamClientEndpoint:
-        if self._snapshot.state is not ConsoleState.READY or self.display is None:
+    def screen(self) -> VncServer:
+        if self._snapshot.state is not ConsoleState.READY or self.server is None:
             raise BmcState("The console's screen is not there yet.")
-        return self.display
+        return self.server
 
-    def viewer_joined(self) -> None:
-        self.told.append("joined")
-        self.change(viewers=self._snapshot.viewers + 1)
+    def viewers_changed(self, viewers: Sequence[ViewerInfo]) -> None:
+        self.told.append(f"viewers {len(viewers)}")
+        self.change(viewers=tuple(viewers))
 
-    def viewer_left(self) -> None:
-        self.told.append("left")
-        self.change(viewers=self._snapshot.viewers - 1)
+    def typing_changed(self, typing: Typing | None) -> None:
+        self.told.append("typing over" if typing is None else f"typing {typing.done}/{typing.of}")
+        self.change(typing=typing)
+
+    def credential(self, which: Literal["username", "password"]) -> Secret:
+        if not self.login_buttons:
+            raise Forbidden("The login buttons of this console are off.")
+        if not self.secrets[which]:
+            raise BadValue(f"The device has no {which}.")
+        return self.secrets[which]
 
     def user_active(self) -> None:
         self.told.append("active")

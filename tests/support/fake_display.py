@@ -1,21 +1,38 @@
-"""A display for the relay's tests that is no display: it says and hears bytes, as fast or slow as it is told."""
+"""A display for the relay's tests that is no display: after an RFB handshake it says and hears bytes, as
+fast or slow as it is told."""
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.interfaces import IAddress, IPushProducer
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+VERSION = b"RFB 003.008\n"
+INIT = struct.pack(">HH16sI", 800, 600, bytes((32, 24, 0, 1, 0, 255, 0, 255, 0, 255, 16, 8, 0, 0, 0, 0)), 4) + b"fake"
+"""Its ServerInit."""
+
+_HELLO = (
+    (VERSION, b"\x01\x01"),
+    (b"\x01", bytes(4)),
+    (b"\x01", INIT),  # shared, whatever the browser asked for
+)
+"""What it expects, and answers; after its own version."""
+
 
 @implementer(IPushProducer)
 class DisplayEnd(Protocol):
-    """One viewer's connection, as the display has it."""
+    """One viewer's connection, as the display has it.
+
+    :ivar heard: what was said after the handshake; ``count`` its length.
+    :ivar greeted: fires when the handshake is done.
+    """
 
     transport: Any
 
@@ -25,14 +42,33 @@ class DisplayEnd(Protocol):
         self.count = 0
         self.is_lost = False
         self.lost: Deferred[None] = Deferred()
+        self.greeted: Deferred[None] = Deferred()
+        self.greeted.addErrback(lambda failure: failure.trap(CancelledError) and None)
+        self._expected = list(_HELLO)
+        self._early = b""
         self._to_say = 0
         self.said = 0
         self._waiting: list[tuple[int, Deferred[None]]] = []
 
     def connectionMade(self) -> None:
         self._display.came(self)
+        self.transport.write(VERSION)
+
+    def _greet(self, data: bytes) -> bytes:
+        self._early += data
+        while self._expected and len(self._early) >= len(self._expected[0][0]):
+            expected, answer = self._expected.pop(0)
+            assert self._early.startswith(expected), self._early
+            self._early = self._early[len(expected) :]
+            self.transport.write(answer)
+            if not self._expected:
+                self.greeted.callback(None)
+        rest, self._early = (b"", self._early) if self._expected else (self._early, b"")
+        return rest
 
     def dataReceived(self, data: bytes) -> None:
+        if self._expected:
+            data = self._greet(data)
         self.count += len(data)
         if self._display.keeps:
             self.heard += data
@@ -44,6 +80,8 @@ class DisplayEnd(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.is_lost = True
         self._to_say = 0
+        if self._expected:
+            self.greeted.cancel()
         self.lost.callback(None)
 
     async def hears(self, count: int, limit: float = 10.0) -> None:
@@ -129,14 +167,18 @@ class FakeDisplay(Factory):
                 self._waiting.append((index, waiter))
 
     async def viewer(self, index: int = 0) -> DisplayEnd:
-        """The connection of this index, once it is there."""
+        """The connection of this index, once its handshake is done."""
 
-        if len(self.ends) > index:
-            return self.ends[index]
-        waiter: Deferred[DisplayEnd] = Deferred()
-        self._waiting.append((index, waiter))
-        waiter.addTimeout(10.0, self.reactor)
-        return await waiter
+        if len(self.ends) <= index:
+            waiter: Deferred[DisplayEnd] = Deferred()
+            self._waiting.append((index, waiter))
+            waiter.addTimeout(10.0, self.reactor)
+            await waiter
+        end = self.ends[index]
+        greeted: Deferred[None] = Deferred()
+        end.greeted.chainDeferred(greeted)
+        await greeted.addTimeout(10.0, self.reactor)
+        return end
 
     async def stop(self) -> None:
         await self._port.stopListening()

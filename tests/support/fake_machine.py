@@ -9,7 +9,8 @@ from twisted.internet.interfaces import IProtocolFactory
 
 
 class FakeListener:
-    def __init__(self, machine: FakeMachine, place: tuple[int, str]) -> None:
+    def __init__(self, machine: FakeMachine, place: tuple[int, str], factory: IProtocolFactory) -> None:
+        self.factory = factory
         self._machine = machine
         self._place = place
         machine.taken.add(place)
@@ -34,4 +35,4 @@ class FakeMachine:
         code = self.faults.get(port, errno.EADDRINUSE if (port, address) in self.taken else 0)
         if code:
             raise OSError(code, os.strerror(code))
-        return FakeListener(self, (port, address))
+        return FakeListener(self, (port, address), factory)

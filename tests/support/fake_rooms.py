@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
+from zope.interface import implementer
 
 from ipmiproxyd.errors import NoFreeDisplay, NoFreePort
 from ipmiproxyd.interfaces import RelayedConsole, RelayPort
 from ipmiproxyd.model import Command, Job, JobSpec, JobStage, Outcome, StreamAddress, UnixStream
+
+
+@implementer(IStreamClientEndpoint)
+@dataclass(frozen=True)
+class FakeEndpoint:
+    """Remembers where it would lead."""
+
+    address: StreamAddress
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
+        raise AssertionError("nobody is there")
 
 
 class FakeAgent:
@@ -62,7 +76,7 @@ class FakeAgent:
         return []
 
     def dial(self, address: StreamAddress) -> IStreamClientEndpoint:
-        raise AssertionError("nothing dials a fake agent")
+        return FakeEndpoint(address)
 
     def watch(self, ended: Callable[[Job], None]) -> None:
         self.ended = ended
@@ -75,30 +89,44 @@ def _let_go(result: None, held: Deferred[None]) -> None:
 
 
 class FakeRelayPort:
-    def __init__(self, number: int, console: RelayedConsole, relay: FakeRelay) -> None:
+    """``cut_off`` are the grants whose viewers it was told to cut."""
+
+    def __init__(self, number: int | None, console: RelayedConsole, relay: FakeRelay) -> None:
         self.number = number
         self.console = console
         self.closed_with: tuple[str, str] | None = None
+        self.cut_off: list[str] = []
         self._relay = relay
+
+    def cut(self, grant_id: str) -> None:
+        self.cut_off.append(grant_id)
 
     def close(self, code: str, message: str) -> Deferred[None]:
         if self.closed_with is None:
             self.closed_with = (code, message)
-            self._relay.free.append(self.number)
+            if self.number is not None:
+                self._relay.free.append(self.number)
         return succeed(None)
 
 
 class FakeRelay:
+    """``gateway``: consoles have no ports of their own. ``hindrances`` are its warnings."""
+
     def __init__(self, ports: range = range(6081, 6201)) -> None:
         self.free = list(ports)
         self.opened: list[FakeRelayPort] = []
+        self.gateway = False
+        self.hindrances: list[str] = []
 
     def open(self, console: RelayedConsole) -> RelayPort:
-        if not self.free:
+        if not self.free and not self.gateway:
             raise NoFreePort("All relay ports are in use.")
-        port = FakeRelayPort(self.free.pop(0), console, self)
+        port = FakeRelayPort(None if self.gateway else self.free.pop(0), console, self)
         self.opened.append(port)
         return port
 
-    def url(self, port: int, token: str) -> str:
-        return f"http://relay.example:{port}/#t={token}"
+    def url(self, port: RelayPort, token: str) -> str:
+        return f"http://relay.example:{port.number or 6080}/#t={token}"
+
+    def warnings(self) -> Sequence[str]:
+        return self.hindrances

@@ -154,25 +154,37 @@ class _Socket(WebSocketServerProtocol):  # type: ignore[misc]
             vnc.transport.abortConnection()
 
 
-class PageServer:
-    """One console's relay port. Change what the page is told by :meth:`tell`.
+def person(who: str, user: str = "", *, control: bool = True, steers: bool = False) -> dict[str, Any]:
+    """One of those who are on a console, as its status names them."""
 
+    return {"id": who, "user": user, "control": control, "steers": steers}
+
+
+class PageServer:
+    """One console's relay port, or its place on a gateway. Change what the page is told by :meth:`tell`.
+
+    The page's viewer is "me" and has control.
+
+    :ivar path: where the console is, with a slash at the end.
     :ivar token: the one-time token that is still good, or "".
     :ivar key: what it is traded for.
     :ivar refuse_sockets: WebSockets get 403.
-    :ivar close_refusal: what POST /api/close is answered, if not with success.
+    :ivar refusals: by what is asked ("close", "type", "type/stop", "control"): status and document of a refusal.
+    :ivar typed: what POST /api/type was asked for.
     :ivar patches: by the name of one of our scripts: a text in it, and what is served instead.
     :ivar seen: method and path of each request of /api.
     :ivar offered: the subprotocols of each WebSocket.
     """
 
-    def __init__(self, reactor: Any, vnc: Path | str = "", novnc: Path = NOVNC) -> None:
+    def __init__(self, reactor: Any, vnc: Path | str = "", novnc: Path = NOVNC, path: str = "/") -> None:
         self.reactor = reactor
+        self.path = path
         self.vnc = str(vnc)
         self.token = "token-one"
         self.key = "key-one"
         self.refuse_sockets = False
-        self.close_refusal: dict[str, str] | None = None
+        self.refusals: dict[str, tuple[int, dict[str, str]]] = {}
+        self.typed: list[dict[str, Any]] = []
         self.patches: dict[str, tuple[str, str]] = {}
         self.seen: list[str] = []
         self.offered: list[list[str]] = []
@@ -187,14 +199,23 @@ class PageServer:
             "idle": 600,
             "reason": "",
             "message": "",
+            "you": "me",
+            "people": [person("me", steers=True)],
             "control": True,
+            "steers": True,
+            "held": True,
+            "credentials": False,
+            "typing": None,
+            "clipboard": "both",
         }
         self._held: dict[Any, IDelayedCall] = {}
         self._novnc = novnc
-        self._site = PageSite(self._tree())
+        self._root = Resource()
+        self._site = PageSite(self._root)
         self._watched = WrappingFactory(self._site)
         self._port: Any = None
         self.port = 0
+        self.beside(self)
 
     # --- for tests
 
@@ -217,17 +238,33 @@ class PageServer:
                 protocol.transport.abortConnection()
             await deferLater(self.reactor, 0)
 
+    def beside(self, other: PageServer) -> None:
+        """Serve another console on this port, too, under its own path. It is not started."""
+
+        place = self._root
+        *folders, _ = other.path.lstrip("/").split("/")
+        tree = other._tree()
+        if not folders:
+            place.children = tree.children
+            return
+        for folder in (name.encode() for name in folders[:-1]):
+            if folder not in place.children:
+                place.putChild(folder, Resource())
+            place = place.children[folder]
+        place.putChild(folders[-1].encode(), tree)
+        other.port = self.port
+
     def allow_frames(self, ancestors: str) -> None:
         self._site.frame_ancestors = ancestors
 
     def url(self, token: str | None = None, host: str = "127.0.0.1") -> str:
-        return f"http://{host}:{self.port}/#t={self.token if token is None else token}"
+        return f"http://{host}:{self.port}{self.path}#t={self.token if token is None else token}"
 
     @property
     def address(self) -> str:
         """The page without a token."""
 
-        return f"http://127.0.0.1:{self.port}/"
+        return f"http://127.0.0.1:{self.port}{self.path}"
 
     def tell(self, **changes: Any) -> None:
         """Change the status and let waiting pages know."""
@@ -256,7 +293,8 @@ class PageServer:
         api = Resource()
         api.putChild(b"session", _Answer(self._session))
         api.putChild(b"status", _Answer(self._status))
-        api.putChild(b"close", _Answer(self._close))
+        for name in (b"stay", b"close", b"control", b"type"):
+            api.putChild(name, _Answer(self._asked))
         root.putChild(b"api", api)
         factory: Any = WebSocketServerFactory(reactor=self.reactor)
         factory.protocol = _Socket
@@ -289,12 +327,22 @@ class PageServer:
         request.notifyFinish().addErrback(lambda _: self._forget(request))
         return NOT_DONE_YET
 
-    def _close(self, request: Any) -> bytes:
+    def _asked(self, request: Any) -> bytes:
+        """Whatever a viewer with control may ask for."""
+
         self._see(request)
         if not self._known(request):
             return self._refuse(request, "This key is not valid.")
-        if self.close_refusal is not None:
-            return self._refuse(request, **self.close_refusal)
+        what = self._place_of(request).removeprefix("/api/")
+        if what in self.refusals:
+            status, document = self.refusals[what]
+            request.setResponseCode(status)
+            return self._json(request, document)
+        if what == "type":
+            self.typed.append(json.loads(request.content.read()))
+        if what == "control":
+            others = [{**other, "steers": False} for other in self.status["people"] if other["id"] != "me"]
+            self.tell(steers=True, held=True, people=[person("me", steers=True), *others])
         return self._json(request, {})
 
     def _release(self, request: Any) -> None:
@@ -308,7 +356,10 @@ class PageServer:
             timer.cancel()
 
     def _see(self, request: Any) -> None:
-        self.seen.append(f"{request.method.decode()} {request.path.decode()}")
+        self.seen.append(f"{request.method.decode()} {self._place_of(request)}")
+
+    def _place_of(self, request: Any) -> str:
+        return "/" + str(request.path.decode()).removeprefix(self.path)
 
     def _known(self, request: Any) -> bool:
         return bool(request.getHeader("authorization") == f"Bearer {self.key}")

@@ -16,15 +16,19 @@ from twisted.trial.unittest import TestCase
 
 from ipmiproxyd.access.grants import GrantBook
 from ipmiproxyd.model import Grant
+from ipmiproxyd.relay.ends import SocketEnd
 from ipmiproxyd.relay.host import WebRelayHost, WebRelayPort
-from ipmiproxyd.relay.ports import RelayConnection
+from ipmiproxyd.relay.viewer import Viewer
 from tests.support.fake_console import FakeConsole
-from tests.support.fake_display import DisplayEnd, FakeDisplay
+from tests.support.fake_display import INIT, DisplayEnd, FakeDisplay
 from tests.support.relay_pages import write_pages
 from tests.support.scratch import scratch
 from tests.support.ws_client import WsClient, ask, open_socket
 
 HELLO = b"RFB 003.008\n\x01\x01"
+"""What a browser says before its first message."""
+WELCOME = b"RFB 003.008\n\x01\x01" + bytes(4) + INIT
+"""What it hears from the relay meanwhile, of a fake display."""
 
 reactor: Any = global_reactor
 
@@ -92,6 +96,7 @@ class RelayCase(TestCase):
         self.display = FakeDisplay(reactor, self.folder)
         self.addCleanup(lambda: Deferred.fromCoroutine(self.display.stop()))
         self.console = FakeConsole("c1", self.display.endpoint)
+        self.granted = 0
         self.clients: list[Any] = []
         self.addCleanup(lambda: Deferred.fromCoroutine(self.hang_up()))
 
@@ -119,38 +124,41 @@ class RelayCase(TestCase):
         self.port = self.host.open(console or self.console)
         return self.port
 
+    @property
+    def number(self) -> int:
+        assert self.port.number is not None
+        return self.port.number
+
     def key(self, console: str = "c1", **grant: Any) -> str:
+        self.granted += 1
+        grant = {"id": f"g{self.granted}", **grant}
         key = self.grants.redeem(console, self.grants.issue(Grant(console=console, **grant)))
         assert key is not None
         return key
 
-    def accepted(self, client: WsClient) -> Any:
+    def accepted(self, client: WsClient) -> SocketEnd:
         """The relay's end of a client's connection."""
 
         number = client.transport.getHost().port
-        (found,) = (
-            transport
-            for transport in self.port._sockets
-            if isinstance(transport, RelayConnection) and transport.getPeer().port == number
-        )
+        ends = [one._browser for one in self.port._sockets if isinstance(one, Viewer)]
+        (found,) = (end for end in ends if isinstance(end, SocketEnd) and end._socket.getpeername()[1] == number)
         return found
 
     async def ask(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
         status, _, answer = await ask(
-            reactor, self.port.number, method, path, b"" if body is None else json.dumps(body).encode(), **headers
+            reactor, self.number, method, path, b"" if body is None else json.dumps(body).encode(), **headers
         )
         return status, json.loads(answer)
 
     async def join(self, key: str = "", **settings: Any) -> WsClient:
-        client = await open_socket(reactor, self.port.number, f"binary, key.{key or self.key()}", **settings)
+        client = await open_socket(reactor, self.number, f"binary, key.{key or self.key()}", **settings)
         self.clients.append(client)
         return client
 
     async def greeted(self, index: int = 0, **settings: Any) -> tuple[WsClient, DisplayEnd]:
-        """A viewer whose handshake with the display is done, and the display's end of it."""
+        """A viewer that has introduced itself, and the display's end of it."""
 
         client = await self.join(**settings)
-        end = await self.display.viewer(index)
         client.say(HELLO)
-        await end.hears(len(HELLO))
-        return client, end
+        self.assertEqual(await client.hears(len(WELCOME)), WELCOME)
+        return client, await self.display.viewer(index)

@@ -13,8 +13,8 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from ipmiproxyd.access.grants import GrantBook
-from ipmiproxyd.errors import LimitReached
 from ipmiproxyd.model import Grant
+from ipmiproxyd.relay import site
 from ipmiproxyd.relay.channel import RelaySite
 from ipmiproxyd.relay.files import load_files
 from ipmiproxyd.relay.site import ConsoleResource, SitePolicy
@@ -27,17 +27,24 @@ HOST = "relay.example:6081"
 
 
 class FakeViewers:
-    """Stands for Viewers: takes over nothing, but tells what it was asked."""
+    """Stands for Viewers, and for what makes one of them: takes over nothing, but tells what it was asked."""
 
     def __init__(self) -> None:
         self.taken: list[Any] = []
-        self.full = False
+        self.asked: list[tuple[Any, ...]] = []
 
-    def take_over(self, request: Any, display: Any) -> bytes:
-        if self.full:
-            raise LimitReached("Too many viewers are on this console.")
-        self.taken.append(display)
+    def upgrade(self, _request: Any, _viewers: Any, grant: Grant, server: Any) -> bytes:
+        self.taken.append((grant.id, server))
         return b"taken"
+
+    def take_control(self, grant: Grant) -> None:
+        self.asked.append(("control", grant.id))
+
+    def type(self, grant: Grant, what: str, text: str) -> None:
+        self.asked.append(("type", grant.id, what, text))
+
+    def stop_typing(self, grant: Grant) -> None:
+        self.asked.append(("stop", grant.id))
 
 
 class Answer:
@@ -90,6 +97,7 @@ class SiteCase(SynchronousTestCase):
         self.console = FakeConsole("c1", display=object())  # type: ignore[arg-type]
         self.grants = GrantBook(self.clock, 300.0)
         self.viewers = FakeViewers()
+        self.patch(site, "upgrade", self.viewers.upgrade)
         self.sockets = Sockets()
         self.web, self.novnc = write_pages(scratch(self))
         self.policy = SitePolicy(
@@ -118,7 +126,7 @@ class SiteCase(SynchronousTestCase):
         return answer
 
     def key(self, **grant: Any) -> str:
-        key = self.grants.redeem("c1", self.grants.issue(Grant(console="c1", **grant)))
+        key = self.grants.redeem("c1", self.grants.issue(Grant(console="c1", **{"id": "g1", **grant})))
         assert key is not None
         return key
 

@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
 from zope.interface import implementer
 
 KEY_PRESS = b"\x04\x01\x00\x00" + struct.pack(">I", 0x61)
+KEY_RELEASE = b"\x04\x00\x00\x00" + struct.pack(">I", 0x61)
 UPDATE_REQUEST = struct.pack(">BBHHHH", 3, 0, 0, 0, 16, 16)
 MIB = 1 << 20
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from autobahn.websocket.xormasker import create_xor_masker
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
@@ -188,21 +188,33 @@ class WsClient(RawClient):
         self.transport.resumeProducing()
 
 
-async def connect_raw(reactor: Any, port: int, host: str = "127.0.0.1") -> RawClient:
-    connected = HostnameEndpoint(reactor, host, port).connect(Factory.forProtocol(lambda: RawClient(reactor)))
-    client: RawClient = await connected  # type: ignore[assignment]
+def _endpoint(reactor: Any, host: str, port: int, tls: Any) -> Any:
+    plain = HostnameEndpoint(reactor, host, port)
+    return plain if tls is None else wrapClientTLS(tls, plain)
+
+
+async def connect_raw(reactor: Any, port: int, host: str = "127.0.0.1", tls: Any = None) -> RawClient:
+    """:param tls: the options of a TLS client."""
+
+    client: RawClient
+    client = await _endpoint(reactor, host, port, tls).connect(Factory.forProtocol(lambda: RawClient(reactor)))
     return client
 
 
 async def open_socket(
-    reactor: Any, port: int, offered: str, host: str = "127.0.0.1", authority: str = "", **headers: str
+    reactor: Any,
+    port: int,
+    offered: str,
+    host: str = "127.0.0.1",
+    authority: str = "",
+    path: str = "/vnc",
+    tls: Any = None,
+    **headers: str,
 ) -> WsClient:
     """Upgrade to a WebSocket. Raises :class:`Refused`."""
 
     client: WsClient
-    client = await HostnameEndpoint(reactor, host, port).connect(  # type: ignore[assignment]
-        Factory.forProtocol(lambda: WsClient(reactor))
-    )
+    client = await _endpoint(reactor, host, port, tls).connect(Factory.forProtocol(lambda: WsClient(reactor)))
     lines = {
         "Host": authority or f"{host}:{port}",
         "Upgrade": "websocket",
@@ -213,7 +225,7 @@ async def open_socket(
         "Sec-WebSocket-Protocol": offered,
         **{name.replace("_", "-"): value for name, value in headers.items()},
     }
-    head = ["GET /vnc HTTP/1.1", *(f"{name}: {value}" for name, value in lines.items() if value), "", ""]
+    head = [f"GET {path} HTTP/1.1", *(f"{name}: {value}" for name, value in lines.items() if value), "", ""]
     client.transport.write("\r\n".join(head).encode())
 
     def is_answered() -> bool:
@@ -232,11 +244,18 @@ async def open_socket(
 
 
 async def ask(
-    reactor: Any, port: int, method: str, path: str, body: bytes = b"", host: str = "127.0.0.1", **headers: str
+    reactor: Any,
+    port: int,
+    method: str,
+    path: str,
+    body: bytes = b"",
+    host: str = "127.0.0.1",
+    tls: Any = None,
+    **headers: str,
 ) -> tuple[int, str, bytes]:
     """One HTTP request on a connection of its own: (status, head, body)."""
 
-    client = await connect_raw(reactor, port, host)
+    client = await connect_raw(reactor, port, host, tls)
     authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     lines = [f"{method} {path} HTTP/1.1", f"Host: {authority}", "Connection: close", f"Content-Length: {len(body)}"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]

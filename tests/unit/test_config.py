@@ -100,8 +100,14 @@ class ValuesTests(SynchronousTestCase):
         self.check("consoles.idle", '"never"', None)
         self.check("relay.port_rest", "0", 0.0)
 
+    def test_switches_and_words(self) -> None:
+        self.check("consoles.login_buttons", "false", False)
+        self.check("consoles.clipboard", '"in"', "in")
+
     def test_ranges_and_modes(self) -> None:
         self.check("relay.ports", '"7000-7000"', range(7000, 7001))
+        for none in ('""', '"none"'):
+            self.assertEqual(parse(f'[relay]\nports = {none}\ngateway = "6080"\n').relay.ports, range(0))
         self.check("displays.range", '"1 - 59635"', range(1, 59636))
         self.check("control.mode", '"600"', 0o600)
 
@@ -110,6 +116,17 @@ class ValuesTests(SynchronousTestCase):
         hosts = {"KVM.example.org": "kvm.example.org", "::1": "[::1]", "[::1]": "[::1]", "10.0.0.1": "10.0.0.1"}
         for value, host in hosts.items():
             self.check("relay.public_host", f'"{value}"', host)
+
+    def test_the_gateway(self) -> None:
+        for value, place in (("0.0.0.0:6080", ("0.0.0.0", 6080)), ("[::]:80", ("::", 80)), ("6080", ("", 6080))):
+            self.check("relay.gateway", f'"{value}"', place)
+        for value, url in (
+            ("https://Console.example/kvm/", "https://console.example/kvm"),
+            ("https://console.example:443", "https://console.example"),
+            ("http://[::1]:8080/", "http://[::1]:8080"),
+        ):
+            settings = parse(f'[relay]\ngateway = "6080"\npublic-url = "{value}"\n')
+            self.assertEqual(settings.relay.public_url, url)
 
     def test_origins_are_as_browsers_send_them(self) -> None:
         self.check(
@@ -160,6 +177,17 @@ class MistakesTests(SynchronousTestCase):
         ("relay.ports", '"6200-6081"', "above"),
         ("relay.ports", '"0-10"', "within 1-65535"),
         ("relay.ports", '"65000-65536"', "within 1-65535"),
+        ("relay.gateway", '":6080"', "IPv4 or IPv6"),
+        ("relay.gateway", '"::1:6080"', "square brackets"),
+        ("relay.gateway", '"localhost:6080"', "IPv4 or IPv6"),
+        ("relay.gateway", '"0.0.0.0"', "and a port"),
+        ("relay.gateway", '"0.0.0.0:0"', "and a port"),
+        ("relay.gateway", "6080", "quotes"),
+        ("relay.certificate", '"cert.pem"', "absolute path"),
+        ("relay.public_url", '"console.example"', "such as"),
+        ("relay.public_url", '"https://console.example/?x"', "without ? and #"),
+        ("relay.public_url", '"wss://console.example"', "scheme"),
+        ("relay.viewers", "0", "from 1 to 10000"),
         ("relay.listen", "[]", "empty"),
         ("relay.listen", '"::"', "list"),
         ("relay.public_host", '"https://host"', "without scheme"),
@@ -183,6 +211,9 @@ class MistakesTests(SynchronousTestCase):
         ("consoles.idle", "-5", "from 1s"),
         ("consoles.idle", "false", "time"),
         ("consoles.max", '"1m 30s"', "time"),
+        ("consoles.login_buttons", '"no"', 'true or false, not "no"'),
+        ("consoles.login_buttons", "1", "true or false"),
+        ("consoles.clipboard", "true", '"both"'),
         ("consoles.geometry", '"1280*1024"', "width x height"),
         ("consoles.geometry", '"100x100"', "between"),
         ("displays.range", '"0-100"', "within 1-59635"),
@@ -295,6 +326,27 @@ class TogetherTests(SynchronousTestCase):
         for good in ("1-180", "301-400"):
             parse(tcp.format(good))
         parse(tcp.format("1-1000").replace("tcp", "unix"))
+        parse(tcp.format("181-181").replace("6081-6200", "none") + 'gateway = "6080"\n')
+
+    def test_the_gateway_and_the_rest(self) -> None:
+        relay = "[relay]\n{}\n"
+        for text, key, word in (
+            ('ports = "none"', "relay.gateway", "must be set"),
+            ('gateway = "6090"', "relay.gateway", "one of relay.ports (6081-6200)"),
+            ('gateway = "5901"\n[displays]\nvnc = "tcp"', "relay.gateway", "displays.range"),
+            ('public-url = "https://a.example"', "relay.public_url", "needs relay.gateway"),
+            ('key = "/k.pem"', "relay.key", "needs relay.certificate"),
+        ):
+            found = problems(relay.format(text))
+            self.assertEqual(list(found), [key], text)
+            self.assertIn(word, found[key])
+        for text in (
+            'ports = "none"\ngateway = "6090"',
+            'gateway = "5901"',
+            'gateway = "6080"\npublic-url = "https://a.example"',
+            'certificate = "/c.pem"',
+        ):
+            parse(relay.format(text))
 
 
 class FileTests(SynchronousTestCase):

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
 
-from ipmiproxyd.access.grants import GrantBook
-from ipmiproxyd.console.displays import DisplayPool
 from ipmiproxyd.console.machine import Ending
-from ipmiproxyd.console.manager import ConsoleManager, Limits, Surroundings
-from ipmiproxyd.console.opening import Workshop, serve_page, start_job
+from ipmiproxyd.console.manager import Limits
 from ipmiproxyd.console.session import RETRY_AFTER, ConsoleSession
 from ipmiproxyd.errors import (
     AgentUnreachable,
@@ -26,105 +19,9 @@ from ipmiproxyd.errors import (
     NoFreePort,
     NotFound,
 )
-from ipmiproxyd.model import Console, ConsoleState, Device, Existing, Job, OpenRequest, Program, UnixStream
-from ipmiproxyd.tools.browser import PanelBrowser
-from ipmiproxyd.tools.curl import Curl
-from ipmiproxyd.tools.xvnc import Display
-from tests.support.fake_rooms import FakeAgent, FakeRelay
-from tests.support.memory_store import MemoryStore
-
-NODE = Device(name="node17", address="192.0.2.17")
-LIMITS = Limits(total=10, per_agent=0, per_user=0, unvisited=120, abandoned=300)
-
-
-class Life(SynchronousTestCase):
-    """A manager in a world of fakes; :meth:`restart` makes another one over the same store and agent."""
-
-    limits = LIMITS
-    displays = range(1, 6)
-
-    def setUp(self) -> None:
-        self.clock = Clock()
-        self.store = MemoryStore()
-        self.agent = FakeAgent()
-        self.relay = FakeRelay()
-        self.manager = self.make_manager()
-        self.told: list[Mapping[str, Any]] = []
-
-    def make_manager(self) -> ConsoleManager:
-        self.grants = GrantBook(self.clock, 300.0)
-        agents = {self.agent.name: self.agent}
-        self.pool = DisplayPool(self.displays[0], self.displays[-1], self.clock)
-        around = Surroundings(
-            store=self.store,
-            agents=agents,
-            displays={self.agent.name: self.pool},
-            relay=self.relay,
-            grants=self.grants,
-            limits=self.limits,
-            clock=self.clock,
-        )
-        shop = Workshop(
-            agents=agents,
-            displays={self.agent.name: self.pool},
-            display=Display(),
-            browser=PanelBrowser(),
-            curl=Curl(),
-            lease=900,
-            start_timeout=30,
-        )
-
-        async def stages(session: ConsoleSession) -> None:
-            await serve_page(session, manager.serve)
-            await start_job(session, shop, (Program(name="app", argv=("app",)),), (), window=("app", "Starting"))
-
-        manager = ConsoleManager(around, {"panel": stages})
-        self.agent.watch(manager.job_ended)
-        return manager
-
-    def restart(self) -> int:
-        self.relay = FakeRelay()
-        self.manager = self.make_manager()
-        recovered = Deferred.fromCoroutine(self.manager.recover())
-        self.settle()
-        return self.successResultOf(recovered)
-
-    def settle(self) -> None:
-        for _ in range(20):
-            self.clock.advance(0)
-
-    def begin(
-        self, *, device: Device = NODE, existing: Existing = "reuse", user: str = "", wait: bool = True,
-        idle: float | None = 600.0, max_time: float | None = None,
-    ) -> Deferred[Mapping[str, Any]]:
-        request = OpenRequest(
-            device=device, existing=existing, user=user, wait=wait, idle=idle, max_time=max_time
-        )
-        opening = Deferred.fromCoroutine(self.manager.open(request, self.told.append))
-        self.settle()
-        return opening
-
-    def opened(self, **how: Any) -> Console:
-        console: Console = self.successResultOf(self.begin(**how))["console"]
-        return console
-
-    def close(self, console: Console) -> None:
-        closing = Deferred.fromCoroutine(self.manager.close(console_id=console.id))
-        self.settle()
-        self.successResultOf(closing)
-
-    def reason(self, console: Console) -> str:
-        return self.manager.show(console.id).reason
-
-    def assert_nothing_left(self) -> None:
-        self.settle()
-        self.assertEqual(self.manager.list(), [])
-        self.assertEqual(self.agent.running, {})
-        self.assertEqual(self.pool.in_use, 0)
-        self.assertTrue(all(port.closed_with for port in self.relay.opened))
-        for kind in ("console", "ledger"):
-            self.assertEqual(self.successResultOf(Deferred.fromCoroutine(self.store.list(kind))), {}, kind)
-        self.assertEqual([call for call in self.clock.getDelayedCalls() if call.active()], [])
+from ipmiproxyd.model import Console, ConsoleState, Device, Job, OpenRequest, UnixStream
+from tests.support.console_life import NODE, Life
+from tests.support.control_fakes import viewer
 
 
 class OpeningTests(Life):
@@ -156,7 +53,7 @@ class OpeningTests(Life):
         self.agent.gate = Deferred()
         self.begin()
         with self.assertRaises(BmcState):
-            self.relay.opened[0].console.dial()
+            self.relay.opened[0].console.screen()
 
     def test_failure_gives_everything_back_before_it_is_told(self) -> None:
         self.agent.launch_error = JobFailed("Xvnc ended by itself.", hint="Look at the log.")
@@ -343,13 +240,13 @@ class ClosingTests(Life):
         serial = console.snapshot().serial
         waiting = console.when_changed(serial)
         self.assertNoResult(waiting)
-        console.viewer_joined()
+        console.viewers_changed([viewer()])
         self.settle()
         self.successResultOf(waiting)
         cancelled = console.when_changed(console.snapshot().serial)
         cancelled.cancel()
         self.failureResultOf(cancelled)
-        console.viewer_left()
+        console.viewers_changed([])
         self.settle()
 
     def test_waiting_that_is_given_up_is_forgotten(self) -> None:
@@ -391,9 +288,9 @@ class PatienceTests(Life):
     def test_everybody_left(self) -> None:
         console = self.opened()
         viewed = self.relay.opened[0].console
-        viewed.viewer_joined()
+        viewed.viewers_changed([viewer()])
         self.clock.advance(200)
-        viewed.viewer_left()
+        viewed.viewers_changed([])
         self.clock.advance(299)
         self.assertIs(self.manager.show(console.id).state, ConsoleState.READY)
         self.clock.advance(1)
@@ -403,17 +300,17 @@ class PatienceTests(Life):
     def test_a_viewer_who_comes_back_in_time(self) -> None:
         console = self.opened(idle=None)
         viewed = self.relay.opened[0].console
-        viewed.viewer_joined()
-        viewed.viewer_left()
+        viewed.viewers_changed([viewer()])
+        viewed.viewers_changed([])
         self.clock.advance(299)
-        viewed.viewer_joined()
+        viewed.viewers_changed([viewer()])
         self.clock.advance(100_000)
         self.assertIs(self.manager.show(console.id).state, ConsoleState.READY)
 
     def test_idle_means_the_user(self) -> None:
         console = self.opened(idle=600.0)
         viewed = self.relay.opened[0].console
-        viewed.viewer_joined()
+        viewed.viewers_changed([viewer()])
         for _ in range(5):
             self.clock.advance(500)
             viewed.user_active()
@@ -439,7 +336,7 @@ class PatienceTests(Life):
     def test_the_last_minute_is_told(self) -> None:
         console = self.opened(idle=600.0)
         viewed = self.relay.opened[0].console
-        viewed.viewer_joined()
+        viewed.viewers_changed([viewer()])
         self.clock.advance(539)
         self.assertIsNone(viewed.snapshot().closes_in)
         told = viewed.when_changed(viewed.snapshot().serial)
@@ -462,7 +359,7 @@ class PatienceTests(Life):
 
     def test_extended(self) -> None:
         console = self.opened(idle=600.0, max_time=3600.0)
-        self.relay.opened[0].console.viewer_joined()
+        self.relay.opened[0].console.viewers_changed([viewer()])
         self.clock.advance(599)
         self.assertEqual(self.manager.extend(console.id, 1800.0).max_time, 5400.0)
         for _ in range(8):
@@ -478,7 +375,7 @@ class PatienceTests(Life):
 
     def test_longest_time(self) -> None:
         console = self.opened(idle=None, max_time=3600.0)
-        self.relay.opened[0].console.viewer_joined()
+        self.relay.opened[0].console.viewers_changed([viewer()])
         self.clock.advance(3600)
         self.settle()
         self.assertEqual(self.reason(console), "max-time")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -10,7 +10,8 @@ from ipmiproxyd.console.deadlines import Patience, Presence, next_deadline, word
 from ipmiproxyd.console.displays import FOREIGN_REST, DisplayPool
 from ipmiproxyd.console.ledger import RELEASE_LIMIT, Ledger
 from ipmiproxyd.console.machine import Ending, Steps, make_machine
-from ipmiproxyd.errors import AgentUnreachable, NoFreeDisplay
+from ipmiproxyd.console.timing import limited
+from ipmiproxyd.errors import AgentUnreachable, NoFreeDisplay, ProxyError, TimedOut
 from ipmiproxyd.model import ConsoleState, LedgerRecord
 from tests.support.memory_store import MemoryStore
 
@@ -105,6 +106,37 @@ class DeadlineTests(SynchronousTestCase):
         self.assertEqual(words(5400), "1 hour 30 minutes")
         self.assertEqual(words(1), "1 second")
         self.assertEqual(words(0.2), "0 seconds")
+
+
+class LimitedTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.work: Deferred[int] = Deferred()
+
+    def begin(self, error: ProxyError | None = None) -> Deferred[int]:
+        return Deferred.fromCoroutine(limited(self.work, 5.0, self.clock, error))
+
+    def test_in_time(self) -> None:
+        waiting = self.begin()
+        self.clock.advance(4.9)
+        self.work.callback(7)
+        self.assertEqual(self.successResultOf(waiting), 7)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_too_late(self) -> None:
+        waiting = self.begin()
+        self.clock.advance(5)
+        self.assertEqual(self.failureResultOf(waiting, TimedOut).value.message, "it took longer than 5 seconds")
+        self.work = Deferred()
+        waiting = self.begin(AgentUnreachable("It is away."))
+        self.clock.advance(5)
+        self.failureResultOf(waiting, AgentUnreachable)
+
+    def test_given_up(self) -> None:
+        waiting = self.begin()
+        waiting.cancel()
+        self.failureResultOf(waiting, CancelledError)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
 class DisplayPoolTests(SynchronousTestCase):

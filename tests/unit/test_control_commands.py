@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import os
+import resource
+import signal
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import TestCase as AsyncTestCase
 
 from ipmiproxyd.control.commands import Defaults
 from ipmiproxyd.control.commands.bmc import FIELDS, NAME, NOTES
+from ipmiproxyd.control.commands.screenshot import write_new
 from ipmiproxyd.control.declare import Call
 from ipmiproxyd.errors import BadRequest, BadValue, BmcAuth, Exists, MissingArgument, NotFound, UnknownArgument
 from ipmiproxyd.model import Device, OpenRequest, Secret
-from ipmiproxyd.wire.control import Request, parse_request, to_json
-from tests.support.control_fakes import Fakes, console
+from ipmiproxyd.wire.control import Request, format_request, parse_request, to_json
+from tests.support.control_fakes import PNG, Fakes, console, viewer
 
 INLINE = "address=10.0.0.9 username=u password=hunter2"
 
@@ -23,7 +30,9 @@ INLINE = "address=10.0.0.9 username=u password=hunter2"
 class CommandsTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.fakes = Fakes()
-        self.table = self.fakes.table(Defaults(idle=300.0, max_time=7200.0, agent="east"))
+        self.table = self.fakes.table(
+            Defaults(idle=300.0, max_time=7200.0, clipboard="out", login_buttons=False, agent="east")
+        )
         self.told: list[Mapping[str, Any]] = []
 
     def ask(self, line: str) -> Mapping[str, Any]:
@@ -67,7 +76,8 @@ class DeviceTests(CommandsTestCase):
         answer = self.ask(
             "device add name=n1 address=[fe80::1] port=624 username=u password=hunter2 interface=lan cipher=3 "
             "privilege=operator kg=00ff web=https://panel:8443 web_username=w web_password=hunter2 "
-            "location='rack 4' vendor=dell notes='a \"b\"'"
+            "vnc=KVM:5901 vnc_password=hunter2 "
+            f"vnc_fingerprint={'AB:' * 31}AB location='rack 4' vendor=dell notes='a \"b\"'"
         )
         self.assertEqual(
             answer,
@@ -84,6 +94,9 @@ class DeviceTests(CommandsTestCase):
                 "web": "https://panel:8443",
                 "web_username": "w",
                 "web_password": "set",
+                "vnc": "kvm:5901",
+                "vnc_password": "set",
+                "vnc_fingerprint": "ab" * 32,
                 "location": "rack 4",
                 "vendor": "dell",
                 "notes": 'a "b"',
@@ -93,7 +106,8 @@ class DeviceTests(CommandsTestCase):
 
     def test_secrets_that_are_not_set(self) -> None:
         answer = self.ask("device add name=n1 address=bmc1")
-        self.assertEqual((answer["password"], answer["kg"], answer["web_password"]), ("", "", ""))
+        secrets = ("password", "kg", "web_password", "vnc_password")
+        self.assertEqual([answer[name] for name in secrets], [""] * 4)
 
     def test_set_changes_only_what_is_given(self) -> None:
         before = self.add_node()
@@ -168,6 +182,8 @@ class PowerTests(CommandsTestCase):
     def test_an_inline_bmc_is_checked_like_a_stored_one(self) -> None:
         for field in ("web=https://admin:hunter2@bmc", "cipher=18", "kg=hunter2", "vendor=-"):
             self.refused(f"power status address=10.0.0.9 {field}", BadValue)
+        for field in ("vnc=kvm", "vnc_fingerprint=hunter2"):
+            self.refused(f"power status address=10.0.0.9 {field}", BadValue)
         self.refused("power status address=-x", BadValue)
         self.ask("power status address=BMC.example.")
         self.assertEqual(self.fakes.power.acted[0][0].address, "bmc.example")
@@ -176,7 +192,10 @@ class PowerTests(CommandsTestCase):
 class ConsoleTests(CommandsTestCase):
     def test_open(self) -> None:
         device = self.add_node()
-        answer = self.ask("console open device=node17 user=alice idle=never max=8h existing=replace wait=no type=panel")
+        answer = self.ask(
+            "console open device=node17 user=alice idle=never max=8h existing=replace wait=no type=panel "
+            "clipboard=in login_buttons=yes"
+        )
         self.assertEqual(
             self.fakes.consoles.asked,
             [
@@ -188,6 +207,8 @@ class ConsoleTests(CommandsTestCase):
                     max_time=28800.0,
                     existing="replace",
                     wait=False,
+                    clipboard="in",
+                    login_buttons=True,
                 )
             ],
         )
@@ -210,8 +231,10 @@ class ConsoleTests(CommandsTestCase):
         request = self.fakes.consoles.asked[0]
         self.assertEqual((request.idle, request.max_time), (300.0, 7200.0))
         self.assertEqual((request.existing, request.wait, request.user), ("reuse", True, ""))
+        self.assertEqual((request.clipboard, request.login_buttons), ("out", False))
         told = {row["name"]: row["default"] for row in self.describe()}
         self.assertEqual((told["idle"], told["max"]), ("5m", "2h"))
+        self.assertEqual((told["clipboard"], told["login_buttons"]), ("out", "no"))
 
     def describe(self) -> list[dict[str, Any]]:
         return [argument.describe() for argument in self.table.find("console", "open").arguments]
@@ -233,6 +256,7 @@ class ConsoleTests(CommandsTestCase):
                 "display": 4,
                 "port": 6081,
                 "viewers": 1,
+                "clipboard": "both",
                 "opened": 1_700_000_000.123,
                 "ready": 1_700_000_001.5,
                 "last_activity": 1_700_000_002.0,
@@ -245,12 +269,39 @@ class ConsoleTests(CommandsTestCase):
                     {"name": "display", "label": "Starting the display", "begun_ms": 0, "done_ms": 110},
                     {"name": "browser", "label": "Starting the browser", "begun_ms": 110, "done_ms": None},
                 ],
+                "people": [
+                    {"id": "g1", "user": "alice", "control": True, "steers": True, "joined": 1_700_000_003.25}
+                ],
             },
         )
         self.assertEqual([row["console"] for row in self.ask("console list")["consoles"]], ["c1", "c2"])
         self.assertEqual(self.ask("console list user=alice"), {"consoles": [first]})
         self.assertEqual([row["console"] for row in self.ask("console list device=10.0.0.9:623")["consoles"]], ["c2"])
         self.assertEqual(self.ask("console list device=node17 user=bob"), {"consoles": []})
+
+    def test_people_are_one_for_each_grant(self) -> None:
+        there = (viewer(steers=False), viewer(id="g2", user="bob", control=False, steers=False), viewer(joined_at=2e9))
+        self.fakes.consoles.known["c1"] = console(1, viewers=there)
+        shown = self.ask("console show console=c1")
+        self.assertEqual(shown["viewers"], 3)
+        self.assertEqual([(one["id"], one["steers"]) for one in shown["people"]], [("g1", True), ("g2", False)])
+        self.assertEqual(shown["people"][0]["joined"], 1_700_000_003.25)
+
+    def test_vnc(self) -> None:
+        self.ask("console open type=vnc vnc=[2001:DB8::7]:5901 vnc_password=hunter2")
+        device = self.fakes.consoles.asked[0].device
+        self.assertEqual((device.address, device.vnc), ("2001:db8::7", "[2001:db8::7]:5901"))
+        self.ask("console open type=vnc vnc=kvm:5901 address=10.0.0.9")
+        device = self.fakes.consoles.asked[1].device
+        self.assertEqual((device.address, device.vnc), ("10.0.0.9", "kvm:5901"))
+        self.assertEqual(self.fakes.consoles.asked[1].type, "vnc")
+
+    def test_vnc_alone_tells_no_bmc(self) -> None:
+        for line in ("console open vnc=kvm:5901", "power status vnc=kvm:5901", "console open type=vnc vnc="):
+            self.refused(line, MissingArgument)
+        wrong = self.refused("console open type=vnc vnc=kvm", BadValue)
+        self.assertNotIn("address:", str(wrong))
+        self.assertIn("vnc: is not the address of a VNC server", str(wrong))
 
     def test_close(self) -> None:
         for which in ("console=c1", "device=node17", "user=alice"):
@@ -279,6 +330,139 @@ class ConsoleTests(CommandsTestCase):
         self.refused(f"console open device=node17 {INLINE}", BadRequest)
         self.refused("console open", MissingArgument)
         self.assertEqual(self.fakes.consoles.asked, [])
+
+
+class ViewersTests(CommandsTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.fakes.consoles.known["c1"] = console(1)
+
+    def test_share(self) -> None:
+        answer = self.ask("console share console=c1 user=bob")
+        self.assertEqual(answer, {"console": "c1", "viewer": "g1", "url": "http://gate:6081/#t=for-g1"})
+        self.ask("console share console=c1 view=no credentials=yes")
+        rights = [(grant.user, grant.control, grant.credentials) for grant in self.fakes.consoles.out]
+        self.assertEqual(rights, [("bob", False, False), ("", True, True)])
+        self.refused("console share console=c9", NotFound)
+
+    def test_viewers(self) -> None:
+        for user in ("alice", "bob"):
+            self.ask(f"console share console=c1 view=no user={user}")
+        there = (viewer(steers=False), viewer(), viewer(peer="2001:db8::1", steers=False, joined_at=2e9))
+        self.fakes.consoles.known["c1"] = console(1, viewers=there)
+        rights = {"control": True, "credentials": False}
+        self.assertEqual(
+            self.ask("console viewers console=c1"),
+            {
+                "viewers": [
+                    {
+                        "viewer": "g1",
+                        "user": "alice",
+                        **rights,
+                        "connected": 3,
+                        "peer": "192.0.2.9, 2001:db8::1",
+                        "steers": True,
+                        "joined": 1_700_000_003.25,
+                    },
+                    {
+                        "viewer": "g2",
+                        "user": "bob",
+                        **rights,
+                        "connected": 0,
+                        "peer": "",
+                        "steers": False,
+                        "joined": None,
+                    },
+                ]
+            },
+        )
+        self.refused("console viewers console=c9", NotFound)
+
+    def test_revoke(self) -> None:
+        for which, gone in (("viewer=g1", ["g1"]), ("user=bob", ["g2"]), ("all=yes", ["g1", "g2"])):
+            self.fakes.consoles.out = []
+            self.fakes.consoles.known["c1"] = console(1)
+            for user in ("alice", "bob"):
+                self.ask(f"console share console=c1 user={user}")
+            revoked = self.ask(f"console revoke console=c1 {which}")["revoked"]
+            self.assertEqual([row["viewer"] for row in revoked], gone)
+            self.assertEqual(len(self.fakes.consoles.out), 2 - len(gone))
+            if "g1" in gone:
+                self.assertEqual((revoked[0]["connected"], revoked[0]["peer"]), (1, "192.0.2.9"))
+
+    def test_revoke_needs_just_one(self) -> None:
+        self.refused("console revoke console=c1", MissingArgument)
+        self.refused("console revoke console=c1 user=", MissingArgument)
+        self.refused("console revoke console=c1 all=no", MissingArgument)
+        self.refused("console revoke console=c1 user=bob all=yes", BadRequest)
+        self.refused("console revoke console=c1 viewer=g1 user=bob", BadRequest)
+        self.refused("console revoke console=c9 all=yes", NotFound)
+
+
+class ScreenshotTests(CommandsTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.fakes.consoles.known["c1"] = console(1)
+
+    def test_in_the_answer(self) -> None:
+        answer = self.ask("console screenshot console=c1")
+        facts = {"console": "c1", "width": 640, "height": 480, "bytes": len(PNG)}
+        self.assertEqual(answer, {**facts, "png": base64.b64encode(PNG).decode()})
+
+    def test_path(self) -> None:
+        wrong = self.refused("console screenshot console=c1 file=shot.png", BadValue)
+        self.assertIn("absolute", str(wrong))
+        self.refused("console screenshot console=c9", NotFound)
+
+
+class ScreenshotFileTests(AsyncTestCase):
+    """With a thread and a folder."""
+
+    def setUp(self) -> None:
+        self.folder = Path(self.mktemp())
+        self.folder.mkdir(parents=True)
+        self.fakes = Fakes()
+        self.fakes.consoles.known["c1"] = console(1)
+        self.addCleanup(os.umask, os.umask(0))
+
+    async def take(self, path: Path) -> Mapping[str, Any]:
+        line = format_request("console", "screenshot", "console=c1", f"file={path.absolute()}")
+        request = parse_request(line.removesuffix(b"\n"))
+        assert isinstance(request, Request)
+        command, values = self.fakes.table().bind(request)
+        return await command.handler(Call(values, lambda _: None))
+
+    async def test_a_new_file(self) -> None:
+        path = self.folder / "shot.png"
+        answer = await self.take(path)
+        facts = {"console": "c1", "width": 640, "height": 480, "bytes": len(PNG)}
+        self.assertEqual(answer, {**facts, "file": str(path.absolute())})
+        self.assertEqual((path.read_bytes(), path.stat().st_mode & 0o777), (PNG, 0o640))
+
+    async def test_nothing_that_is_there_is_touched(self) -> None:
+        there, link, folder = self.folder / "there", self.folder / "link", self.folder / "folder"
+        there.write_text("mine")
+        link.symlink_to(self.folder / "elsewhere")
+        folder.mkdir()
+        for path in (there, link, folder, self.folder / "no folder" / "shot.png", Path("/proc/shot.png")):
+            with self.assertRaises(BadValue):
+                await self.take(path)
+        self.assertEqual(there.read_text(), "mine")
+        self.assertEqual(sorted(path.name for path in self.folder.iterdir()), ["folder", "link", "there"])
+
+    async def test_no_room(self) -> None:
+        """A file that could not be written as a whole is not left."""
+
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        self.addCleanup(signal.signal, signal.SIGXFSZ, handler)
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_FSIZE, before)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (16, before[1]))
+        with self.assertRaises(BadValue) as caught:
+            write_new(str(self.folder / "shot.png"), PNG)
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        self.assertIn("File too large", caught.exception.message)
+        self.assertEqual(list(self.folder.iterdir()), [])
 
 
 class DaemonTests(CommandsTestCase):

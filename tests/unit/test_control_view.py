@@ -90,6 +90,21 @@ class ShapeTests(SynchronousTestCase):
         self.assertEqual(table.rows, (("c1", "n1", "", "", "ready", "2", "", "10m"),))
         self.assertEqual(plain_lines(shape({"devices": []})[0]), ["no devices"])
 
+    def test_viewers(self) -> None:
+        row = {"viewer": "g1", "user": "ann", "control": True, "credentials": False, "connected": 1, "steers": False}
+        (table,) = shape({"viewers": [{**row, "peer": "192.0.2.9", "joined": 1_700_000_000.5}]})
+        assert isinstance(table, Table)
+        self.assertEqual(table.rows, (("g1", "ann", "yes", "no", "1", "no", "192.0.2.9", "2023-11-14 22:13:20"),))
+        self.assertEqual(plain_lines(shape({"viewers": []})[0]), ["no viewers"])
+        self.assertEqual(plain_lines(shape({"revoked": []})[0]), ["there was none"])
+        self.assertEqual(shape({"viewers": 2}), [Facts((("viewers", "2"),))])
+
+    def test_a_picture_is_no_text(self) -> None:
+        (facts,) = shape({"bytes": 3, "png": "AAAA"})
+        assert isinstance(facts, Facts)
+        self.assertIn("4 characters", dict(facts.rows)["png"])
+        self.assertNotIn("AAAA", str(facts))
+
     def test_other_lists_have_the_columns_that_occur(self) -> None:
         data = {"agents": [{"name": "local", "displays": {"total": 9, "in_use": 1}}, {"name": "east", "why": "down"}]}
         (table,) = shape(data)

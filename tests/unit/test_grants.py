@@ -10,8 +10,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from ipmiproxyd.access.grants import GrantBook
 from ipmiproxyd.model import Grant
 
-ANN = Grant(console="c1", user="ann")
-WATCHER = Grant(console="c2", user="bob", control=False)
+ANN = Grant(console="c1", id="a", user="ann")
+BEN = Grant(console="c1", id="b", user="ben", control=False)
+WATCHER = Grant(console="c2", id="a", user="bob", control=False)
 
 
 class GrantTests(SynchronousTestCase):
@@ -61,6 +62,38 @@ class GrantTests(SynchronousTestCase):
         self.assertIsNone(self.book.redeem("c1", token))
         self.assertIsNone(self.book.check("c1", key))
         self.assertEqual(self.book.check("c2", other), WATCHER)
+
+    def test_one_grant_revoked(self) -> None:
+        token, key, key_too = self.book.issue(ANN), self.key(), self.key()
+        others, elsewhere = self.key(BEN), self.key(WATCHER)
+        self.book.revoke("c1", "a")
+        self.book.revoke("c1", "unknown")
+        self.book.revoke("unknown", "a")
+        self.assertIsNone(self.book.redeem("c1", token))
+        self.assertEqual([self.book.check("c1", gone) for gone in (key, key_too)], [None, None])
+        self.assertEqual(self.book.check("c1", others), BEN)
+        self.assertEqual(self.book.check("c2", elsewhere), WATCHER)
+        self.assertEqual(self.book.all("c1"), (BEN,))
+
+    def test_all_that_are_out(self) -> None:
+        self.assertEqual(self.book.all("c1"), ())
+        self.key(ANN)
+        self.book.issue(BEN)
+        self.book.issue(ANN)
+        self.key(WATCHER)
+        self.assertEqual(self.book.all("c1"), (ANN, BEN))
+        self.clock.advance(300)
+        self.assertEqual(self.book.all("c1"), (ANN,))
+        self.book.issue(BEN)
+        self.assertEqual(self.book.all("c1"), (ANN, BEN))
+        self.book.revoke("c1")
+        self.assertEqual(self.book.all("c1"), ())
+
+    def test_a_book_does_not_grow(self) -> None:
+        for number in range(1000):
+            self.book.issue(Grant(console="c1", id=f"g{number}"))
+        self.assertEqual([grant.id for grant in self.book.all("c1")], [f"g{number}" for number in range(936, 1000)])
+        self.assertLess(len(self.book._books["c1"].order), 70)
 
     def test_the_oldest_tokens_are_forgotten(self) -> None:
         tokens = [self.book.issue(ANN) for _ in range(65)]

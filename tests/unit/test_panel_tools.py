@@ -47,6 +47,17 @@ class DisplayTests(SynchronousTestCase):
         self.assertIn("-rfbport 5907 -localhost", " ".join(server.argv))
         self.assertNotIn(sandbox.VNC_SOCKET, server.argv)
 
+    def test_clipboard(self) -> None:
+        for clipboard, refused in (
+            ("both", set()),
+            ("in", {"-SendCutText=0"}),
+            ("out", {"-AcceptCutText=0"}),
+            ("off", {"-AcceptCutText=0", "-SendCutText=0"}),
+        ):
+            (server, _), _ = Display().programs(7, clipboard=clipboard)  # type: ignore[arg-type]
+            self.assertEqual({option for option in server.argv if "CutText" in option}, refused)
+            self.assertIn("-AllowOverride=", server.argv)
+
     def test_window_manager_has_no_keys(self) -> None:
         _, (config,) = Display().programs(1)
         root = ET.fromstring(config.text)

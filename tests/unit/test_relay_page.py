@@ -137,13 +137,13 @@ class PageTests(SiteCase):
 class BoundTests(SiteCase):
     def test_long_bodies(self) -> None:
         connection = self.connect()
-        connection.ask("POST", "/api/session", b"x" * 4096)
+        connection.ask("POST", "/api/session", b"x" * 32768)
         assert connection.answer is not None
         self.assertEqual(connection.answer.status, 400)
         for head, body in (
-            (b"Content-Length: 4097", b""),
+            (b"Content-Length: 32769", b""),
             (b"Content-Length: 99999999999999", b"x" * 100),
-            (b"Transfer-Encoding: chunked", b"1001\r\n" + b"x" * 4097),
+            (b"Transfer-Encoding: chunked", b"8001\r\n" + b"x" * 32769),
         ):
             connection = self.connect()
             connection.send(b"POST /api/session HTTP/1.1\r\nHost: x\r\n" + head + b"\r\n\r\n" + body)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ipmiproxyd.model import ConsoleState, Grant
+from ipmiproxyd.model import ConsoleState, Grant, Typing, ViewerInfo
 from tests.support.relay_site import HOST, Answer, Connection, SiteCase
 
 
@@ -105,10 +105,42 @@ class StatusTests(SiteCase):
                 "closes_why": "",
                 "reason": "",
                 "message": "",
+                "you": "g1",
+                "people": [],
+                "steers": False,
+                "held": False,
                 "control": True,
+                "credentials": False,
+                "clipboard": "both",
+                "typing": None,
             },
         )
         self.assertFalse(self.news(self.poll(key=self.key(control=False)))["control"])
+        self.assertTrue(self.news(self.poll(key=self.key(credentials=True)))["credentials"])
+
+    def test_who_is_there(self) -> None:
+        ann = ViewerInfo(id="g1", user="ann", peer="198.51.100.7", control=True, steers=True, joined_at=1.0)
+        bob = ViewerInfo(id="g2", user="bob", peer="198.51.100.8", control=False, steers=False, joined_at=2.0)
+        self.console.change(viewers=(ann, bob, ann), typing=Typing(what="text", by="g1", done=3, of=9))
+        told = self.news(self.poll())
+        self.assertEqual((told["viewers"], told["steers"], told["held"]), (3, True, True))
+        self.assertEqual(
+            told["people"],
+            [
+                {"id": "g1", "user": "ann", "control": True, "steers": True},
+                {"id": "g2", "user": "bob", "control": False, "steers": False},
+            ],
+        )
+        self.assertEqual(told["typing"], {"what": "text", "by": "g1", "done": 3, "of": 9})
+        other = self.news(self.poll(key=self.key(id="g2")))
+        self.assertEqual((other["you"], other["steers"], other["held"]), ("g2", False, True))
+
+    def test_a_grant_is_revoked_while_its_page_waits(self) -> None:
+        poll, other = self.poll(1), self.poll(1, key=self.key(id="g2"))
+        self.resource.cut("g1")
+        assert poll.answer is not None
+        self.assert_refused(poll.answer, 403, "forbidden")
+        self.assertIsNone(other.answer)
 
     def test_answers_once_there_is_news(self) -> None:
         poll = self.poll(1)
@@ -227,13 +259,42 @@ class CloseTests(SiteCase):
         self.assertEqual(self.console.told, [])
 
 
+class ActionTests(SiteCase):
+    def do(self, path: str, document: Any = None, key: str | None = None) -> Answer:
+        body = b"" if document is None else json.dumps(document).encode()
+        return self.ask("POST", path, body, Authorization=f"Bearer {self.key() if key is None else key}")
+
+    def test_what_reaches_the_viewers(self) -> None:
+        for path, document in (
+            ("/api/control", None),
+            ("/api/type", {"what": "password"}),
+            ("/api/type", {"what": "text", "text": "é" * 4000}),
+            ("/api/type/stop", None),
+        ):
+            self.assertEqual(self.do(path, document).status, 200)
+        self.assertEqual(
+            self.viewers.asked,
+            [("control", "g1"), ("type", "g1", "password", ""), ("type", "g1", "text", "é" * 4000), ("stop", "g1")],
+        )
+
+    def test_who_watches_may_nothing(self) -> None:
+        for path in ("/api/control", "/api/type", "/api/type/stop"):
+            self.assert_refused(self.do(path, {}, self.key(control=False)), 403, "forbidden")
+            self.assert_refused(self.do(path, {}, "wrong"), 403, "forbidden")
+        self.assertEqual(self.viewers.asked, [])
+
+    def test_what_is_no_request_to_type(self) -> None:
+        for document in ([], "text", {}, {"what": "kg"}, {"what": "text", "text": 7}, {"what": ["text"]}):
+            self.assert_refused(self.do("/api/type", document), 400, "bad-request")
+
+
 class UpgradeTests(SiteCase):
     def upgrade(self, offered: str, body: bytes = b"", **headers: str) -> Answer:
         return self.ask("GET", "/vnc", body, Sec_WebSocket_Protocol=offered, **headers)
 
     def test_admitted(self) -> None:
         self.assertEqual(self.upgrade(f"binary, key.{self.key()}").body, b"taken")
-        self.assertEqual(self.viewers.taken, [self.console.display])
+        self.assertEqual(self.viewers.taken, [("g1", self.console.server)])
 
     def test_refused(self) -> None:
         key = self.key()
@@ -247,10 +308,6 @@ class UpgradeTests(SiteCase):
         for state in (ConsoleState.OPENING, ConsoleState.CLOSING, ConsoleState.CLOSED, ConsoleState.LOST):
             self.console.change(state=state)
             self.assert_refused(self.upgrade(f"binary, key.{key}"), 409, "bmc-state")
-
-    def test_too_many(self) -> None:
-        self.viewers.full = True
-        self.assert_refused(self.upgrade(f"binary, key.{self.key()}"), 503, "limit")
 
     def test_frames_before_the_handshake(self) -> None:
         self.assert_refused(self.upgrade(f"binary, key.{self.key()}", b"\x82\x80abcd"), 400, "bad-request")

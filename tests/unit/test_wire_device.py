@@ -7,8 +7,8 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from ipmiproxyd.errors import BadValue
-from ipmiproxyd.model import Device, Secret
-from ipmiproxyd.wire.device import changed, checked, from_document, to_document
+from ipmiproxyd.model import Device, Secret, TcpStream
+from ipmiproxyd.wire.device import changed, checked, from_document, to_document, vnc_address
 
 GOOD: dict[str, list[Any]] = {
     "name": ["", "node17", "Rack-3.u12_a", "a" * 64],
@@ -28,6 +28,9 @@ GOOD: dict[str, list[Any]] = {
         "https://bmc/",
         "https://bmc/ui/panel",
     ],
+    "vnc": ["", "192.0.2.7:5900", "kvm.example.net:1", "[2001:db8::7]:65535", "Host.example.:5901"],
+    "vnc_password": [Secret(""), Secret("calvin")],
+    "vnc_fingerprint": ["", "0f" * 32, "AB:" * 31 + "cd"],
     "vendor": ["auto", "supermicro", "dell-idrac9"],
     "notes": ["", "two\nlines\tand a tab"],
 }
@@ -72,6 +75,31 @@ BAD: dict[str, list[Any]] = {
         "https://10.0.0.256",
         "x" * 600,
     ],
+    "vnc": [
+        "192.0.2.7",
+        "192.0.2.7:",
+        ":5900",
+        "bmc:0",
+        "bmc:05900",
+        "bmc:65536",
+        "bmc:-1",
+        "bmc:\u0661",
+        "2001:db8::7:5900",
+        "[2001:db8::7]",
+        "[bmc]:5900",
+        "user@bmc:5900",
+        "bmc:5900/x",
+        "bmc:5900?x",
+        "bmc:5900#x",
+        "bmc:5900\n",
+        " bmc:5900",
+        "vnc://bmc:5900",
+        "10.0.0.256:5900",
+        "x" * 600,
+        5900,
+    ],
+    "vnc_password": ["plain text", Secret("x" * 257)],
+    "vnc_fingerprint": ["ab", "0f" * 20, "xy" * 32, "ab:" * 32, "ab::" + "0f" * 31, "0f" * 32 + "\n", None],
     "vendor": ["", "Dell", "a/b", "x" * 33],
     "notes": ["x" * 5000, "\x1b[31m"],
 }
@@ -99,7 +127,7 @@ class CheckTests(SynchronousTestCase):
             self.assertIn(f"{name}: ", caught.exception.message)
 
     def test_no_secret_in_a_message(self) -> None:
-        for field in ("password", "kg", "web_password"):
+        for field in ("password", "kg", "web_password", "vnc_password"):
             fields: dict[str, Any] = {"address": "bmc", field: Secret("hunter2\n" * 100)}
             with self.assertRaises(BadValue) as caught:
                 checked(Device(**fields))
@@ -108,6 +136,20 @@ class CheckTests(SynchronousTestCase):
     def test_one_spelling_of_an_address(self) -> None:
         for spelled, one in (("2001:DB8:0::7", "2001:db8::7"), ("BMC.Example.NET.", "bmc.example.net")):
             self.assertEqual(checked(Device(address=spelled)).address, one)
+
+    def test_one_spelling_of_a_vnc_server(self) -> None:
+        for spelled, one in (
+            ("[2001:DB8:0::7]:5900", "[2001:db8::7]:5900"),
+            ("KVM.Example.NET.:5901", "kvm.example.net:5901"),
+            ("192.0.2.7:5900", "192.0.2.7:5900"),
+            ("", ""),
+        ):
+            self.assertEqual(checked(Device(address="bmc", vnc=spelled)).vnc, one)
+        self.assertEqual(vnc_address("[2001:DB8:0::7]:5900"), TcpStream("2001:db8::7", 5900))
+
+    def test_one_spelling_of_a_fingerprint(self) -> None:
+        spelled = ":".join(["AB"] * 32)
+        self.assertEqual(checked(Device(address="bmc", vnc_fingerprint=spelled)).vnc_fingerprint, "ab" * 32)
 
 
 class ChangeTests(SynchronousTestCase):
@@ -124,7 +166,7 @@ class ChangeTests(SynchronousTestCase):
 
 class DocumentTests(SynchronousTestCase):
     def test_round_trip(self) -> None:
-        device = Device(name="a", address="bmc", password=Secret("p"), kg=Secret("00"), notes="n", port=1)
+        device = Device(name="a", address="bmc", password=Secret("p"), kg=Secret("00"), notes="n", port=1, vnc="h:1")
         self.assertEqual(from_document(to_document(device)), device)
 
     def test_other_versions_documents(self) -> None:

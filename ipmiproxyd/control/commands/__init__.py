@@ -1,4 +1,4 @@
-"""The commands of the control protocol, one module per noun."""
+"""The commands of the control protocol: one module per noun, and two more for consoles."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from ipmiproxyd.control.commands import console as console_commands
 from ipmiproxyd.control.commands import daemon as daemon_commands
 from ipmiproxyd.control.commands import device as device_commands
 from ipmiproxyd.control.commands import power as power_commands
+from ipmiproxyd.control.commands import screenshot as screenshot_commands
+from ipmiproxyd.control.commands import viewers as viewers_commands
 from ipmiproxyd.control.declare import CommandTable
 from ipmiproxyd.interfaces import Consoles, Daemon, Devices, Power
+from ipmiproxyd.model import Clipboard
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,11 +21,15 @@ class Defaults:
 
     :ivar idle: seconds; None means never.
     :ivar max_time: seconds; None means never.
+    :ivar clipboard: which way texts may go.
+    :ivar login_buttons: whether a console's page may have the BMC's user name and password typed.
     :ivar agent: the name of the agent that reaches the BMCs.
     """
 
     idle: float | None = 600.0
     max_time: float | None = None
+    clipboard: Clipboard = "both"
+    login_buttons: bool = True
     agent: str = "local"
 
 
@@ -36,8 +43,16 @@ def make_commands(
             *device_commands.commands(devices),
             *power_commands.commands(devices, power, agent=defaults.agent),
             *console_commands.commands(
-                devices, consoles, agent=defaults.agent, idle=defaults.idle, max_time=defaults.max_time
+                devices,
+                consoles,
+                agent=defaults.agent,
+                idle=defaults.idle,
+                max_time=defaults.max_time,
+                clipboard=defaults.clipboard,
+                login_buttons=defaults.login_buttons,
             ),
+            *viewers_commands.commands(consoles),
+            *screenshot_commands.commands(consoles),
             *daemon_commands.commands(daemon),
         ]
     )

@@ -8,7 +8,7 @@ from ipmiproxyd.control.arguments import Argument, Choice, Integer, Name, Secret
 from ipmiproxyd.errors import BadRequest, MissingArgument
 from ipmiproxyd.interfaces import Devices
 from ipmiproxyd.model import IPMI_PORT, Device, Interface, Privilege
-from ipmiproxyd.wire.device import checked
+from ipmiproxyd.wire.device import checked, vnc_address
 
 
 class Host(Text):
@@ -41,6 +41,14 @@ FIELDS: Final[tuple[Argument[Any], ...]] = (
     Argument("web", Text(512, "URL"), "the web panel's address; by default the BMC's own, with https", default=""),
     Argument("web_username", Text(), "the web panel's user, where it is another", default=""),
     Argument("web_password", SecretText(), "the web panel's password, where it is another"),
+    Argument("vnc", Text(300, "host:port"), "its own VNC server, or that of a KVM switch", default=""),
+    Argument("vnc_password", SecretText(), "that VNC server's password"),
+    Argument(
+        "vnc_fingerprint",
+        Text(128, "SHA-256"),
+        "the fingerprint of that VNC server's certificate, where no authority has signed it",
+        default="",
+    ),
     Argument("location", Text(), "where the server stands", default=""),
     Argument("vendor", Text(32, "name"), "the family of the web panel; auto finds out", default="auto"),
 )
@@ -51,14 +59,19 @@ TARGET: Final[tuple[Argument[Any], ...]] = (DEVICE, *FIELDS)
 """The arguments of a command that acts on one BMC: see :func:`target`."""
 
 
+_VNC: Final = next(field for field in FIELDS if field.name == "vnc")
+
+
 def given_fields(values: Values, fields: tuple[Argument[Any], ...]) -> dict[str, Any]:
     """Those of the fields that are on the request."""
 
     return {field.name: values[field] for field in fields if field in values}
 
 
-async def target(values: Values, devices: Devices) -> Device:
+async def target(values: Values, devices: Devices, *, just_vnc: bool = False) -> Device:
     """The BMC that a request with the arguments ``TARGET`` means: a stored device, or one given inline.
+
+    :param just_vnc: nothing but its VNC server is of interest, so ``vnc=`` alone tells it, too.
 
     Raises BadRequest for both, MissingArgument for neither, NotFound, BadValue.
     """
@@ -71,9 +84,20 @@ async def target(values: Values, devices: Devices) -> Device:
                 hint="Name a stored device, or give the BMC's own data, not both.",
             )
         return await devices.get(values[DEVICE])
-    if ADDRESS not in values:
+    if just_vnc and ADDRESS not in values and inline.get(_VNC.name):
+        inline[ADDRESS.name] = _host_of(inline[_VNC.name])
+    if ADDRESS.name not in inline:
         raise MissingArgument(
             "The request does not say which BMC is meant.",
-            hint="Give device=<name>, or address= with username= and password=.",
+            hint="Give device=<name>, or vnc=host:port."
+            if just_vnc
+            else "Give device=<name>, or address= with username= and password=.",
         )
     return checked(Device(**inline))
+
+
+def _host_of(vnc: str) -> str:
+    try:
+        return vnc_address(vnc).host
+    except ValueError:
+        return "unknown"  # the check of the whole device tells what is wrong with vnc=

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, get_args
 
 from ipmiproxyd.control.arguments import Argument, Choice, Duration, DurationOrNever, Flag, Name, Text
@@ -10,18 +10,22 @@ from ipmiproxyd.control.commands.bmc import TARGET, target
 from ipmiproxyd.control.declare import Call, Command
 from ipmiproxyd.errors import BadRequest, MissingArgument
 from ipmiproxyd.interfaces import Consoles, Devices
-from ipmiproxyd.model import Console, ConsoleType, Existing, OpenRequest
+from ipmiproxyd.model import Clipboard, Console, ConsoleType, Existing, OpenRequest, ViewerInfo
 
 _MONTH: Final = 31 * 86400
 
 TYPE: Final = Argument(
-    "type", Choice[ConsoleType](get_args(ConsoleType)), "what the console shows: the BMC's web panel", default="panel"
+    "type",
+    Choice[ConsoleType](get_args(ConsoleType)),
+    "what the console shows: the BMC's web panel, or the VNC server at vnc=",
+    default="panel",
 )
 USER: Final = Argument("user", Text(128), "who the console is for", default="")
 EXISTING: Final = Argument(
     "existing",
     Choice[Existing](get_args(Existing)),
-    "what to do if this user has a console of this type to the device already: use it, open another, or replace it",
+    "what to do if this user has a console of this type to the device already: use it (if clipboard= and "
+    "login_buttons= are the same), open another, or replace it",
     default="reuse",
 )
 WAIT: Final = Argument("wait", Flag(), "answer only once the console is ready", default=True)
@@ -36,7 +40,8 @@ OF_USER: Final = Argument("user", Text(128), "only the consoles of this user")
 
 
 def console_json(console: Console) -> dict[str, Any]:
-    """A console as it is shown. Times are seconds since the epoch; null for ``idle`` and ``max`` means never."""
+    """A console as it is shown. Times are seconds since the epoch; null for ``idle`` and ``max`` means never.
+    ``viewers`` counts connections, ``people`` has one for each grant."""
 
     return {
         "console": console.id,
@@ -48,10 +53,11 @@ def console_json(console: Console) -> dict[str, Any]:
         "state": console.state.value,
         "display": console.display,
         "port": console.relay_port,
-        "viewers": console.viewers,
-        "opened": _seconds(console.opened_at),
-        "ready": _seconds(console.ready_at),
-        "last_activity": _seconds(console.last_activity),
+        "viewers": len(console.viewers),
+        "clipboard": console.clipboard,
+        "opened": seconds(console.opened_at),
+        "ready": seconds(console.ready_at),
+        "last_activity": seconds(console.last_activity),
         "idle": console.idle,
         "max": console.max_time,
         "closes_in": None if console.closes_in is None else round(console.closes_in, 1),
@@ -61,17 +67,45 @@ def console_json(console: Console) -> dict[str, Any]:
             {"name": stage.name, "label": stage.label, "begun_ms": stage.begun_ms, "done_ms": stage.done_ms}
             for stage in console.stages
         ],
+        "people": [_person(connections) for connections in by_grant(console.viewers).values()],
     }
 
 
-def _seconds(moment: float | None) -> float | None:
+def by_grant(viewers: Sequence[ViewerInfo]) -> dict[str, list[ViewerInfo]]:
+    """Connections together with those of the same grant, the longest present first."""
+
+    grants: dict[str, list[ViewerInfo]] = {}
+    for viewer in viewers:
+        grants.setdefault(viewer.id, []).append(viewer)
+    return grants
+
+
+def _person(connections: Sequence[ViewerInfo]) -> dict[str, Any]:
+    first = connections[0]
+    return {
+        "id": first.id,
+        "user": first.user,
+        "control": first.control,
+        "steers": any(connection.steers for connection in connections),
+        "joined": seconds(first.joined_at),
+    }
+
+
+def seconds(moment: float | None) -> float | None:
     return None if moment is None else round(moment, 3)
 
 
 def commands(
-    devices: Devices, consoles: Consoles, *, agent: str, idle: float | None, max_time: float | None
+    devices: Devices,
+    consoles: Consoles,
+    *,
+    agent: str,
+    idle: float | None,
+    max_time: float | None,
+    clipboard: Clipboard,
+    login_buttons: bool,
 ) -> list[Command]:
-    """``idle`` and ``max_time`` are what a console gets whose request says nothing about them."""
+    """``agent`` reaches the BMCs; the rest is what a console gets whose request says nothing about it."""
 
     idle_for: Argument[float | None] = Argument(
         "idle",
@@ -82,11 +116,23 @@ def commands(
     max_for: Argument[float | None] = Argument(
         "max", DurationOrNever(1, _MONTH), "close the console after so long in any case", default=max_time
     )
+    texts: Argument[Clipboard] = Argument(
+        "clipboard",
+        Choice[Clipboard](get_args(Clipboard)),
+        "which way copied texts may go: in to the server, out to the browser",
+        default=clipboard,
+    )
+    buttons = Argument(
+        "login_buttons",
+        Flag(),
+        "let the page's buttons type the BMC's user name and password; they land in whatever has the focus",
+        default=login_buttons,
+    )
 
     async def open_one(call: Call) -> Mapping[str, Any]:
         values = call.values
         request = OpenRequest(
-            device=await target(values, devices),
+            device=await target(values, devices, just_vnc=values[TYPE] == "vnc"),
             type=values[TYPE],
             user=values[USER],
             agent=agent,
@@ -94,6 +140,8 @@ def commands(
             max_time=values[max_for],
             existing=values[EXISTING],
             wait=values[WAIT],
+            clipboard=values[texts],
+            login_buttons=values[buttons],
         )
         opened = await consoles.open(request, call.progress)
         console: Console = opened["console"]
@@ -137,7 +185,7 @@ def commands(
             noun="console",
             verb="open",
             summary="Open a console and tell the URL at which a browser finds it.",
-            arguments=(*TARGET, TYPE, USER, idle_for, max_for, EXISTING, WAIT),
+            arguments=(*TARGET, TYPE, USER, idle_for, max_for, texts, buttons, EXISTING, WAIT),
             handler=open_one,
         ),
         Command(

@@ -1,0 +1,496 @@
+"""One behaviour for every kind of end: mix it into a test case that makes the ends.
+
+An end is joined to a plain socket's end by the smallest splice there can be. At both far sides are peers, which send
+and check patterns in which every byte depends on its place.
+"""
+
+from __future__ import annotations
+
+import random
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import TestCase
+
+from ipmiproxyd.relay.ends import BUFFER, READ, VIEW, End, SocketEnd
+from ipmiproxyd.wire.websocket import HEAD
+from tests.support.end_peer import DOWN, UP, Bell, Moody, Peer, descriptors, reactor, resident, unix_pair
+
+if TYPE_CHECKING:
+    Mixin = TestCase
+else:
+    Mixin = object  # so that the suite itself is not collected as a test
+
+MB: Final = 1 << 20
+GROWTH: Final = 2 * MB
+"""How much memory a side that stands still may cost."""
+_NOTHING: Final = bytes(len(BUFFER))
+
+
+class Owner:
+    """Watches how it is called. What its end receives, it checks and drops."""
+
+    def __init__(self, bell: Bell) -> None:
+        self.bell = bell
+        self.got = 0
+        self.drains = 0
+        self.gone: list[End] = []
+        self._depth = 0
+
+    @contextmanager
+    def calling(self) -> Iterator[None]:
+        """Around each call to an end."""
+
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self._depth -= 1
+
+    def received(self, end: End, start: int, stop: int) -> None:
+        assert end not in self.gone, "received after lost"
+        assert HEAD <= start < stop <= len(BUFFER)
+        UP.check(self.got, VIEW[start:stop])
+        self.got += stop - start
+        BUFFER[start - HEAD : stop] = _NOTHING[: stop - start + HEAD]
+        self.bell.ring()
+
+    def drained(self, end: End) -> None:
+        assert not self._depth, "drained from within a call to an end"
+        assert end not in self.gone, "drained after lost"
+        assert not end.is_clogged
+        self.drains += 1
+        self.bell.ring()
+
+    def lost(self, end: End) -> None:
+        assert not self._depth, "lost from within a call to an end"
+        assert end not in self.gone, "lost twice"
+        self.gone.append(end)
+        self.bell.ring()
+
+
+class Splice(Owner):
+    """What one end receives, the other sends. As in relay/viewer.py, without the rest."""
+
+    def __init__(self, bell: Bell) -> None:
+        super().__init__(bell)
+        self.longest_tail = 0
+        self._ends: list[End] = []
+
+    def join(self, one: End, other: End) -> None:
+        self._ends = [one, other]
+        for end in self._ends:
+            with self.calling():
+                end.start()
+
+    def _beyond(self, end: End) -> End:
+        one, other = self._ends
+        return other if end is one else one
+
+    def received(self, end: End, start: int, stop: int) -> None:
+        with self.calling():
+            if not self._beyond(end).send(VIEW[start:stop]):
+                end.pause()
+        BUFFER[start - HEAD : stop] = _NOTHING[: stop - start + HEAD]  # it is gone on return
+
+    def drained(self, end: End) -> None:
+        super().drained(end)
+        with self.calling():
+            self._beyond(end).resume()
+
+    def lost(self, end: End) -> None:
+        super().lost(end)
+        with self.calling():
+            self._beyond(end).finish()
+
+
+class EndSuite(Mixin):
+    """Subclasses implement :meth:`make`.
+
+    :cvar bulk: bytes that the large transfers move in each direction.
+    :cvar ends_with: what the far side sees of ``finish``.
+    :cvar hears_on: whether what the far side still says after ``finish`` comes in.
+    :cvar most: what a side that stands still may have on its way, beyond the kernel's buffers.
+    """
+
+    timeout = 60
+    bulk = 24 * MB
+    ends_with = "eof"
+    hears_on = True
+    most = READ
+
+    def setUp(self) -> Deferred[None]:  # type: ignore[override]
+        return deferLater(reactor, 0, self._begin)  # the reactor has all its descriptors then
+
+    def _begin(self) -> None:
+        self.bell = Bell()
+        self.owner = Owner(self.bell)
+        self.peers: list[Peer] = []
+        self.ends: list[End] = []
+        before = descriptors()
+        self.addCleanup(lambda: self.assertEqual(descriptors(), before, "descriptors are left"))
+        self.addCleanup(lambda: Deferred.fromCoroutine(self._hang_up()))
+
+    async def _hang_up(self) -> None:
+        for peer in self.peers:
+            peer.close()
+        for end in self.ends:
+            end.abort()
+        await deferLater(reactor, 0, lambda: None)
+        await deferLater(reactor, 0, lambda: None)
+
+    async def make(
+        self, owner: Owner, *, small: bool = False, mood: Callable[[socket.socket], Any] | None = None,
+        unread: int = 0, unsent: int = 0, seed: int = 1, largest: int = 70_000,
+    ) -> tuple[Any, Peer]:  # fmt: skip
+        """An end that is not started yet, and the peer at the far side of it.
+
+        :param mood: wraps the end's socket.
+        :param unread: bytes that came in before the end was made, in every place where they may still lie.
+        :param unsent: bytes that were written before.
+        """
+
+        raise AssertionError("a subclass makes the ends")
+
+    async def made(self, owner: Owner | None = None, **how: Any) -> tuple[Any, Peer]:
+        end, peer = await self.make(owner or self.owner, **how)
+        self.ends.append(end)
+        self.peers.append(peer)
+        return end, peer
+
+    async def spliced(self, *, small: bool = False, mood: Any = None, **how: Any) -> tuple[Splice, Peer, Peer]:
+        """The peer at the end under test, and the one at the plain end. Both wait for DOWN and send UP."""
+
+        splice = Splice(self.bell)
+        end, peer = await self.made(splice, small=small, mood=mood, **how)
+        near, far = unix_pair(small)
+        plain = SocketEnd(splice, reactor, mood(near) if mood else near)
+        self.ends.append(plain)
+        # What one of them sends the other gets: the same pattern both ways would not tell an echo.
+        self.peers.append(other := Mirror(self.bell, far, seed=how.get("seed", 1) + 1))
+        splice.join(end, plain)
+        return splice, peer, other
+
+    async def both_ways(self, peer: Peer, other: Peer, size: int) -> None:
+        """So many more bytes in each direction at once."""
+
+        up, down = peer.sent + size, other.sent + size
+        peer.send_until(up)
+        other.send_until(down)
+        await self.bell.until(
+            lambda: (peer.got, other.got) == (down, up),
+            lambda: f"{peer.got} of {down}, {other.got} of {up}",
+        )
+
+    async def wait(self, seconds: float) -> None:
+        """For what must not happen."""
+
+        await deferLater(reactor, seconds, lambda: None)
+
+    async def until_lost(self, end: End) -> None:
+        await self.bell.until(lambda: end in self.owner.gone, "the end is lost")
+        await self.wait(0.01)
+        self.assertEqual(self.owner.gone, [end])
+
+    async def until_ended(self, peer: Peer) -> None:
+        await self.bell.until(lambda: peer.ended, "the far side sees the end")
+
+    async def clog(self, end: End, at: int = 0) -> int:
+        """Send, from there on, until the kernel takes no more and a tail stays. Returns how far."""
+
+        steady = False
+        while not steady:
+            while True:
+                with self.owner.calling():
+                    is_taken = end.send(DOWN.at(at, 50_000))
+                at += 50_000
+                if not is_taken:
+                    break
+            self.assertTrue(end.is_clogged)
+            self.assertLess(at, 50 * MB)
+            drains = self.owner.drains
+            await self.wait(0.01)
+            steady = self.owner.drains == drains
+        return at
+
+    # --- bytes -------------------------------------------------------------------------------------------------------
+
+    async def test_bulk(self) -> None:
+        _, peer, other = await self.spliced()
+        await self.both_ways(peer, other, self.bulk)
+
+    async def test_any_sizes(self) -> None:
+        for seed, largest in ((1, 20), (2, 700), (3, 9000)):
+            _, peer, other = await self.spliced(seed=seed, largest=largest)
+            await self.both_ways(peer, other, 600 * largest)
+
+    async def test_tiny_buffers(self) -> None:
+        _, peer, other = await self.spliced(small=True)
+        await self.both_ways(peer, other, MB)
+
+    async def test_no_time_and_little_room_everywhere(self) -> None:
+        for seed, most, size in ((1, 1, 200), (2, 7, 3000), (3, 900, 100_000), (4, 40_000, 2 * MB)):
+            numbers = random.Random(seed)
+
+            def mood(sock: socket.socket, most: int = most, numbers: random.Random = numbers) -> Moody:
+                return Moody(sock, numbers.randrange(1 << 32), most)
+
+            _, peer, other = await self.spliced(mood=mood, small=seed == 3, seed=seed)
+            await self.both_ways(peer, other, size)
+
+    async def test_stalls(self) -> None:
+        """Whoever stops reading stops the other, costs no memory, and gets everything in the end."""
+
+        _, peer, other = await self.spliced()
+        await self.both_ways(peer, other, 3 * MB)
+        for still, sender in ((peer, other), (other, peer), (peer, other)):
+            still.stall()
+            before, sent = resident(), sender.sent
+            sender.send_until(sent + 30 * MB)
+            await self.until_steady(sender)
+            self.assertLess(sender.sent - sent, 20 * MB)
+            self.assertLess(resident() - before, GROWTH)
+            goal = sender.sent + MB
+            sender.send_until(goal)
+            backwards = still.sent + MB // 2
+            still.send_until(backwards)
+            await self.bell.until(lambda at=backwards, sender=sender: sender.got == at, "the other direction")
+            still.go_on()
+            await self.bell.until(lambda at=goal, still=still: still.got == at, "what was stalled")
+
+    async def until_steady(self, sender: Peer) -> None:
+        """It sends no more."""
+
+        last, same = -1, 0
+        while same < 3:
+            same = same + 1 if sender.sent == last else 0
+            last = sender.sent
+            await self.wait(0.005)
+
+    async def test_pending_at_the_switch(self) -> None:
+        for unread, unsent in ((10, 0), (0, 10), (50_000, 30_000), (3 * READ + 7, 3 * MB), (READ, MB)):
+            splice = Splice(self.bell)
+            end, peer = await self.made(splice, unread=unread, unsent=unsent)
+            near, far = unix_pair()
+            self.ends.append(plain := SocketEnd(splice, reactor, near))
+            self.peers.append(other := Mirror(self.bell, far))
+            other.sent = unsent
+            splice.join(end, plain)
+            self.assertEqual(peer.sent, unread)
+            await self.both_ways(peer, other, 200_000)
+
+    # --- standing still ----------------------------------------------------------------------------------------------
+
+    async def test_paused_end_does_not_read(self) -> None:
+        end, peer = await self.made()
+        with self.owner.calling():
+            end.start()
+        peer.send_until(100_000)
+        await self.bell.until(lambda: self.owner.got == 100_000)
+        with self.owner.calling():
+            end.pause()
+        peer.send_until(60 * MB)
+        await self.until_steady(peer)
+        self.assertLess(peer.sent, 40 * MB)
+        self.assertLessEqual(self.owner.got, 100_000 + self.most)
+        got = self.owner.got
+        await self.wait(0.01)
+        self.assertEqual(self.owner.got, got)
+        goal = peer.sent + 10
+        peer.send_until(goal)
+        with self.owner.calling():
+            end.resume()
+        await self.bell.until(lambda: self.owner.got == goal)
+
+    async def test_pause_from_within(self) -> None:
+        end, peer = await self.made()
+        resumed = []
+
+        def received(some: End, start: int, stop: int) -> None:
+            Owner.received(self.owner, some, start, stop)
+            with self.owner.calling():
+                some.pause()
+
+        self.owner.received = received  # type: ignore[method-assign]
+        with self.owner.calling():
+            end.start()
+        peer.send_until(3 * MB)
+        while self.owner.got < 3 * MB:
+            got = self.owner.got
+            await self.bell.until(lambda got=got: self.owner.got > got)
+            resumed.append(self.owner.got - got)
+            with self.owner.calling():
+                end.resume()
+        self.assertLessEqual(max(resumed), 2 * READ)
+
+    async def test_drained_once_per_tail(self) -> None:
+        end, peer = await self.made()
+        with self.owner.calling():
+            end.start()
+        at = 0
+        for _ in range(3):
+            peer.stall()
+            at = await self.clog(end, at)
+            drains = self.owner.drains
+            with self.owner.calling():
+                self.assertFalse(end.send(DOWN.at(at, 1000)))
+                self.assertFalse(end.send(DOWN.at(at + 1000, 10)))
+            at += 1010
+            await self.wait(0.01)
+            self.assertEqual(self.owner.drains, drains)
+            peer.go_on()
+            await self.bell.until(lambda at=at: peer.got == at)
+            await self.bell.until(lambda: not end.is_clogged)
+            await self.wait(0.01)
+            self.assertEqual(self.owner.drains, drains + 1)
+
+    # --- ending ------------------------------------------------------------------------------------------------------
+
+    async def test_finish(self) -> None:
+        end, peer = await self.made()
+        with self.owner.calling():
+            end.start()
+            self.assertTrue(end.send(DOWN.at(0, 1000)))
+            end.finish()
+        await self.until_ended(peer)
+        self.assertEqual((peer.got, peer.ended), (1000, self.ends_with))
+        await self.until_lost(end)
+
+    async def test_finish_with_a_tail(self) -> None:
+        for small in (False, True):
+            self.owner = Owner(self.bell)
+            end, peer = await self.made(small=small)
+            with self.owner.calling():
+                end.start()
+            peer.stall()
+            at = await self.clog(end)
+            drains = self.owner.drains
+            with self.owner.calling():
+                end.finish()
+            await self.wait(0.01)
+            self.assertEqual(self.owner.gone, [])
+            peer.go_on()
+            await self.until_ended(peer)
+            self.assertEqual((peer.got, peer.ended), (at, self.ends_with))
+            await self.until_lost(end)
+            self.assertEqual(self.owner.drains, drains)
+
+    async def test_far_side_speaks_on_after_finish(self) -> None:
+        end, peer = await self.made()
+        with self.owner.calling():
+            end.start()
+        peer.stall()
+        await self.clog(end)
+        peer.send_until(10_000)
+        await self.bell.until(lambda: self.owner.got == 10_000)
+        with self.owner.calling():
+            end.finish()
+        peer.send_until(500_000)
+        if self.hears_on:
+            await self.bell.until(lambda: self.owner.got == 500_000)
+        peer.go_on()
+        await self.until_lost(end)
+
+    async def test_calls_after_the_end(self) -> None:
+        end, peer = await self.made()
+        with self.owner.calling():
+            end.start()
+        peer.close()
+        await self.until_lost(end)
+        with self.owner.calling():
+            self.assertTrue(end.send(b"nobody hears it"))
+            end.pause()
+            end.resume()
+            end.finish()
+            end.abort()
+        await self.wait(0.01)
+        self.assertEqual(self.owner.gone, [end])
+
+    async def test_far_side_closes(self) -> None:
+        end, peer = await self.made()
+        with self.owner.calling():
+            end.start()
+        peer.send_until(70_000)
+        await self.bell.until(lambda: peer.sent == 70_000)
+        await self.bell.until(lambda: self.owner.got == 70_000)
+        peer.close()
+        await self.until_lost(end)
+
+    async def test_far_side_closes_behind_its_last_bytes(self) -> None:
+        """They were not read yet when it closed; with the plain end as the far side of everything."""
+
+        splice, peer, other = await self.spliced()
+        peer.stall()
+        other.send_until(MB)
+        await self.until_steady(other)
+        size = other.sent
+        other.half_close(size)
+        await self.wait(0.01)
+        peer.go_on()
+        await self.bell.until(lambda: len(splice.gone) == 2, "both are lost")
+        await self.until_ended(peer)
+        self.assertEqual((peer.got, peer.ended), (size, self.ends_with))
+
+    async def test_far_side_resets(self) -> None:
+        for clogged in (False, True):
+            self.owner = Owner(self.bell)
+            end, peer = await self.made()
+            with self.owner.calling():
+                end.start()
+            if clogged:
+                peer.stall()
+                await self.clog(end)
+                with self.owner.calling():
+                    end.pause()
+            peer.reset()
+            await self.until_lost(end)
+
+    async def test_abort(self) -> None:
+        for clogged in (False, True):
+            for paused in (False, True):
+                self.owner = Owner(self.bell)
+                end, peer = await self.made()
+                with self.owner.calling():
+                    end.start()
+                peer.send_until(1000)
+                await self.bell.until(lambda: self.owner.got == 1000)
+                if clogged:
+                    peer.stall()
+                    await self.clog(end)
+                with self.owner.calling():
+                    if paused:
+                        end.pause()
+                    end.abort()
+                    end.abort()
+                self.assertEqual(self.owner.gone, [])
+                await self.until_lost(end)
+                peer.go_on()
+                await self.until_ended(peer)
+
+    async def test_abort_from_within(self) -> None:
+        end, peer = await self.made()
+
+        def received(some: End, start: int, stop: int) -> None:
+            Owner.received(self.owner, some, start, stop)
+            with self.owner.calling():
+                some.send(DOWN.at(0, 10))
+                some.abort()
+
+        self.owner.received = received  # type: ignore[method-assign]
+        peer.send_until(5 * MB)
+        await self.wait(0.01)
+        with self.owner.calling():
+            end.start()
+        await self.until_lost(end)
+        self.assertLessEqual(self.owner.got, READ)
+
+
+class Mirror(Peer):
+    """A peer that sends what the others get, and gets what they send."""
+
+    sends = DOWN
+    expects = UP
