@@ -28,6 +28,8 @@ REQUEST_TIME: Final = 30.0
 LEAVE_TIME: Final = 45.0
 """Seconds for the last answer on a connection to go out."""
 
+PATIENCE: Final = 20.0
+
 _AUTHORITY: Final = re.compile(rb"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 
 
@@ -56,7 +58,12 @@ def security_headers(host: bytes, frame_ancestors: Sequence[str]) -> list[tuple[
 
 
 class RelayRequest(Request):
-    """A request whose body is kept in memory and has at most 32 KiB; a longer one is refused as soon as it is seen."""
+    """A request whose body is kept in memory and has at most 32 KiB; a longer one is refused as soon as it is seen.
+
+    :ivar patience: seconds for which its answer may be put off.
+    """
+
+    patience = PATIENCE
 
     def __init__(self, channel: HTTPChannel, *args: Any, **kwargs: Any) -> None:
         super().__init__(channel, *args, **kwargs)  # type: ignore[no-untyped-call]

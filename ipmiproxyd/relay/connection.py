@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from typing import Any
 
 from twisted.internet.tcp import Server
@@ -35,28 +34,6 @@ class RelayConnection(Server):
         for sockets in before:
             if sockets not in self._accounts:
                 sockets.discard(self)
-
-    def take_socket(self) -> tuple[socket.socket, bytes]:
-        """Leave: the caller has the socket from now on, and the bytes that were still to be sent on it.
-
-        The reactor and the protocol know nothing of this connection afterwards, and nothing will be told to the
-        protocol. It still stands in its accounts: ``stand_in()`` ends that, once the caller stands there.
-        """
-
-        self.stopReading()  # type: ignore[no-untyped-call]
-        self.stopWriting()  # type: ignore[no-untyped-call]
-        taken = self.socket
-        unsent = self.dataBuffer[self.offset :] + b"".join(self._tempDataBuffer)
-        self.connected, self.disconnected = 0, 1
-        self.producer = self.request = None
-        self.dataBuffer, self._tempDataBuffer, self._tempDataLen = b"", [], 0
-        del self.protocol, self.socket, self.fileno
-        return taken, unsent
-
-    def doWrite(self) -> Any:
-        """May still be called in the turn in which the socket was taken."""
-
-        return None if self.disconnected else super().doWrite()  # type: ignore[no-untyped-call]
 
     def connectionLost(self, reason: Failure) -> None:
         try:

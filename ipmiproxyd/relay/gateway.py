@@ -35,6 +35,11 @@ from ipmiproxyd.relay.sockets import Abortable, Sockets
 MAX_SOCKETS: Final = 4096
 MAX_OF_CLIENT: Final = 128
 """An office behind one address has several browsers with up to six connections each."""
+MANY: Final = 4
+"""Requests of one client that may be put off for long. A browser has six connections to one place: with as many
+consoles in its tabs, all of them would wait for news, and nothing else that a page asks for would arrive."""
+BRIEF: Final = 2.0
+"""Seconds for which the others may be put off."""
 
 _PLACE: Final = re.compile(rb"/c/([A-Za-z0-9_-]{1,64})(/.*)?", re.DOTALL)
 _GREETING: Final = b"ipmiproxyd: the consoles of this data centre's servers. Open one from your panel.\n"
@@ -117,6 +122,7 @@ class GatewayResource(Resource):
         super().__init__()  # type: ignore[no-untyped-call]
         self._frame_ancestors = frame_ancestors
         self._consoles: dict[bytes, tuple[Resource, Sockets]] = {}
+        self._asking: Counter[str] = Counter()
 
     def add(self, console_id: str, resource: Resource, sockets: Sockets) -> None:
         self._consoles[console_id.encode()] = (resource, sockets)
@@ -139,26 +145,37 @@ class GatewayResource(Resource):
             return self._redirect(request, console_id)
         return self._pass_on(request, path, *self._consoles[console_id])
 
-    def _pass_on(self, request: Request, path: bytes, resource: Resource, sockets: Sockets) -> bytes | int:
+    def _pass_on(self, request: Any, path: bytes, resource: Resource, sockets: Sockets) -> bytes | int:
         connection: Any = request.transport
         request.path = path
         if not isinstance(connection, RelayConnection):
             return resource.render(request)  # type: ignore[no-any-return]
         channel = request.channel
+        client = _client_of(connection)
+        self._asking[client] += 1
+        if self._asking[client] > MANY:
+            request.patience = BRIEF
         connection.stand_in(self.crowd, sockets)
         connection.request = request
-        request.notifyFinish().addBoth(lambda _: self._served(connection, request))
+        request.notifyFinish().addBoth(lambda _: self._served(connection, request, client))
         answer: bytes | int = resource.render(request)
         if getattr(connection, "protocol", None) is not channel:  # it has become a WebSocket
             connection.request = None
             connection.stand_in(sockets)
             request.notifications.clear()
+            self._answered(client)
         return answer
 
-    def _served(self, connection: RelayConnection, request: Request) -> None:
+    def _served(self, connection: RelayConnection, request: Request, client: str) -> None:
+        self._answered(client)
         if connection.request is request:
             connection.request = None
             connection.stand_in(self.crowd)
+
+    def _answered(self, client: str) -> None:
+        self._asking[client] -= 1
+        if not self._asking[client]:
+            del self._asking[client]
 
     # --- answers of the gateway itself -------------------------------------------------------------------------------
 

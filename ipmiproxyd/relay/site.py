@@ -36,7 +36,6 @@ from ipmiproxyd.relay.files import StaticFile
 from ipmiproxyd.relay.upgrade import upgrade
 from ipmiproxyd.relay.viewers import Viewers
 
-POLL_TIME: Final = 20.0
 MAX_WAITING: Final = 32
 _MAX_SECRET: Final = 128
 
@@ -193,7 +192,7 @@ class ConsoleResource(Resource):
         poll = _Poll(request, grant, self._console.when_changed(since))
         self._polls.add(poll)
         request.notifyFinish().addErrback(self._page_gone, poll)
-        poll.news.addTimeout(POLL_TIME, self._clock)
+        poll.news.addTimeout(request.patience, self._clock)  # type: ignore[attr-defined]  # it is a RelayRequest
         poll.news.addBoth(self._tell, poll)
         return NOT_DONE_YET
 

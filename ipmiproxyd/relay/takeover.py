@@ -23,11 +23,10 @@ def take_socket(transport: Any) -> tuple[socket.socket, bytes]:
     transport.stopWriting()
     sock: socket.socket = transport.socket
     unsent = transport.dataBuffer[transport.offset :] + b"".join(transport._tempDataBuffer)
-    transport.connected = False
-    transport.disconnected = True
-    transport.producer = transport.protocol = transport.socket = transport.fileno = None
-    transport.dataBuffer = b""
-    transport._tempDataBuffer = []
+    transport.connected, transport.disconnected = 0, 1
+    transport.producer = None
+    transport.dataBuffer, transport._tempDataBuffer, transport._tempDataLen = b"", [], 0
+    del transport.protocol, transport.socket, transport.fileno
     transport.doWrite = _nothing  # the reactor may still call it in this very turn
     return sock, unsent
 

@@ -90,6 +90,9 @@ class Viewers:
 
     def add(self, viewer: Viewer) -> None:
         log.info("viewer {peer} on console {console}", peer=viewer.peer, console=self.console.id)
+        for other in self._present:
+            if other.grant.id == viewer.grant.id:
+                other.let_go()  # it comes again, perhaps, and its lost connection is not known to be lost yet
         self._present[viewer] = self._info(viewer)
         if self._ticker is None:
             self._ticker = self.clock.callLater(self._manners.ping, self._tick)

@@ -19,6 +19,7 @@ from ipmiproxyd.relay.connection import RelayConnection
 from ipmiproxyd.relay.ports import RelayListener
 from ipmiproxyd.relay.servertls import ServerTls
 from ipmiproxyd.relay.sockets import Sockets
+from ipmiproxyd.relay.takeover import take_socket
 from ipmiproxyd.relay.tls import TlsConnection
 from tests.support.relay_case import free_ports, reactor, until
 from tests.support.relay_talk import MIB
@@ -71,7 +72,7 @@ class TakeOverTests(TestCase):
             connection.write(noise[at : at + MIB])
         await until(lambda: connection.offset or len(connection.dataBuffer) < len(noise))
         connection.write(b"the end")
-        taken, unsent = connection.take_socket()
+        taken, unsent = take_socket(connection)
         self.assertGreater(len(unsent), 0)
         self.assertTrue(unsent.endswith(b"the end"))
         self.assertNotIn(connection, [*reactor.getReaders(), *reactor.getWriters()])
@@ -104,7 +105,7 @@ class TakeOverTests(TestCase):
             speaker, self.speaker = self.speaker, Speaker()
             connection, speaker.transport = speaker.transport, None
             connection.write(b"x")
-            connection.take_socket()[0].close()
+            take_socket(connection)[0].close()
             connection.stand_in()
             self.watched = weakref.ref(connection)
             gone.callback(None)
@@ -129,7 +130,7 @@ class TakeOverTests(TestCase):
         def take() -> None:
             connection: TlsConnection = self.speaker.transport
             connection.write(b"last words of HTTP")
-            taken.extend((connection.detach(), *connection.take_socket()))
+            taken.extend((connection.detach(), *take_socket(connection)))
             connection.stand_in()
             self.assertRaises(RuntimeError, connection.detach)
 

@@ -1,0 +1,138 @@
+"""Ordinary VNC clients on the relay: a TCP port in front of its WebSocket."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from autobahn.twisted.websocket import WebSocketClientFactory, WebSocketClientProtocol
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
+
+
+class Passage(Protocol):
+    """One client's connection, and the WebSocket that was opened for it.
+
+    :ivar said: all that the client said.
+    :ivar closed: code and reason of the relay's close frame, (None, "") if there was none; None while it is open.
+    """
+
+    transport: Any
+
+    def __init__(self, bridge: Bridge) -> None:
+        self._bridge = bridge
+        self._relay: Any = None
+        self._lost = False
+        self.said = bytearray()
+        self.closed: tuple[int | None, str] | None = None
+        self.over: Deferred[None] = Deferred()
+
+    def connectionMade(self) -> None:
+        self._bridge.passages.append(self)
+        self.transport.setTcpNoDelay(True)
+        self.transport.pauseProducing()
+        self._bridge.dial(self)
+
+    def opened(self, relay: Any) -> None:
+        self._relay = relay
+        if self._lost:
+            relay.sendClose(1000)
+            return
+        relay.transport.registerProducer(self.transport, True)
+        self.transport.registerProducer(relay.transport, True)
+        self.transport.resumeProducing()
+
+    def dataReceived(self, data: bytes) -> None:
+        self.said += data
+        if self._relay.state == self._relay.STATE_OPEN:
+            self._relay.sendMessage(data, isBinary=True)
+
+    def connectionLost(self, _reason: Failure = connectionDone) -> None:
+        self._lost = True
+        if self._relay is not None and self.closed is None:
+            self._relay.transport.unregisterProducer()
+            self._relay.sendClose(1000)
+        self._check()
+
+    def relay_said(self, data: bytes) -> None:
+        self.transport.write(data)
+
+    def relay_closed(self, code: int | None, reason: str | None) -> None:
+        self.closed = code, reason or ""
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
+        self._check()
+
+    def _check(self) -> None:
+        if self._lost and self.closed is not None and not self.over.called:
+            self.over.callback(None)
+
+
+class _Relay(WebSocketClientProtocol):  # type: ignore[misc]
+    """The relay, as Autobahn's client has it."""
+
+    def __init__(self, passage: Passage) -> None:
+        super().__init__()
+        self._passage = passage
+
+    def onOpen(self) -> None:
+        self.transport.setTcpNoDelay(True)
+        self._passage.opened(self)
+
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:
+        assert isBinary
+        self._passage.relay_said(payload)
+
+    def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
+        self._passage.relay_closed(code if wasClean else None, reason)
+
+
+class Bridge(Factory):
+    """Listens on ``port`` of 127.0.0.1 and opens a WebSocket for each client.
+
+    :param relay_port: where the relay listens.
+    :param key: makes the key that a WebSocket is opened with.
+    :ivar passages: the clients' connections, the newest last; none is ever taken off.
+    """
+
+    noisy = False
+
+    def __init__(self, reactor: Any, relay_port: int, key: Callable[[], str]) -> None:
+        self._reactor = reactor
+        self._relay_port = relay_port
+        self._key = key
+        self.passages: list[Passage] = []
+        self._listener = reactor.listenTCP(0, self, interface="127.0.0.1")
+        self.port: int = self._listener.getHost().port
+
+    @property
+    def endpoint(self) -> TCP4ClientEndpoint:
+        return TCP4ClientEndpoint(self._reactor, "127.0.0.1", self.port)
+
+    def buildProtocol(self, _addr: object) -> Passage:
+        return Passage(self)
+
+    def dial(self, passage: Passage) -> None:
+        factory: Any = WebSocketClientFactory(
+            f"ws://127.0.0.1:{self._relay_port}/vnc", protocols=["binary", f"key.{self._key()}"], reactor=self._reactor
+        )
+        factory.noisy = False
+        # Autobahn's timers are batched by the second and would outlive a test.
+        factory.setProtocolOptions(openHandshakeTimeout=0, closeHandshakeTimeout=0, serverConnectionDropTimeout=0)
+        factory.protocol = lambda: _Relay(passage)
+        dialled = TCP4ClientEndpoint(self._reactor, "127.0.0.1", self._relay_port).connect(factory)
+        dialled.addErrback(lambda _: passage.relay_closed(None, "the relay does not listen"))
+
+    async def all_over(self) -> None:
+        """Until every client and its WebSocket are gone."""
+
+        await gatherResults([passage.over for passage in self.passages])
+
+    async def stop(self) -> None:
+        await self._listener.stopListening()
+        for passage in self.passages:
+            if not passage.over.called:
+                passage.transport.abortConnection()
+                await passage.over
