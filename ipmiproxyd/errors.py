@@ -179,6 +179,55 @@ class BmcError(ProxyError):
     http_status = 502
 
 
+class NoSlot(ProxyError):
+    """The BMC's web panel has no free session: it allows only a few at a time."""
+
+    code = "bmc-no-slot"
+    http_status = 503
+
+
+class NoLicence(ProxyError):
+    """The BMC lacks the licence for a remote console."""
+
+    code = "bmc-no-licence"
+    http_status = 502
+
+
+class Html5Only(ProxyError):
+    """The BMC offers its remote console as a page only, not as a Java program."""
+
+    code = "bmc-html5-only"
+    http_status = 502
+
+
+class BmcLocked(ProxyError):
+    """The BMC accepts no sign-in for a while, mostly after wrong passwords."""
+
+    code = "bmc-locked"
+    http_status = 503
+
+
+class TlsTooOld(ProxyError):
+    """The panel's TLS is older than anything that can be spoken here."""
+
+    code = "bmc-tls-too-old"
+    http_status = 502
+
+
+class VendorUnknown(ProxyError):
+    """What kind of panel the BMC has was not found out."""
+
+    code = "vendor-unknown"
+    http_status = 502
+
+
+class BadJnlp(ProxyError):
+    """The description of the Java console is not one, or asks for something that it may not have."""
+
+    code = "bad-jnlp"
+    http_status = 502
+
+
 class TimedOut(ProxyError):
     """It took longer than its time limit."""
 

@@ -1,0 +1,1 @@
+"""The web panels of BMCs: one module per family, without I/O."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import gzip
 import ipaddress
 import json
 import time
@@ -31,7 +32,7 @@ from twisted.internet import ssl
 from twisted.internet.interfaces import IListeningPort, IReactorSSL
 from twisted.web.http import Request as HttpRequest
 from twisted.web.resource import Resource
-from twisted.web.server import Request, Site
+from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from tests.simulator import pages
 from tests.simulator.chassis import Chassis
@@ -90,26 +91,44 @@ class Panel(Resource):
         )
         self._routes: dict[tuple[str, str], Handler] = self._personality.routes()
 
-    def render(self, request: HttpRequest) -> bytes:
+    def render(self, request: HttpRequest) -> bytes | int:
         visit = self._visit(cast(Request, request))
         if (visit.method, visit.path) == ("POST", "/record"):
             reply = self._report(cast(Request, request))
         else:
             handler = self._routes.get(("GET" if visit.method == "HEAD" else visit.method, visit.path))
             missing = Reply(pages.plain(self._personality.name, "There is no such page."), status=404)
-            reply = handler(visit) if handler else missing
+            reply = handler(visit) if handler else self._personality.answer(visit) or missing
             self._record("request", {"method": visit.method, "path": visit.path, "status": reply.status})
         request.setResponseCode(reply.status)
         request.setHeader("Content-Type", reply.type)
         request.setHeader("Cache-Control", "no-store")
         for name, value in reply.headers.items():
             request.setHeader(name, value)
-        return reply.body.encode()
+        for cookie in reply.cookies:
+            request.responseHeaders.addRawHeader(b"Set-Cookie", cookie.encode())
+        body = reply.body.encode() if isinstance(reply.body, str) else reply.body
+        if reply.gzip:
+            request.setHeader("Content-Encoding", "gzip")
+            body = gzip.compress(body)
+        if reply.length is not None:
+            request.setHeader("Content-Length", str(reply.length))
+            request.write(body)
+            request.loseConnection()
+            return NOT_DONE_YET
+        return body
 
     def _visit(self, request: Request) -> Visit:
         session = (request.getCookie(self._personality.cookie.encode()) or b"").decode("ascii", "replace")
         fields = {name.decode(): values[-1].decode("utf-8", "replace") for name, values in request.args.items()}
         method = request.method.decode()
+        content = request.content
+        body = b""
+        if content:
+            content.seek(0)
+            body = content.read(_REPORT_LIMIT)
+            content.seek(0)
+        cookies = (request.getHeader("cookie") or "").split(";")
         return Visit(
             method=method,
             path=request.path.decode("utf-8", "replace"),
@@ -117,6 +136,13 @@ class Panel(Resource):
             form=fields if method == "POST" else {},
             session=session,
             user=self._personality.sessions.get(session, ""),
+            uri=request.uri.decode("ascii", "replace"),
+            headers={
+                name.decode().lower(): values[-1].decode("utf-8", "replace")
+                for name, values in request.requestHeaders.getAllRawHeaders()
+            },
+            cookies={name.strip(): value.strip() for name, _, value in (one.partition("=") for one in cookies)},
+            body=body,
         )
 
     def _report(self, request: Request) -> Reply:

@@ -3,8 +3,9 @@ and is entered in :data:`PERSONALITIES`."""
 
 from __future__ import annotations
 
+import json
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
@@ -14,7 +15,10 @@ from tests.simulator.chassis import Chassis
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """One request. ``user`` is who is signed in, or empty; ``form`` holds the last value of each field."""
+    """One request. ``user`` is who is signed in, or empty; ``form`` holds the last value of each field.
+
+    ``uri`` is the path with its query as it was sent; names of ``headers`` are in lower case.
+    """
 
     method: str
     path: str
@@ -22,14 +26,33 @@ class Visit:
     form: Mapping[str, str]
     session: str
     user: str
+    uri: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    cookies: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+    @property
+    def json(self) -> Any:
+        """The body as JSON; None if it is none."""
+
+        try:
+            return json.loads(self.body)
+        except ValueError:
+            return None
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    body: str = ""
+    """``cookies``: one Set-Cookie each, as written. ``length``: the Content-Length that is told, however long the body
+    is; then the connection is closed. ``gzip``: packed, whether it was asked for or not."""
+
+    body: str | bytes = ""
     status: int = 200
     type: str = "text/html; charset=utf-8"
     headers: Mapping[str, str] = field(default_factory=dict)
+    cookies: Sequence[str] = ()
+    length: int | None = None
+    gzip: bool = False
 
 
 Handler = Callable[[Visit], Reply]
@@ -79,6 +102,11 @@ class Personality:
             ("GET", "/links"): lambda visit: Reply(pages.links(self.name, self.elsewhere, signed_in=bool(visit.user))),
             ("GET", "/download"): self.download,
         }
+
+    def answer(self, visit: Visit) -> Reply | None:
+        """The answer to a request that no route of the table fits; None: 404. HEAD comes here as itself."""
+
+        return None
 
     def front(self, visit: Visit) -> Reply:
         return see_other("/power") if visit.user else Reply(pages.sign_in(self.name, hint=self.hint))

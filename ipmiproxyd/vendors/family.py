@@ -1,0 +1,81 @@
+"""What every family of web panels offers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from ipmiproxyd.errors import BmcUnsupported
+from ipmiproxyd.vendors.talk import Answer, Site, Talk, WebSession, refused
+
+ConsoleKind = Literal["java", "html5"]
+SignOut = Literal["after-viewer", "after-jnlp", "none"]
+"""When the web session may be given back: some viewers die with it. "none": the panel knows no sign-out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """An HTML5 console that is opened already signed in.
+
+    :ivar path: of the console's page. May hold a secret (a temporary URL).
+    :ivar cookies: to be set for the panel's host before.
+    :ivar storage: to be set in the browser's sessionStorage for the panel's origin before.
+    """
+
+    path: str = field(repr=False)
+    cookies: Mapping[str, str] = field(default_factory=dict, repr=False)
+    storage: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+class Family(ABC):
+    """A driver: without state, so that one instance serves everybody.
+
+    Errors are those of :mod:`ipmiproxyd.errors`: BmcAuth for refused credentials (never asked twice), NoSlot,
+    NoLicence, Html5Only, BmcLocked (its message names the seconds), BmcPrivilege, BmcUnsupported, BmcError for an
+    answer that makes no sense (its message names the request in words and the status, never a body).
+
+    :cvar key: the name in commands and in a device's ``vendor``.
+    :cvar label: for people.
+    :cvar evidence: how well it is known: in how many public projects' code it was seen, or what else.
+    :cvar manufacturers: IANA enterprise numbers that ``ipmitool mc info`` tells of such boards: a hint only.
+    :cvar probes: paths to look at, without signing in, to recognise it; the most telling first.
+    :cvar consoles: what it has.
+    :cvar signs_out: see :data:`SignOut`.
+    :cvar slot_seconds: after how long without use the panel forgets a session by itself, where that is known.
+    :cvar java: the profile of Java that it is known to like, or empty.
+    """
+
+    key: ClassVar[str]
+    label: ClassVar[str]
+    evidence: ClassVar[str]
+    manufacturers: ClassVar[frozenset[int]] = frozenset()
+    probes: ClassVar[Sequence[str]] = ("/",)
+    consoles: ClassVar[frozenset[ConsoleKind]] = frozenset({"java"})
+    signs_out: ClassVar[SignOut] = "after-viewer"
+    slot_seconds: ClassVar[int | None] = None
+    java: ClassVar[str] = ""
+
+    @abstractmethod
+    def recognise(self, seen: Mapping[str, Answer]) -> str:
+        """Why this is such a panel, in words, from the answers to some of ``probes`` (by path); empty if it is not."""
+
+    @abstractmethod
+    def sign_in(self, site: Site) -> Talk[WebSession]:
+        """One attempt. Raises BmcAuth, NoSlot, BmcLocked, …"""
+
+    @abstractmethod
+    def sign_out(self, site: Site, session: WebSession) -> Talk[None]:
+        """Whatever the panel answers, it was tried. A session that is gone already is fine."""
+
+    def jnlp(self, site: Site, session: WebSession) -> Talk[bytes]:  # noqa: ARG002
+        """The description of the Java console, as the panel gives it. Raises NoLicence, Html5Only, NoSlot, …"""
+
+        return refused(BmcUnsupported(f"{self.label} has no Java console.", hint="Use type=html5 or type=panel."))
+
+    def html5(self, site: Site, session: WebSession) -> Talk[Page]:  # noqa: ARG002
+        """The page of its HTML5 console, signed in."""
+
+        words = f"{self.label} has no HTML5 console that can be opened signed in."
+        return refused(BmcUnsupported(words, hint="Use type=panel."))
