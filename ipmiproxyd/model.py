@@ -52,6 +52,9 @@ Privilege = Literal["callback", "user", "operator", "administrator"]
 ConsoleType = Literal["panel", "vnc"]
 Clipboard = Literal["off", "in", "out", "both"]
 """Which way texts may go: "in" is from the browser to the server, "out" from the server to the browser."""
+WebTrust = Literal["pin", "ca", "insecure"]
+"""Which certificate of a web panel is the right one: the one that it showed first, one that an authority vouches for,
+or any."""
 Existing = Literal["reuse", "new", "replace"]
 
 IPMI_PORT: Final = 623
@@ -80,6 +83,7 @@ class Device:
     web: str = ""
     web_username: str = ""
     web_password: Secret = field(default_factory=lambda: Secret(""))
+    web_trust: WebTrust = "pin"
     vnc: str = ""
     vnc_password: Secret = field(default_factory=lambda: Secret(""))
     vnc_fingerprint: str = ""

@@ -37,6 +37,7 @@ from ipmiproxyd.store.sqlite import SqliteStore
 from ipmiproxyd.tools.browser import PanelBrowser
 from ipmiproxyd.tools.curl import Curl
 from ipmiproxyd.tools.ipmitool import ENTERPRISE_NUMBERS, ENTERPRISE_NUMBERS_PATH, IpmiPower
+from ipmiproxyd.tools.panel_http import PanelHttp
 from ipmiproxyd.tools.xvnc import Display
 
 __all__ = ["Options", "makeService"]
@@ -209,7 +210,11 @@ def _consoles(settings: Settings, around: Surroundings) -> ConsoleManager:
             openbox=settings.displays.openbox,
         ),
         browser=PanelBrowser(program=settings.panel.chromium),
-        curl=Curl(program=settings.panel.curl, connect_timeout=settings.panel.connect_timeout),
+        panels=PanelHttp(
+            Curl(program=settings.panel.curl, connect_timeout=settings.panel.connect_timeout),
+            around.store,
+            around.clock,
+        ),
         lease=settings.agent.lease,
         start_timeout=settings.consoles.open_timeout,
     )

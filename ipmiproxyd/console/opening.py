@@ -18,7 +18,7 @@ from ipmiproxyd.errors import BmcUnreachable, NoFreeDisplay
 from ipmiproxyd.interfaces import Agent, VncServer
 from ipmiproxyd.model import Job, JobFile, JobSpec, JobStage, Program
 from ipmiproxyd.tools.browser import PanelBrowser
-from ipmiproxyd.tools.curl import Curl
+from ipmiproxyd.tools.panel_http import PanelHttp
 from ipmiproxyd.tools.xvnc import Display
 from ipmiproxyd.wire.device import vnc_address
 
@@ -35,7 +35,7 @@ class Workshop:
     displays: Mapping[str, DisplayPool]
     display: Display
     browser: PanelBrowser
-    curl: Curl
+    panels: PanelHttp
     lease: float
     start_timeout: float
 
@@ -52,7 +52,7 @@ class PanelOpening:
         shop = self._shop
         device = session.request.device
         session.stage("panel", "Contacting the server's management panel")
-        pin = await shop.curl.panel_pin(shop.agents[session.request.agent], device.web_url)
+        _, pin = await shop.panels.trusted(shop.agents[session.request.agent], device)
         program, files = shop.browser.programs(device.web_url, pin)
         await start_job(session, shop, (program,), files, window=("browser", "Opening the panel in a browser"))
 

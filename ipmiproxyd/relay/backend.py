@@ -6,6 +6,7 @@ the time limit. What comes out is a :class:`Backend` that stands still until the
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
@@ -137,8 +138,10 @@ class _Attempt:
 def _reason(error: Exception) -> str:
     """What the operating system says, without Twisted's decoration."""
 
-    words = getattr(error, "string", None) or getattr(error, "strerror", None) or str(error)
-    return str(words).rstrip(".")
+    number = getattr(error, "osError", None) or getattr(error, "errno", None)
+    if isinstance(number, int) and number > 0:  # below zero stand those of the resolver
+        return os.strerror(number)
+    return str(getattr(error, "strerror", None) or error).rstrip(".")
 
 
 class _Factory(protocol.Factory):

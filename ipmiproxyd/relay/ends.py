@@ -293,7 +293,7 @@ class TlsEnd(SocketEnd):
             stop = HEAD
             try:
                 while stop + _RECORD <= len(BUFFER):
-                    size = self._tls.read(_RECORD, VIEW[stop:])
+                    size: Any = self._tls.read(_RECORD, VIEW[stop:])
                     if not size:
                         raise ssl.SSLZeroReturnError
                     stop += size

@@ -48,6 +48,7 @@ NEWS_TIME: Final = 1.0
 _PING: Final = websocket.frame(websocket.PING)
 _NORMAL: Final = 1000
 _WENT_AWAY: Final = "The display went away"
+_TOO_MANY: Final = "The server takes no more viewers at once"
 
 log = Logger()
 
@@ -138,7 +139,7 @@ class Viewer:
         elif isinstance(error, BmcAuth | BadCertificate | BmcUnsupported):
             self.leave(REFUSED, error.message)
         elif self._party.is_networked and self._party.others_relay(self):
-            self.leave(LIMIT, "The server takes no more viewers at once")
+            self.leave(LIMIT, _TOO_MANY)
         else:
             self.leave(DISPLAY_LOST, "The display cannot be reached")
 
@@ -301,9 +302,15 @@ class Viewer:
             if self._stage is Stage.RELAYING:
                 self._messages = None
                 # Mostly its console is about to close, and then the viewer shall learn why.
-                self._timer = self._party.clock.callLater(NEWS_TIME, self.leave, DISPLAY_LOST, _WENT_AWAY)
+                self._timer = self._party.clock.callLater(NEWS_TIME, self._tell_lost)
         if self._stage is Stage.GONE and self._display is None:
             self._party.forget(self)
+
+    def _tell_lost(self) -> None:
+        if self._party.was_too_many(self):
+            self.leave(LIMIT, _TOO_MANY)
+        else:
+            self.leave(DISPLAY_LOST, _WENT_AWAY)
 
     def _stop_timer(self) -> None:
         _cancel(self._timer)

@@ -23,6 +23,8 @@ from ipmiproxyd.wire.websocket import Unmask
 
 ACTIVITY_EVERY: Final = 1.0
 """Seconds between two words to the console that its user is active."""
+CROWDED_TIME: Final = 20.0
+"""Seconds from a viewer's coming, its sign-in included, in which a server drops whom it has no room for."""
 
 log = Logger()
 
@@ -134,6 +136,13 @@ class Viewers:
 
     def others_relay(self, viewer: Viewer) -> bool:
         return any(other.is_relaying for other in self._present if other is not viewer)
+
+    def was_too_many(self, viewer: Viewer) -> bool:
+        """The server dropped ``viewer``, kept another, and one of them had just come: it has no room for both. Whether
+        the one who comes is turned away or pushes another out, trying again would only go round in circles."""
+
+        latest = max(one.joined_at for one in self._present)
+        return self.is_networked and self.others_relay(viewer) and self.clock.seconds() - latest < CROWDED_TIME
 
     def _tick(self) -> None:
         self._ticker = self.clock.callLater(self._manners.ping, self._tick)

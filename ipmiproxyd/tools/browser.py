@@ -128,7 +128,7 @@ class PanelBrowser:
         self._command = tuple(shlex.split(program))
 
     def programs(self, url: str, pin: str | None) -> tuple[Program, tuple[JobFile, ...]]:
-        """Chromium on ``url``, and its policy. ``pin``: see :meth:`ipmiproxyd.tools.curl.Curl.panel_pin`; only that
+        """Chromium on ``url``, and its policy. ``pin``: see :meth:`ipmiproxyd.tools.curl.Curl.look`; only that
         certificate is accepted although no authority vouches for it."""
 
         trust = () if pin is None else (f"--ignore-certificate-errors-spki-list={pin}",)

@@ -1,23 +1,52 @@
-"""curl on the agent: what the BMC's web panel shows of itself before anybody signs in."""
+"""curl on the agent: requests to a BMC's web panel.
+
+Everything of a request goes in by standard input (``-q -K -``): no address, cookie or password is in an argument. One
+run of curl is one request; redirects are the caller's affair, who knows what belongs to the panel.
+"""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import urlencode
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from ipmiproxyd.errors import BmcError, BmcUnreachable, BmcUnsupported, ProxyError
+from ipmiproxyd.errors import (
+    BadCertificate,
+    BmcError,
+    BmcUnreachable,
+    ProxyError,
+    TlsTooOld,
+)
 from ipmiproxyd.interfaces import Agent
 from ipmiproxyd.model import Command, Outcome
+from ipmiproxyd.vendors.talk import Answer, Request
+
+TLS_PROFILES: Final = {
+    "modern": ("tlsv1.2",),
+    "weak-keys": ("tlsv1.2", 'ciphers = "DEFAULT@SECLEVEL=0"'),
+    "legacy": ("tlsv1.0", 'ciphers = "DEFAULT@SECLEVEL=0"'),
+}
+"""What is spoken to a panel, the best first. Only what a panel does not speak leads to the next."""
 
 _BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
 _END: Final = b"-----END CERTIFICATE-----"
 _GRACE: Final = 5.0
+_HEAD_LIMIT: Final = 64 << 10
 _NO_TLS: Final = 35
+_WEAK_CIPHER: Final = 59
+_UNTRUSTED: Final = 60
+_WRONG_PIN: Final = 90
+_TOO_LONG: Final = 63
+
+
+class NoCommonTls(TlsTooOld):
+    """The panel does not speak TLS as this profile wants it; another may do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,39 +62,72 @@ _EXITS: Final = {
     5: _Meaning(BmcUnreachable, "The proxy for {url} is not known", _CHECK),
     6: _Meaning(BmcUnreachable, "The name in {url} is not known on the agent", "Check the device's address."),
     7: _Meaning(BmcUnreachable, "Nothing answers at {url}", _CHECK),
+    18: _Meaning(BmcError, "The panel at {url} broke off in the middle of an answer", _CHECK),
     28: _Meaning(BmcUnreachable, "The panel at {url} did not answer in time", _CHECK),
+    52: _Meaning(BmcUnreachable, "The panel at {url} closed the connection without an answer", _CHECK),
+    56: _Meaning(BmcUnreachable, "The connection to the panel at {url} broke", _CHECK),
+    _TOO_LONG: _Meaning(BmcError, "The panel at {url} sent more than it should", ""),
     _NO_TLS: _Meaning(
-        BmcUnsupported,
+        NoCommonTls,
         "The panel at {url} speaks no TLS that today's programs accept",
         "It may be too old, or not be HTTPS at all; a newer firmware of the BMC helps.",
     ),
-    52: _Meaning(BmcUnreachable, "The panel at {url} closed the connection without an answer", _CHECK),
-    56: _Meaning(BmcUnreachable, "The connection to the panel at {url} broke", _CHECK),
+    _WEAK_CIPHER: _Meaning(NoCommonTls, "The panel at {url} has no cipher in common with today's programs", ""),
+    _UNTRUSTED: _Meaning(
+        BadCertificate,
+        "Nobody vouches for the certificate of the panel at {url}",
+        "Let its own certificate be trusted (web_trust=pin), or install one that an authority has signed.",
+    ),
+    _WRONG_PIN: _Meaning(
+        BadCertificate,
+        "The panel at {url} shows another certificate than before",
+        "If it was changed on purpose, forget the old one: ipmiproxyctl vendor trust device=…",
+    ),
 }
 
 
-class Curl:
-    """Runs curl; its options go in by standard input.
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """Which panel is the right one.
 
-    :param connect_timeout: seconds in which the panel has to answer.
+    :ivar pin: base64 of the SHA-256 of its key; empty for none.
+    :ivar by_authority: its certificate has to be signed by one that the agent knows.
+    """
+
+    pin: str = ""
+    by_authority: bool = False
+
+
+class Curl:
+    """Runs curl. Raises BmcUnreachable, NoCommonTls, BadCertificate, BmcError, and what the agent raises.
+
+    :param connect_timeout: seconds in which a panel has to answer.
     """
 
     def __init__(self, *, program: str = "curl", connect_timeout: float = 10.0) -> None:
         self._program = program
         self._connect_timeout = connect_timeout
 
-    async def panel_pin(self, agent: Agent, url: str) -> str | None:
+    async def look(self, agent: Agent, url: str, profile: str) -> str | None:
         """The SHA-256 of the key in the panel's certificate, in base64: what a browser needs to accept just it.
 
         None for a panel that speaks plain HTTP; it is asked all the same, so that a dead one is found here.
-        Raises BmcUnreachable, BmcUnsupported, BmcError, and what the agent raises.
         """
 
-        outcome = await agent.run(self._look(url))
+        options = [
+            f"url = {_quoted(url + '/')}",
+            "head",
+            "insecure",  # what is looked at here is what gets pinned
+            *TLS_PROFILES[profile],
+            'output = "/dev/null"',
+            f"max-time = {self._connect_timeout:g}",
+            'write-out = "%{certs}"',
+        ]
+        outcome = await agent.run(self._command(options, self._connect_timeout))
         begin, end = outcome.stdout.find(_BEGIN), outcome.stdout.find(_END)
         shown = 0 <= begin < end and outcome.status != _NO_TLS
         if not outcome.ok and not shown:
-            raise self._error(outcome, url)
+            raise _error(outcome, url)
         if not url.startswith("https:"):
             return None
         if not shown:
@@ -73,36 +135,93 @@ class Curl:
         # Whatever became of the request itself: some panels do not know HEAD, some are slow to answer.
         return spki_pin(outcome.stdout[begin : end + len(_END)])
 
-    def _look(self, url: str) -> Command:
-        options = [
-            f"url = {_quoted(url + '/')}",
-            "head",
-            "insecure",  # what is looked at here is what gets pinned
-            "tlsv1.2",  # what Chromium takes at least; it has no objection to the short keys of old panels
-            'ciphers = "DEFAULT@SECLEVEL=0"',
+    async def ask(self, agent: Agent, url: str, request: Request, profile: str, trust: Trust) -> Answer:
+        """One request to the panel at ``url`` (scheme and host)."""
+
+        options = [*_request(url, request), *TLS_PROFILES[profile], *_trust(trust), "include", "compressed"]
+        options.append(f"max-time = {request.timeout:g}")
+        command = self._command(options, request.timeout, request.limit + _HEAD_LIMIT)
+        outcome = await agent.run(command)
+        if not outcome.ok:
+            raise _error(outcome, url)
+        if len(outcome.stdout) >= command.output_limit:
+            raise BmcError(f"The panel at {url} sent more than {request.limit} bytes.")
+        return parse_answer(outcome.stdout, request.path, url)
+
+    def _command(self, options: list[str], limit: float, output: int = 1 << 20) -> Command:
+        common = [
             "globoff",
+            "path-as-is",
             "silent",
             "show-error",
             'noproxy = "*"',
-            'output = "/dev/null"',
             f"connect-timeout = {self._connect_timeout:g}",
-            f"max-time = {self._connect_timeout:g}",
-            'write-out = "%{certs}"',
         ]
         return Command(
             argv=(self._program, "-q", "-K", "-"),
-            stdin="\n".join(options).encode() + b"\n",
-            timeout=self._connect_timeout + _GRACE,
+            stdin="\n".join([*options, *common]).encode() + b"\n",
+            timeout=limit + _GRACE,
+            output_limit=output,
         )
 
-    def _error(self, outcome: Outcome, url: str) -> ProxyError:
-        if outcome.timed_out:
-            return BmcUnreachable(f"The panel at {url} did not answer in time.", hint=_CHECK)
-        meaning = _EXITS.get(outcome.status or 0)
-        if meaning is None:
-            said = outcome.stderr.decode("utf-8", "replace").strip().removeprefix("curl: ")
-            return BmcError(f"The panel at {url} could not be asked: {said or f'curl ended with {outcome.status}'}.")
-        return meaning.error(meaning.words.format(url=url) + ".", hint=meaning.hint)
+
+def _request(url: str, request: Request) -> Iterator[str]:
+    yield f"url = {_quoted(url + request.path)}"
+    yield "http1.0" if request.http10 else "http1.1"
+    yield "head" if request.method == "HEAD" else f"request = {_quoted(request.method)}"
+    headers = {"Expect": "", **request.headers}
+    if request.form is not None:
+        headers.setdefault("Content-Type", "application/x-www-form-urlencoded")
+        yield f"data-raw = {_quoted(urlencode(list(request.form)))}"
+    elif request.body is not None:
+        headers["Content-Type"] = request.content_type or "application/octet-stream"
+        yield f"data-raw = {_quoted(request.body.decode('utf-8', 'surrogateescape'))}"
+    for name, value in headers.items():
+        yield f"header = {_quoted(f'{name}: {value}' if value else f'{name}:')}"
+    if request.cookies:
+        yield f"cookie = {_quoted('; '.join(f'{name}={value}' for name, value in request.cookies.items()))}"
+    if request.digest is not None:
+        user, password = request.digest
+        yield "digest"
+        yield f"user = {_quoted(f'{user}:{password.reveal()}')}"
+    if request.ignore_length:
+        yield "ignore-content-length"
+
+
+def _trust(trust: Trust) -> Iterator[str]:
+    if not trust.by_authority:
+        yield "insecure"
+    if trust.pin:
+        yield f"pinnedpubkey = {_quoted('sha256//' + trust.pin)}"
+
+
+def parse_answer(raw: bytes, path: str, url: str) -> Answer:
+    """Of curl's ``include``: header blocks (interim ones, and those of a Digest's first round, come before the last)
+    and the body."""
+
+    rest = raw
+    while True:
+        head, _, body = rest.partition(b"\r\n\r\n") if b"\r\n\r\n" in rest else rest.partition(b"\n\n")
+        lines = head.decode("utf-8", "replace").splitlines()
+        first = lines[0].split() if lines else []
+        if len(first) < 2 or not first[0].startswith("HTTP/") or not first[1].isdecimal():
+            raise BmcError(f"The panel at {url} answers in no HTTP.")
+        if not body.startswith(b"HTTP/"):
+            break
+        rest = body
+    fields = (line.partition(":") for line in lines[1:])
+    headers = [(name.strip().lower(), value.strip()) for name, sign, value in fields if sign]
+    return Answer(status=int(first[1]), headers=headers, body=body, path=path)
+
+
+def _error(outcome: Outcome, url: str) -> ProxyError:
+    if outcome.timed_out:
+        return BmcUnreachable(f"The panel at {url} did not answer in time.", hint=_CHECK)
+    meaning = _EXITS.get(outcome.status or 0)
+    if meaning is None:
+        said = outcome.stderr.decode("utf-8", "replace").strip().removeprefix("curl: ")
+        return BmcError(f"The panel at {url} could not be asked: {said or f'curl ended with {outcome.status}'}.")
+    return meaning.error(meaning.words.format(url=url) + ".", hint=meaning.hint or None)
 
 
 def spki_pin(pem: bytes) -> str:

@@ -11,7 +11,7 @@ from unicodedata import category
 from urllib.parse import urlsplit
 
 from ipmiproxyd.errors import BadValue
-from ipmiproxyd.model import Device, Interface, Privilege, Secret, TcpStream
+from ipmiproxyd.model import Device, Interface, Privilege, Secret, TcpStream, WebTrust
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _VENDOR = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
@@ -213,6 +213,7 @@ _CHECKS: Final[dict[str, _Check]] = {
     "web": _web,
     "web_username": _text(256),
     "web_password": _secret(256),
+    "web_trust": _choice(get_args(WebTrust)),
     "vnc": _vnc,
     "vnc_password": _secret(256),
     "vnc_fingerprint": _matching(_FINGERPRINT, "is not a SHA-256 fingerprint (64 hexadecimal digits)", empty=True),

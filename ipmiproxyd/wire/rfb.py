@@ -106,10 +106,7 @@ class ClientMessages:
             if data[0] == _UPDATE_REQUEST and size == 10:
                 return data
             if data[0] == _POINTER and size == 6 and not (data[1] or self._buttons):
-                if not self._judge.user_acts(strong=False):
-                    return b""
-                self._position = data[2:]
-                return data
+                return data if self._judge.user_acts(strong=False) else b""
         if self._refusal:
             raise ProtocolError(self._refusal)
         pieces: list[bytes] = []

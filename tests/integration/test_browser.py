@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol
 
 from ipmiproxyd.agents import sandbox
-from ipmiproxyd.errors import BmcError, BmcUnreachable, BmcUnsupported
+from ipmiproxyd.errors import BmcError, BmcUnreachable, TlsTooOld
 from ipmiproxyd.model import JobFile, JobSpec, Ready
 from ipmiproxyd.tools.browser import PanelBrowser
 from ipmiproxyd.tools.curl import Curl
@@ -97,7 +97,7 @@ class BrowserTests(LocalCase):
     async def pin(self) -> str:
         """What curl finds is the site's own."""
 
-        found = await Curl().panel_pin(self.agent, self.site.url)
+        found = await Curl().look(self.agent, self.site.url, "weak-keys")
         self.assertEqual(found, self.site.pin)
         return self.site.pin
 
@@ -202,7 +202,7 @@ class PinTests(LocalCase):
     """curl on the agent, on panels that are not as they should be."""
 
     def pin(self, url: str, **settings: float) -> Deferred[str | None]:
-        return Deferred.fromCoroutine(Curl(**settings).panel_pin(self.agent, url))  # type: ignore[arg-type]
+        return Deferred.fromCoroutine(Curl(**settings).look(self.agent, url, "modern"))  # type: ignore[arg-type]
 
     async def test_plain_http_has_none(self) -> None:
         site = HttpsSite(self, {"/": ""}, tls=False)
@@ -215,7 +215,7 @@ class PinTests(LocalCase):
             self.assertIn(url, str(error))
 
     async def test_not_tls(self) -> None:
-        await self.assertFailure(self.pin(self.answering(b"220 mail\r\n")), BmcUnsupported)
+        await self.assertFailure(self.pin(self.answering(b"220 mail\r\n")), TlsTooOld)
 
     async def test_panel_that_says_nothing(self) -> None:
         error = await self.assertFailure(self.pin(self.answering(b""), connect_timeout=0.3), BmcUnreachable)
@@ -235,7 +235,8 @@ class PinTests(LocalCase):
 
     async def test_program_that_is_no_curl(self) -> None:
         agent = self.agent
-        await self.assertFailure(Deferred.fromCoroutine(Curl(program="false").panel_pin(agent, "https://x")), BmcError)
+        look = Curl(program="false").look(agent, "https://x", "modern")
+        await self.assertFailure(Deferred.fromCoroutine(look), BmcError)
 
 
 def is_page_of(colour: tuple[int, int, int]) -> Callable[[Screen], bool]:

@@ -18,6 +18,7 @@ from ipmiproxyd.interfaces import VncServer
 from ipmiproxyd.model import Console, Device, Existing, OpenRequest, Program
 from ipmiproxyd.tools.browser import PanelBrowser
 from ipmiproxyd.tools.curl import Curl
+from ipmiproxyd.tools.panel_http import PanelHttp
 from ipmiproxyd.tools.xvnc import Display
 from tests.support.fake_rooms import FakeAgent, FakeRelay
 from tests.support.memory_store import MemoryStore
@@ -65,7 +66,7 @@ class Life(SynchronousTestCase):
             displays={self.agent.name: self.pool},
             display=Display(),
             browser=PanelBrowser(),
-            curl=Curl(),
+            panels=PanelHttp(Curl(), self.store, self.clock),
             lease=900,
             start_timeout=30,
         )

@@ -94,6 +94,7 @@ class DeviceTests(CommandsTestCase):
                 "web": "https://panel:8443",
                 "web_username": "w",
                 "web_password": "set",
+                "web_trust": "pin",
                 "vnc": "kvm:5901",
                 "vnc_password": "set",
                 "vnc_fingerprint": "ab" * 32,

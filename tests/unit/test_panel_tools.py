@@ -13,10 +13,10 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.trial.unittest import SynchronousTestCase
 
 from ipmiproxyd.agents import inside, runner, sandbox
-from ipmiproxyd.errors import BmcError, BmcUnreachable, BmcUnsupported, ProxyError
+from ipmiproxyd.errors import BmcError, BmcUnreachable, ProxyError
 from ipmiproxyd.model import Command, Job, JobSpec, JobStage, Outcome, Ready, StreamAddress
 from ipmiproxyd.tools.browser import PanelBrowser, origin_of
-from ipmiproxyd.tools.curl import Curl, spki_pin
+from ipmiproxyd.tools.curl import Curl, NoCommonTls, spki_pin
 from ipmiproxyd.tools.xvnc import Display
 from tests.simulator.panel import make_certificate
 
@@ -155,11 +155,11 @@ class OneOutcome:
 class CurlTests(SynchronousTestCase):
     def pin(self, outcome: Outcome, url: str = URL) -> str | None:
         self.agent = OneOutcome(outcome)
-        return self.successResultOf(Deferred.fromCoroutine(Curl().panel_pin(self.agent, url)))
+        return self.successResultOf(Deferred.fromCoroutine(Curl().look(self.agent, url, "modern")))
 
     def error(self, outcome: Outcome) -> ProxyError:
         agent = OneOutcome(outcome)
-        failure = self.failureResultOf(Deferred.fromCoroutine(Curl().panel_pin(agent, URL)), ProxyError)
+        failure = self.failureResultOf(Deferred.fromCoroutine(Curl().look(agent, URL, "modern")), ProxyError)
         assert isinstance(failure.value, ProxyError)
         return failure.value
 
@@ -193,7 +193,7 @@ class CurlTests(SynchronousTestCase):
             (Outcome(status=7), BmcUnreachable),
             (Outcome(status=28), BmcUnreachable),
             (Outcome(status=None, signal=15, timed_out=True), BmcUnreachable),
-            (Outcome(status=35), BmcUnsupported),
+            (Outcome(status=35), NoCommonTls),
             (Outcome(status=2, stderr=b"curl: (2) no such option\n"), BmcError),
             (Outcome(status=0, stdout=b"no certificate"), BmcError),
             (Outcome(status=0, stdout=b"-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----"), BmcError),

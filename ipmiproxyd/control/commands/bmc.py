@@ -7,7 +7,7 @@ from typing import Any, Final, get_args
 from ipmiproxyd.control.arguments import Argument, Choice, Integer, Name, SecretText, Text, Values
 from ipmiproxyd.errors import BadRequest, MissingArgument
 from ipmiproxyd.interfaces import Devices
-from ipmiproxyd.model import IPMI_PORT, Device, Interface, Privilege
+from ipmiproxyd.model import IPMI_PORT, Device, Interface, Privilege, WebTrust
 from ipmiproxyd.wire.device import checked, vnc_address
 
 
@@ -41,6 +41,12 @@ FIELDS: Final[tuple[Argument[Any], ...]] = (
     Argument("web", Text(512, "URL"), "the web panel's address; by default the BMC's own, with https", default=""),
     Argument("web_username", Text(), "the web panel's user, where it is another", default=""),
     Argument("web_password", SecretText(), "the web panel's password, where it is another"),
+    Argument(
+        "web_trust",
+        Choice[WebTrust](get_args(WebTrust)),
+        "whose certificate the panel may show: the one that it showed first, one that an authority signed, or any",
+        default="pin",
+    ),
     Argument("vnc", Text(300, "host:port"), "its own VNC server, or that of a KVM switch", default=""),
     Argument("vnc_password", SecretText(), "that VNC server's password"),
     Argument(

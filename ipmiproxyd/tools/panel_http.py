@@ -1,0 +1,155 @@
+"""Conversations with a BMC's web panel: drives a family's generators through curl on the agent.
+
+One request at a time per panel: boards hang under two. Which TLS a panel speaks is found out once and remembered, as is
+its key: the first that it shows is trusted, and another one later is refused until somebody says that it is right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, TypeVar
+from urllib.parse import urljoin, urlsplit
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+
+from ipmiproxyd.errors import BadCertificate, BmcError, TlsTooOld
+from ipmiproxyd.interfaces import Agent, Store
+from ipmiproxyd.model import Device
+from ipmiproxyd.tools.curl import TLS_PROFILES, Curl, NoCommonTls, Trust
+from ipmiproxyd.tools.turns import Turns
+from ipmiproxyd.vendors.talk import Answer, Pause, Request, Site, Talk
+
+T = TypeVar("T")
+
+KIND: Final = "panel"
+"""Kind of stored document: what is remembered of a panel, by its host."""
+
+PATIENCE: Final = 60.0
+AT_ONCE: Final = 32
+MAX_PAUSE: Final = 15.0
+MAX_STEPS: Final = 60
+
+_MODERN: Final = next(iter(TLS_PROFILES))
+
+
+class PanelHttp:
+    """The way to the panels.
+
+    :param clock: for pauses that panels ask for.
+    """
+
+    def __init__(self, curl: Curl, store: Store, clock: IReactorTime) -> None:
+        self._curl = curl
+        self._store = store
+        self._clock = clock
+        self._turns = Turns(clock, places=AT_ONCE, patience=PATIENCE)
+
+    async def trusted(self, agent: Agent, device: Device) -> tuple[str, str | None]:
+        """The profile of TLS that the panel speaks, and its key's pin (None for plain HTTP).
+
+        Raises BadCertificate if it shows another key than before, TlsTooOld, BmcUnreachable, BmcError.
+        """
+
+        url = device.web_url
+        key = urlsplit(url).netloc
+        known = await self._store.get(KIND, key) or {}
+        async with self._turns.turn(key):
+            profile, pin = await self._look(agent, url, known.get("tls", _MODERN))
+        before = known.get("pin")
+        if device.web_trust == "pin" and before and pin and pin != before:
+            raise BadCertificate(
+                f"The panel at {url} shows another certificate than before.",
+                hint=f"If it was changed on purpose: ipmiproxyctl vendor trust device={device.label}",
+            )
+        if (profile, pin) != (known.get("tls"), before):
+            await self._store.put(KIND, key, {**known, "tls": profile, "pin": pin})
+        return profile, pin
+
+    async def forget(self, device: Device) -> bool:
+        """Trust whatever key the panel shows next. False if none was known."""
+
+        return await self._store.delete(KIND, urlsplit(device.web_url).netloc)
+
+    async def shared_with(self, device: Device, pin: str | None) -> list[str]:
+        """Other panels that show the very same key: such a pin proves little."""
+
+        mine = urlsplit(device.web_url).netloc
+        known = await self._store.list(KIND) if pin else {}
+        return [host for host, document in known.items() if host != mine and document.get("pin") == pin]
+
+    async def talk(self, agent: Agent, device: Device, make: Callable[[Site], Talk[T]], title: str = "console") -> T:
+        """Have a conversation. Raises what the family raises, and what :meth:`trusted` does."""
+
+        profile, pin = await self.trusted(agent, device)
+        trust = Trust(pin if device.web_trust == "pin" and pin else "", device.web_trust == "ca")
+        talk = make(self.site(device, title))
+        step: Request | Pause
+        try:
+            step = next(talk)
+            for _ in range(MAX_STEPS):
+                if isinstance(step, Pause):
+                    await deferLater(self._clock, min(step.seconds, MAX_PAUSE))
+                    step = next(talk)
+                else:
+                    step = talk.send(await self._ask(agent, device.web_url, step, profile, trust))
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        finally:
+            talk.close()
+        raise BmcError(f"The conversation with the panel at {device.web_url} does not end.")
+
+    def site(self, device: Device, title: str = "console") -> Site:
+        parts = urlsplit(device.web_url)
+        own = device.web_username or bool(device.web_password)
+        return Site(
+            scheme="http" if parts.scheme == "http" else "https",
+            host=parts.netloc,
+            address=parts.hostname or device.address,
+            username=device.web_username if own else device.username,
+            password=device.web_password if own else device.password,
+            now=int(self._clock.seconds() * 1000),
+            title=title,
+        )
+
+    async def _look(self, agent: Agent, url: str, first: str) -> tuple[str, str | None]:
+        profiles = list(TLS_PROFILES)
+        # From the one that is known to work downwards; after an update of its firmware it may speak a better one.
+        for profile in dict.fromkeys([first, *profiles]):
+            try:
+                return profile, await self._curl.look(agent, url, profile)
+            except NoCommonTls:
+                continue
+        raise TlsTooOld(
+            f"The panel at {url} speaks no TLS that can be spoken here.",
+            hint="It may know nothing but RC4 or 3DES, or be no HTTPS at all: try web=http://…, or a newer firmware.",
+        )
+
+    async def _ask(self, agent: Agent, url: str, request: Request, profile: str, trust: Trust) -> Answer:
+        path = request.path
+        for _ in range(request.redirects + 1):
+            async with self._turns.turn(urlsplit(url).netloc), self._turns.place():
+                asked = request if path == request.path else _again(request, path)
+                answer = await self._curl.ask(agent, url, asked, profile, trust)
+            if not (request.redirects and 300 <= answer.status < 400 and answer.header("location")):
+                return answer
+            path = _within(url, path, answer.header("location"))
+        raise BmcError(f"The panel at {url} redirects without end.")
+
+
+def _again(request: Request, path: str) -> Request:
+    """The request that follows a redirect: a plain one to another page."""
+
+    return Request(
+        path, headers=request.headers, cookies=request.cookies, digest=request.digest, limit=request.limit,
+        ignore_length=request.ignore_length, timeout=request.timeout,
+    )  # fmt: skip
+
+
+def _within(url: str, path: str, location: str) -> str:
+    target = urlsplit(urljoin(url + path, location))
+    here = urlsplit(url)
+    if (target.scheme, target.netloc) != (here.scheme, here.netloc):
+        raise BmcError(f"The panel at {url} redirects to another place.")
+    return target._replace(scheme="", netloc="", fragment="").geturl() or "/"
