@@ -107,7 +107,6 @@ GOALS: Final = {
     PLAIN: (
         Goal("bulk1", "CPU s/GB", 2.0, 3.3, ratio=True),
         Goal("bulk20", "CPU s/GB", 1.4, 3.3, ratio=True),
-        Goal("rtt1", "CPU µs", 5.0, 9.0, ratio=True),
         Goal("rtt50", "CPU µs", 5.0, 9.0, ratio=True),
         Goal("mixed", "CPU %", 75.0, 50.0),
         Goal("mixed", "p50 ms", 2.0, 0.5),

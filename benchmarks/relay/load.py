@@ -303,6 +303,8 @@ def set_ups(target: Target, workers: int, seconds: float) -> Numbers:
     if any(isinstance(one, str) for one in found):
         raise Stuck(next(one for one in found if isinstance(one, str)))
     times = [one for some in found for one in some]
+    if not times:
+        raise Stuck("not one session was set up in time")
     return {
         "per s": len(times) / seconds,
         "p50 ms": statistics.median(times) * 1e3,

@@ -46,8 +46,9 @@ const host = createServer((request, response) => {
 await new Promise((resolve) => { host.listen(0, "127.0.0.1", resolve); });
 
 class Visit {
-  constructor(context, page, framed) {
-    Object.assign(this, { context, page, framed, console: [], requests: [], sockets: [] });
+  constructor(context, page, framed, tapped) {
+    Object.assign(this, { context, page, framed, console: [], requests: [], sockets: [], traffic: [] });
+    if (tapped) this.tap();
     page.on("console", (message) => keep(this.console, { type: message.type(), text: message.text() }));
     page.on("pageerror", (error) => keep(this.console, { type: "pageerror", text: String(error) }));
     page.on("request", (request) => keep(this.requests, { method: request.method(), url: request.url() }));
@@ -57,6 +58,30 @@ class Visit {
       socket.on("framesent", ({ payload }) => keep(record.sent, Buffer.from(payload).toString("base64")));
       socket.on("framereceived", ({ payload }) => { record.received += payload.length; });
       socket.on("close", () => { record.closed = true; });
+    });
+  }
+
+  /** Keep all that passes between this page and its servers, in the order in which the browser knows of it. */
+  tap() {
+    const note = (way, kind, url, data) => {
+      this.traffic.push(Promise.resolve(data).then(
+        (bytes) => ({ way, kind, url, data: Buffer.from(bytes ?? "").toString("base64") }),
+        (error) => ({ way, kind, url, data: null, error: error.message }),
+      ));
+    };
+    const headers = async (message) => JSON.stringify(await message.allHeaders());
+    this.page.on("requestfinished", (request) => {
+      const url = request.url();
+      const response = request.response();
+      note("sent", "headers", url, headers(request));
+      note("sent", "body", url, request.postDataBuffer());
+      note("received", "headers", url, response.then(headers));
+      note("received", "body", url, response.then((answer) => answer.body()));
+    });
+    this.page.on("requestfailed", (request) => note("sent", "body", request.url(), request.postDataBuffer()));
+    this.page.on("websocket", (socket) => {
+      socket.on("framesent", ({ payload }) => note("sent", "frame", socket.url(), payload));
+      socket.on("framereceived", ({ payload }) => note("received", "frame", socket.url(), payload));
     });
   }
 
@@ -90,14 +115,14 @@ async function blank({ touch = false } = {}) {
 let spare = blank();
 
 const verbs = {
-  async open({ url, width = 1280, height = 800, frame = null, init = "", touch = false, permissions = [], timeout }) {
+  async open({ url, width = 1280, height = 800, frame = null, init = "", touch = false, permissions = [], tap = false, timeout }) {
     const made = touch ? blank({ touch }) : spare;
     if (!touch) spare = blank();
     const { context, page } = await made;
     await page.setViewportSize({ width, height });
     if (permissions.length) await context.grantPermissions(permissions);
     if (init) await context.addInitScript(init);
-    const visit = new Visit(context, page, frame !== null);
+    const visit = new Visit(context, page, frame !== null, tap);
     const number = ++count;
     visits.set(number, visit);
     await page.goto(frame ? framedAt(url, frame) : url, { waitUntil: "domcontentloaded", timeout });
@@ -177,6 +202,7 @@ const verbs = {
   console: (_, visit) => visit.console,
   requests: (_, visit) => visit.requests,
   sockets: (_, visit) => visit.sockets,
+  traffic: (_, visit) => Promise.all(visit.traffic),
   accessible: ({ selector = "body" }, visit) => visit.place.locator(selector).first().ariaSnapshot(),
 };
 

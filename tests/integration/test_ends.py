@@ -20,14 +20,17 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
-from ipmiproxyd.relay.ends import SocketEnd, TlsEnd, TransportEnd
+from ipmiproxyd.relay.ends import READ, SocketEnd, TlsEnd, TransportEnd
 from ipmiproxyd.relay.takeover import take_socket
-from tests.support.end_peer import DOWN, UP, Bell, Peer, descriptors, reactor, tcp_pair, unix_pair
-from tests.support.end_suite import MB, EndSuite, Owner
+from tests.support.end_owner import Owner
+from tests.support.end_peer import DOWN, UP, Bell, Peer, descriptors, reactor, resident, tcp_pair, unix_pair
+from tests.support.end_suite import MB, EndSuite
 from tests.support.leftovers import until_none
 from tests.support.scratch import scratch
 
 Mood = Callable[[socket.socket], Any] | None
+Tls = tuple[ssl.SSLObject, ssl.MemoryBIO, ssl.MemoryBIO]
+"""It, what comes in, and what goes out."""
 
 
 class SocketCase(EndSuite):
@@ -68,7 +71,7 @@ class TlsTests(EndSuite, TestCase):
     ends_with = "close_notify"
     version = ssl.TLSVersion.TLSv1_3
 
-    def setUp(self) -> Deferred[None]:
+    def setUp(self) -> Deferred[None]:  # type: ignore[override]
         certificate, key = make_certificate(scratch(self))
         self.server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.server.load_cert_chain(certificate, key)
@@ -81,12 +84,9 @@ class TlsTests(EndSuite, TestCase):
         self, owner: Owner, *, small: bool = False, mood: Mood = None, unread: int = 0, unsent: int = 0,
         seed: int = 1, largest: int = 70_000,
     ) -> tuple[Any, Peer]:  # fmt: skip
-        incoming, outgoing, their_incoming, their_outgoing = (ssl.MemoryBIO() for _ in range(4))
-        tls = self.server.wrap_bio(incoming, outgoing, server_side=True)
-        their_tls = self.client.wrap_bio(their_incoming, their_outgoing)
-        shake_hands((their_tls, their_outgoing, incoming), (tls, outgoing, their_incoming))
+        (tls, incoming, outgoing), theirs_of_it = self.introduced()
         ours, theirs = tcp_pair(small)
-        peer = Peer(self.bell, theirs, (their_tls, their_incoming, their_outgoing), seed=seed, largest=largest)
+        peer = Peer(self.bell, theirs, theirs_of_it, seed=seed, largest=largest)
         # Half of what is unread was decrypted already, a record may lie half read in the TLS, the rest in the BIO.
         incoming.write(peer.encrypted(unread))
         plain = b""
@@ -99,6 +99,46 @@ class TlsTests(EndSuite, TestCase):
             tls.write(DOWN.take(unsent // 2, unsent - unsent // 2))
         sock = mood(ours) if mood else ours
         return TlsEnd(owner, reactor, sock, tls, incoming, outgoing, plain, waiting), peer
+
+    def introduced(self) -> tuple[Tls, Tls]:
+        """The server's side and the client's, their handshake done in memory."""
+
+        incoming, outgoing, their_incoming, their_outgoing = (ssl.MemoryBIO() for _ in range(4))
+        tls = self.server.wrap_bio(incoming, outgoing, server_side=True)
+        their_tls = self.client.wrap_bio(their_incoming, their_outgoing)
+        for _ in range(3):
+            for side, says, hears in ((their_tls, their_outgoing, incoming), (tls, outgoing, their_incoming)):
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    side.do_handshake()
+                hears.write(says.read())
+        return (tls, incoming, outgoing), (their_tls, their_incoming, their_outgoing)
+
+    async def test_burst_leaves_no_room_behind(self) -> None:
+        """OpenSSL's buffers grow with what is in them, and never shrink."""
+
+        sessions = 60
+        introduced = [self.introduced()[0] for _ in range(sessions)]
+        before = resident()
+        for tls in introduced:
+            ours, theirs = tcp_pair()
+            end = TlsEnd(self.owner, reactor, ours, *tls)
+            end.start()
+            left = READ
+            is_taken = end.send(DOWN.at(0, READ))
+            while left > 0:
+                left -= len(await self.read(theirs))
+            self.assertTrue(is_taken or not end.is_clogged)
+            end.pause()
+            self.ends.append(end)
+            theirs.close()
+        self.assertLess((resident() - before) / sessions, 100_000)
+
+    async def read(self, sock: socket.socket) -> bytes:
+        while True:
+            try:
+                return sock.recv(1 << 16)
+            except BlockingIOError:
+                await self.wait(0)
 
     async def test_close_notify_of_the_far_side(self) -> None:
         """It may still read, but we have nothing to say to somebody who does not listen to the answers."""
@@ -127,16 +167,6 @@ class TlsTests(EndSuite, TestCase):
 class Tls12Tests(TlsTests):
     bulk = 4 * MB
     version = ssl.TLSVersion.TLSv1_2
-
-
-def shake_hands(*sides: tuple[ssl.SSLObject, ssl.MemoryBIO, ssl.MemoryBIO]) -> None:
-    """In memory. A side: its TLS, what that says, and where the other hears it."""
-
-    for _ in range(3):
-        for tls, says, hears in sides:
-            with contextlib.suppress(ssl.SSLWantReadError):
-                tls.do_handshake()
-            hears.write(says.read())
 
 
 @implementer(IHandshakeListener)
@@ -204,7 +234,7 @@ class TlsTransportTests(EndSuite, TestCase):
     ends_with = "close_notify"
     hears_on = False
 
-    def setUp(self) -> Deferred[None]:
+    def setUp(self) -> Deferred[None]:  # type: ignore[override]
         certificate, key = make_certificate(scratch(self))
         self.options = PrivateCertificate.loadPEM(key.read_bytes() + certificate.read_bytes()).options()
         self.client = ssl.create_default_context(cafile=str(certificate))
@@ -237,7 +267,7 @@ class TakeSocketTests(TestCase):
 
     timeout = 30
 
-    def setUp(self) -> Deferred[None]:
+    def setUp(self) -> Deferred[None]:  # type: ignore[override]
         return deferLater(reactor, 0, lambda: None)  # the reactor has all its descriptors then
 
     async def test_server_and_client(self) -> None:
@@ -258,8 +288,8 @@ class TakeSocketTests(TestCase):
         factory.buildProtocol = build
         port = reactor.listenTCP(0, factory, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
-        client = await TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port).connect(factory)
-        (server,) = (talker for talker in talkers if talker is not client)
+        connected = await TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port).connect(factory)
+        client, server = sorted(talkers, key=lambda talker: talker is not connected)
         await server.ready
         return server, client
 

@@ -170,6 +170,25 @@ class SideBySideTests(GatewayCase):
         await until(lambda: not port._sockets)
         self.assertEqual(second.cancelled, 1)
 
+    async def test_a_browser_full_of_consoles(self) -> None:
+        """It has six connections: some of what they wait for comes soon, so that it can ask for something else."""
+
+        self.patch(gateway_module, "BRIEF", 0.1)
+        self.serve()
+        bearer = f"Bearer {self.key()}"
+        waiting = [
+            Deferred.fromCoroutine(self.ask("GET", "/api/status?since=99", Authorization=bearer)) for _ in range(6)
+        ]
+        await gatherResults([Deferred.fromCoroutine(self.settled(waiting, 2))])
+        self.assertEqual([one.called for one in waiting].count(False), 4)
+        self.console.change(message="news")
+        await self.port.close("closed", "It was closed.")
+        await gatherResults(waiting)
+        self.assertEqual(self.host._gateway.consoles._asking, {})  # type: ignore[union-attr]
+
+    async def settled(self, some: list[Deferred[Any]], count: int) -> None:
+        await until(lambda: [one.called for one in some].count(True) == count)
+
     async def test_the_daemon_ends(self) -> None:
         before = open_sockets()
         host = self.make_host([])

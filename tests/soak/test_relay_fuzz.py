@@ -45,7 +45,7 @@ class Dice(random.Random):
         if kind == 7:
             return struct.pack(">BBHII", 255, 0, self.getrandbits(1), 0x61, self.randrange(200))
         if kind == 8:
-            text = self.randbytes(self.randrange(2000))
+            text = self.randbytes(self.randrange(self.choice((10, 100, 2000))))
             return struct.pack(">B3xi", 6, len(text)) + text
         if kind == 9:
             more = self.randbytes(self.randrange(60))

@@ -19,7 +19,7 @@ from zope.interface import implementer
 
 reactor: Any = global_reactor
 
-PATIENCE: Final = 4.0
+PATIENCE: Final = 20.0
 """Seconds that anything may take here."""
 _PERIOD: Final = 300_007
 """A prime: no size of a buffer, a record or a frame is in step with it."""
@@ -251,7 +251,7 @@ class Peer:
         elif self._tls is None:
             self._take(memoryview(self._buffer)[:size])
         else:
-            self._decrypt(self._buffer[:size])
+            self._decrypt(bytes(self._buffer[:size]))
         self._bell.ring()
 
     def _decrypt(self, data: bytes) -> None:
@@ -289,6 +289,13 @@ class Peer:
 
     def connectionLost(self, _reason: Failure) -> None:
         self._end("reset")
+
+
+class Mirror(Peer):
+    """A peer that sends what the others get, and gets what they send: one pattern for both would not show an echo."""
+
+    sends = DOWN
+    expects = UP
 
 
 def tcp_pair(small: bool = False) -> tuple[socket.socket, socket.socket]:

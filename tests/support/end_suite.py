@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import random
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
-from ipmiproxyd.relay.ends import BUFFER, READ, VIEW, End, SocketEnd
-from ipmiproxyd.wire.websocket import HEAD
-from tests.support.end_peer import DOWN, UP, Bell, Moody, Peer, descriptors, reactor, resident, unix_pair
+from ipmiproxyd.relay.ends import READ, End, SocketEnd
+from tests.support.end_owner import Aborter, Owner, Pauser, Splice
+from tests.support.end_peer import DOWN, Bell, Mirror, Moody, Peer, descriptors, reactor, resident, unix_pair
 
 if TYPE_CHECKING:
     Mixin = TestCase
@@ -28,84 +27,6 @@ else:
 MB: Final = 1 << 20
 GROWTH: Final = 2 * MB
 """How much memory a side that stands still may cost."""
-_NOTHING: Final = bytes(len(BUFFER))
-
-
-class Owner:
-    """Watches how it is called. What its end receives, it checks and drops."""
-
-    def __init__(self, bell: Bell) -> None:
-        self.bell = bell
-        self.got = 0
-        self.drains = 0
-        self.gone: list[End] = []
-        self._depth = 0
-
-    @contextmanager
-    def calling(self) -> Iterator[None]:
-        """Around each call to an end."""
-
-        self._depth += 1
-        try:
-            yield
-        finally:
-            self._depth -= 1
-
-    def received(self, end: End, start: int, stop: int) -> None:
-        assert end not in self.gone, "received after lost"
-        assert HEAD <= start < stop <= len(BUFFER)
-        UP.check(self.got, VIEW[start:stop])
-        self.got += stop - start
-        BUFFER[start - HEAD : stop] = _NOTHING[: stop - start + HEAD]
-        self.bell.ring()
-
-    def drained(self, end: End) -> None:
-        assert not self._depth, "drained from within a call to an end"
-        assert end not in self.gone, "drained after lost"
-        assert not end.is_clogged
-        self.drains += 1
-        self.bell.ring()
-
-    def lost(self, end: End) -> None:
-        assert not self._depth, "lost from within a call to an end"
-        assert end not in self.gone, "lost twice"
-        self.gone.append(end)
-        self.bell.ring()
-
-
-class Splice(Owner):
-    """What one end receives, the other sends. As in relay/viewer.py, without the rest."""
-
-    def __init__(self, bell: Bell) -> None:
-        super().__init__(bell)
-        self.longest_tail = 0
-        self._ends: list[End] = []
-
-    def join(self, one: End, other: End) -> None:
-        self._ends = [one, other]
-        for end in self._ends:
-            with self.calling():
-                end.start()
-
-    def _beyond(self, end: End) -> End:
-        one, other = self._ends
-        return other if end is one else one
-
-    def received(self, end: End, start: int, stop: int) -> None:
-        with self.calling():
-            if not self._beyond(end).send(VIEW[start:stop]):
-                end.pause()
-        BUFFER[start - HEAD : stop] = _NOTHING[: stop - start + HEAD]  # it is gone on return
-
-    def drained(self, end: End) -> None:
-        super().drained(end)
-        with self.calling():
-            self._beyond(end).resume()
-
-    def lost(self, end: End) -> None:
-        super().lost(end)
-        with self.calling():
-            self._beyond(end).finish()
 
 
 class EndSuite(Mixin):
@@ -170,7 +91,6 @@ class EndSuite(Mixin):
         near, far = unix_pair(small)
         plain = SocketEnd(splice, reactor, mood(near) if mood else near)
         self.ends.append(plain)
-        # What one of them sends the other gets: the same pattern both ways would not tell an echo.
         self.peers.append(other := Mirror(self.bell, far, seed=how.get("seed", 1) + 1))
         splice.join(end, plain)
         return splice, peer, other
@@ -185,6 +105,9 @@ class EndSuite(Mixin):
             lambda: (peer.got, other.got) == (down, up),
             lambda: f"{peer.got} of {down}, {other.got} of {up}",
         )
+
+    async def until_got(self, who: Owner | Peer, goal: int) -> None:
+        await self.bell.until(lambda: who.got >= goal, lambda: f"{who.got} of {goal}")
 
     async def wait(self, seconds: float) -> None:
         """For what must not happen."""
@@ -202,19 +125,16 @@ class EndSuite(Mixin):
     async def clog(self, end: End, at: int = 0) -> int:
         """Send, from there on, until the kernel takes no more and a tail stays. Returns how far."""
 
-        steady = False
-        while not steady:
-            while True:
+        steady = 0
+        while steady < 3:
+            while not end.is_clogged:
                 with self.owner.calling():
-                    is_taken = end.send(DOWN.at(at, 50_000))
-                at += 50_000
-                if not is_taken:
-                    break
-            self.assertTrue(end.is_clogged)
-            self.assertLess(at, 50 * MB)
+                    end.send(DOWN.at(at, 250_000))
+                at += 250_000
+                self.assertLess(at, 50 * MB)
             drains = self.owner.drains
-            await self.wait(0.01)
-            steady = self.owner.drains == drains
+            await self.wait(0.005)
+            steady = steady + 1 if self.owner.drains == drains else 0
         return at
 
     # --- bytes -------------------------------------------------------------------------------------------------------
@@ -258,9 +178,9 @@ class EndSuite(Mixin):
             sender.send_until(goal)
             backwards = still.sent + MB // 2
             still.send_until(backwards)
-            await self.bell.until(lambda at=backwards, sender=sender: sender.got == at, "the other direction")
+            await self.until_got(sender, backwards)
             still.go_on()
-            await self.bell.until(lambda at=goal, still=still: still.got == at, "what was stalled")
+            await self.until_got(still, goal)
 
     async def until_steady(self, sender: Peer) -> None:
         """It sends no more."""
@@ -281,6 +201,7 @@ class EndSuite(Mixin):
             other.sent = unsent
             splice.join(end, plain)
             self.assertEqual(peer.sent, unread)
+            await self.both_ways(peer, other, 0)
             await self.both_ways(peer, other, 200_000)
 
     # --- standing still ----------------------------------------------------------------------------------------------
@@ -290,7 +211,7 @@ class EndSuite(Mixin):
         with self.owner.calling():
             end.start()
         peer.send_until(100_000)
-        await self.bell.until(lambda: self.owner.got == 100_000)
+        await self.until_got(self.owner, 100_000)
         with self.owner.calling():
             end.pause()
         peer.send_until(60 * MB)
@@ -304,31 +225,25 @@ class EndSuite(Mixin):
         peer.send_until(goal)
         with self.owner.calling():
             end.resume()
-        await self.bell.until(lambda: self.owner.got == goal)
+        await self.until_got(self.owner, goal)
 
     async def test_pause_from_within(self) -> None:
+        self.owner = Pauser(self.bell)
         end, peer = await self.made()
         resumed = []
-
-        def received(some: End, start: int, stop: int) -> None:
-            Owner.received(self.owner, some, start, stop)
-            with self.owner.calling():
-                some.pause()
-
-        self.owner.received = received  # type: ignore[method-assign]
         with self.owner.calling():
             end.start()
         peer.send_until(3 * MB)
         while self.owner.got < 3 * MB:
             got = self.owner.got
-            await self.bell.until(lambda got=got: self.owner.got > got)
+            await self.until_got(self.owner, got + 1)
             resumed.append(self.owner.got - got)
             with self.owner.calling():
                 end.resume()
         self.assertLessEqual(max(resumed), 2 * READ)
 
     async def test_drained_once_per_tail(self) -> None:
-        end, peer = await self.made()
+        end, peer = await self.made(small=True)
         with self.owner.calling():
             end.start()
         at = 0
@@ -343,7 +258,7 @@ class EndSuite(Mixin):
             await self.wait(0.01)
             self.assertEqual(self.owner.drains, drains)
             peer.go_on()
-            await self.bell.until(lambda at=at: peer.got == at)
+            await self.until_got(peer, at)
             await self.bell.until(lambda: not end.is_clogged)
             await self.wait(0.01)
             self.assertEqual(self.owner.drains, drains + 1)
@@ -386,12 +301,12 @@ class EndSuite(Mixin):
         peer.stall()
         await self.clog(end)
         peer.send_until(10_000)
-        await self.bell.until(lambda: self.owner.got == 10_000)
+        await self.until_got(self.owner, 10_000)
         with self.owner.calling():
             end.finish()
         peer.send_until(500_000)
         if self.hears_on:
-            await self.bell.until(lambda: self.owner.got == 500_000)
+            await self.until_got(self.owner, 500_000)
         peer.go_on()
         await self.until_lost(end)
 
@@ -416,7 +331,7 @@ class EndSuite(Mixin):
             end.start()
         peer.send_until(70_000)
         await self.bell.until(lambda: peer.sent == 70_000)
-        await self.bell.until(lambda: self.owner.got == 70_000)
+        await self.until_got(self.owner, 70_000)
         peer.close()
         await self.until_lost(end)
 
@@ -472,25 +387,11 @@ class EndSuite(Mixin):
                 await self.until_ended(peer)
 
     async def test_abort_from_within(self) -> None:
+        self.owner = Aborter(self.bell)
         end, peer = await self.made()
-
-        def received(some: End, start: int, stop: int) -> None:
-            Owner.received(self.owner, some, start, stop)
-            with self.owner.calling():
-                some.send(DOWN.at(0, 10))
-                some.abort()
-
-        self.owner.received = received  # type: ignore[method-assign]
         peer.send_until(5 * MB)
         await self.wait(0.01)
         with self.owner.calling():
             end.start()
         await self.until_lost(end)
         self.assertLessEqual(self.owner.got, READ)
-
-
-class Mirror(Peer):
-    """A peer that sends what the others get, and gets what they send."""
-
-    sends = DOWN
-    expects = UP

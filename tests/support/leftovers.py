@@ -65,11 +65,12 @@ def display_users_processes(numbers: Iterable[int], prefix: str = "easydcim_vnc_
     return found
 
 
-def x_locks(first: int = 100) -> set[str]:
-    """X locks and sockets of the machine itself, from display ``first`` on: tests of other things have lower ones."""
+def x_locks(first: int = 100, last: int = 1999) -> set[str]:
+    """X locks and sockets of the machine itself, of displays ``first`` to ``last``: tests of other things have lower
+    and higher ones."""
 
     found = [*Path("/tmp").glob(".X*-lock"), *Path("/tmp/.X11-unix").glob("X*")]
-    return {str(path) for path in found if int(re.sub(r"\D", "", path.name)) >= first}
+    return {str(path) for path in found if first <= int(re.sub(r"\D", "", path.name)) <= last}
 
 
 def listening(first: int, last: int) -> set[int]:

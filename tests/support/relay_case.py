@@ -141,7 +141,8 @@ class RelayCase(TestCase):
 
         number = client.transport.getHost().port
         ends = [one._browser for one in self.port._sockets if isinstance(one, Viewer)]
-        (found,) = (end for end in ends if isinstance(end, SocketEnd) and end._socket.getpeername()[1] == number)
+        bare = [end for end in ends if isinstance(end, SocketEnd) and end._socket is not None]
+        (found,) = (end for end in bare if end._socket is not None and end._socket.getpeername()[1] == number)
         return found
 
     async def ask(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:

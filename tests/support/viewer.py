@@ -178,6 +178,7 @@ class Viewer:
         init: str = "",
         touch: bool = False,
         permissions: Sequence[str] = (),
+        tap: bool = False,
         limit: float = TIMEOUT,
     ) -> Page:
         """A new browser context with one page at ``url``.
@@ -185,6 +186,7 @@ class Viewer:
         :param frame: ``{"width": …, "height": …, "name": host}``: show it in a frame of another site's page.
         :param init: JavaScript that runs before the page's own.
         :param permissions: for example ``clipboard-read``, ``clipboard-write``.
+        :param tap: keep all that passes between the page and its servers, for :meth:`Page.traffic`.
         """
 
         number = await self.call(
@@ -197,6 +199,7 @@ class Viewer:
             init=init,
             touch=touch,
             permissions=list(permissions),
+            tap=tap,
         )
         return Page(self, number)
 
@@ -367,6 +370,12 @@ class Page:
         """Every WebSocket: ``url``, ``sent`` (frames in base64), ``received`` (bytes), ``closed``."""
 
         return list(await self.call("sockets"))
+
+    async def traffic(self) -> list[dict[str, Any]]:
+        """Of a page that was opened with ``tap``, in order: ``way`` (sent, received), ``kind`` (headers, body, frame),
+        ``url``, ``data`` in base64, or null with ``error``."""
+
+        return list(await self.call("traffic"))
 
     async def accessible(self, selector: str = "body") -> str:
         """What assistive technology sees, as an outline."""

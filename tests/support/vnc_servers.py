@@ -187,9 +187,14 @@ class VncServers:
         return RealServer(child, port, number=display.number)
 
     async def qemu(
-        self, *, password: str = "", certificate: Certificate | None = None, unix: bool = False, options: str = ""
+        self,
+        *arguments: str,
+        password: str = "",
+        certificate: Certificate | None = None,
+        unix: bool = False,
+        options: str = "",
     ) -> RealServer:
-        """A machine that is never switched on: its screen says so."""
+        """A machine that is never switched on: its screen says so. ``options``: of its ``-vnc``."""
 
         port = 0 if unix else _free_port(5900)
         path = str(self.folder / f"qemu-{random.randrange(1 << 32):08x}") if unix else ""
@@ -207,7 +212,7 @@ class VncServers:
         child = self.start(
             [
                 *("qemu-system-x86_64", "-S", "-nodefaults", "-vga", "std", "-m", "16", "-accel", "tcg"),
-                *("-display", "none", *objects, "-vnc", vnc),
+                *("-display", "none", *objects, "-vnc", vnc, *arguments),
             ]
         )
         server = RealServer(child, port, path)

@@ -130,6 +130,14 @@ class World(TestCase):
         assert found is not None
         return int(found[1]), int(found[2])
 
+    def assert_unseen(self, secret: str) -> None:
+        """It stands in no command line, no environment, no log and no file of the daemon's but its settings."""
+
+        self.assertEqual(leftovers.seen_in_processes(secret.encode()), [])
+        for path in (self.daemon.log, *self.daemon.folder.rglob("*")):
+            if path.is_file() and path != self.daemon.config:
+                self.assertNotIn(secret.encode(), path.read_bytes(), path)
+
     async def nothing_left(self, daemon: DaemonProcess | None = None) -> None:
         """No process, user's process, file, port or X lock of any console."""
 

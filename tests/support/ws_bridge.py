@@ -1,4 +1,4 @@
-"""Ordinary VNC clients on the relay: a TCP port in front of its WebSocket."""
+"""Ordinary VNC clients on the relay: a TCP port in front of its WebSocket; and real servers behind it."""
 
 from __future__ import annotations
 
@@ -8,15 +8,23 @@ from typing import Any
 from autobahn.twisted.websocket import WebSocketClientFactory, WebSocketClientProtocol
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.interfaces import IPushProducer
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from ipmiproxyd.interfaces import VncServer
+from tests.support.relay_case import RelayCase, open_sockets, reactor, until
+from tests.support.rfb_client import RfbClient
+from tests.support.vnc_servers import VncServers
 
 
 class Passage(Protocol):
     """One client's connection, and the WebSocket that was opened for it.
 
     :ivar said: all that the client said.
-    :ivar closed: code and reason of the relay's close frame, (None, "") if there was none; None while it is open.
+    :ivar closed: code and reason of the relay's close frame, None and what Autobahn says if there was none; None while
+        it is open.
     """
 
     transport: Any
@@ -40,8 +48,8 @@ class Passage(Protocol):
         if self._lost:
             relay.sendClose(1000)
             return
-        relay.transport.registerProducer(self.transport, True)
-        self.transport.registerProducer(relay.transport, True)
+        relay.transport.registerProducer(_Tap(self.transport), True)
+        self.transport.registerProducer(_Tap(relay.transport), True)
         self.transport.resumeProducing()
 
     def dataReceived(self, data: bytes) -> None:
@@ -68,6 +76,17 @@ class Passage(Protocol):
     def _check(self) -> None:
         if self._lost and self.closed is not None and not self.over.called:
             self.over.callback(None)
+
+
+@implementer(IPushProducer)
+class _Tap:
+    """A transport as another one's producer. It is not closed because that one is."""
+
+    def __init__(self, transport: Any) -> None:
+        self.pauseProducing: Callable[[], None] = transport.pauseProducing
+        self.resumeProducing: Callable[[], None] = transport.resumeProducing
+
+    def stopProducing(self) -> None: ...
 
 
 class _Relay(WebSocketClientProtocol):  # type: ignore[misc]
@@ -136,3 +155,43 @@ class Bridge(Factory):
             if not passage.over.called:
                 passage.transport.abortConnection()
                 await passage.over
+
+
+class BridgeCase(RelayCase):
+    """Real VNC servers behind the relay, and ordinary clients in front of it.
+
+    ``self.bridge`` is there once a server is served.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.servers = VncServers(self)
+
+    def serve_real(self, server: VncServer) -> None:
+        """Serve the console with this server as its screen; from now on sockets are counted."""
+
+        self.console.server = server
+        self.serve()
+        self.bridge = bridge = Bridge(reactor, self.number, self.key)
+        self.addCleanup(lambda: Deferred.fromCoroutine(bridge.stop()))
+        self._sockets = open_sockets()
+
+    async def looks(self) -> RfbClient:
+        """One more client, which has a key of its own."""
+
+        return await RfbClient.connect(self.bridge.endpoint)
+
+    async def told(self, index: int) -> tuple[int | None, str]:
+        """What the relay tells the client of this index at the end, or instead of a welcome."""
+
+        await until(lambda: len(self.bridge.passages) > index)
+        passage = self.bridge.passages[index]
+        await until(lambda: passage.over.called)
+        assert passage.closed is not None
+        return passage.closed
+
+    async def nothing_left(self) -> None:
+        """No viewer and no socket, since nobody is there any more."""
+
+        await until(lambda: self.console.snapshot().viewers == ())
+        await until(lambda: open_sockets() == self._sockets)

@@ -6,7 +6,7 @@ import struct
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import ConnectionLost, ConnectionRefusedError, DNSLookupError
+from twisted.internet.error import ConnectionLost, DNSLookupError, getConnectError
 from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.protocol import connectionDone
 from twisted.internet.task import Clock
@@ -169,7 +169,7 @@ class BackendTests(SynchronousTestCase):
 
     def test_it_cannot_be_reached(self) -> None:
         for error, words in (
-            (ConnectionRefusedError(111, "Connection refused"), "Connection refused."),
+            (getConnectError((111, "Connection refused")), "reached: Connection refused."),
             (DNSLookupError("no results for hostname lookup: bmc.example"), "bmc.example."),
             (PermissionError(13, "Permission denied"), "Permission denied."),
         ):

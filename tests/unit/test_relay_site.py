@@ -284,7 +284,8 @@ class ActionTests(SiteCase):
         self.assertEqual(self.viewers.asked, [])
 
     def test_what_is_no_request_to_type(self) -> None:
-        for document in ([], "text", {}, {"what": "kg"}, {"what": "text", "text": 7}, {"what": ["text"]}):
+        wrong: tuple[Any, ...] = ([], "text", {}, {"what": "kg"}, {"what": "text", "text": 7}, {"what": ["text"]})
+        for document in wrong:
             self.assert_refused(self.do("/api/type", document), 400, "bad-request")
 
 

@@ -71,13 +71,15 @@ class KeystrokeTests(SynchronousTestCase):
             self.assertEqual(messages.release(), b"", "each key is let go by what presses it")
 
     def refusal(self, text: str, layout: Layout = "any") -> BadValue:
-        return self.assertRaises(BadValue, keystrokes, text, layout)
+        error: BadValue = self.assertRaises(BadValue, keystrokes, text, layout)
+        return error
 
     def test_what_cannot_be_typed_is_named(self) -> None:
-        for layout, text, names in (
+        cases: tuple[tuple[Layout, str, tuple[str, ...]], ...] = (
             ("us", "naïve €5 ö", ("“ï”", "“€”", "“ö”")),
             ("any", "bell \x07, \x1b[31m, \xa0, \ud800", ("U+0007", "U+001B", "U+00A0", "U+D800")),
-        ):
+        )
+        for layout, text, names in cases:
             message = self.refusal(text, layout).message
             for name in names:
                 self.assertIn(name, message)
