@@ -1,7 +1,7 @@
 """The ends of a relayed session: what carries its bytes, on either side. No WebSocket and no RFB in here.
 
 An end reads into one buffer that all of them share, at ``HEAD``: so the header of a WebSocket frame finds room in front
-of the data, and nothing is copied. It reads once per event, at most ``READ`` bytes, and then it is the others' turn:
+of the data, and nothing is copied. It reads once per event, a limited number of bytes, and then it is the others' turn:
 who moves much does not keep those waiting who move little.
 
 A :class:`SocketEnd` takes its socket away from the Twisted transport that it was connected or accepted by; it remains a
@@ -25,12 +25,14 @@ from zope.interface import implementer
 from ipmiproxyd.wire.websocket import HEAD
 
 READ: Final = 256 << 10
+UP_READ: Final = 16 << 10
+"""The most that is read at once of a browser. What it says is looked at message by message: that takes 3 ms."""
 BUFFER: Final = bytearray(HEAD + READ)
 VIEW: Final = memoryview(BUFFER)
-_ROOM: Final = VIEW[HEAD:]
+_ROOMS: Final = {most: VIEW[HEAD : HEAD + most] for most in (READ, UP_READ)}
 _RECORD: Final = 16 << 10
 """The most plaintext that one TLS record holds."""
-_CIPHER: Final = memoryview(bytearray(2 * _RECORD))
+_CIPHER: Final = memoryview(bytearray(UP_READ))
 """Small: a BIO keeps for good the room of the most that was ever in it."""
 
 
@@ -85,18 +87,26 @@ class SocketEnd:
 
     :param unread: bytes that were read from it already.
     :param unsent: bytes that were to be written to it before anything else.
+    :param most: bytes to be read at once.
     """
 
-    __slots__ = ("_finishing", "_number", "_owner", "_reactor", "_socket", "_tail", "_unread")
+    __slots__ = ("_finishing", "_number", "_owner", "_reactor", "_room", "_socket", "_tail", "_unread")
 
     def __init__(
-        self, owner: Owner, reactor: Any, sock: socket.socket, unread: bytes = b"", unsent: bytes = b""
+        self,
+        owner: Owner,
+        reactor: Any,
+        sock: socket.socket,
+        unread: bytes = b"",
+        unsent: bytes = b"",
+        most: int = READ,
     ) -> None:
         self._owner = owner
         self._reactor = reactor
         self._socket: socket.socket | None = sock
         self._number = sock.fileno()
         self._unread = unread
+        self._room = _ROOMS[most]
         self._tail: memoryview | None = None
         self._finishing = False
         if sock.family != socket.AF_UNIX:
@@ -183,7 +193,7 @@ class SocketEnd:
         if self._socket is None:
             return
         try:
-            size = self._socket.recv_into(_ROOM)
+            size = self._socket.recv_into(self._room)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -224,7 +234,7 @@ class TlsEnd(SocketEnd):
     :param tls: its handshake is done; ``incoming`` and ``outgoing`` are its BIOs.
     """
 
-    __slots__ = ("_incoming", "_outgoing", "_tls")
+    __slots__ = ("_incoming", "_is_pouring", "_outgoing", "_tls", "_wants_to_finish")
 
     def __init__(
         self,
@@ -241,6 +251,8 @@ class TlsEnd(SocketEnd):
         self._tls = tls
         self._incoming = incoming
         self._outgoing = outgoing
+        self._is_pouring = False
+        self._wants_to_finish = False
 
     def start(self) -> None:
         super().start()
@@ -261,6 +273,9 @@ class TlsEnd(SocketEnd):
         return self._push(records[0] if len(records) == 1 else b"".join(records))
 
     def finish(self) -> None:
+        if self._is_pouring:  # OpenSSL ends a TLS whose farewell is said while data waits to be read
+            self._wants_to_finish = True
+            return
         if self._socket is not None and not self._finishing:
             self._say_goodbye()
         super().finish()
@@ -288,6 +303,7 @@ class TlsEnd(SocketEnd):
     def _pour(self) -> None:
         """Hand out all that can be decrypted: not more than was read at once."""
 
+        self._is_pouring = True
         ended = False
         while self._socket is not None and not ended:
             stop = HEAD
@@ -304,8 +320,12 @@ class TlsEnd(SocketEnd):
                 self._reactor.callLater(0, self.abort)
             if stop > HEAD:
                 self._owner.received(self, HEAD, stop)
+        self._is_pouring = False
         if self._outgoing.pending:  # key updates
             self._push(self._outgoing.read())
+        if self._wants_to_finish:
+            self._wants_to_finish = False
+            self.finish()
 
 
 @implementer(IPushProducer)

@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.tcp import Connection
 
 from ipmiproxyd.relay.backend import Backend
-from ipmiproxyd.relay.ends import End, Owner, SocketEnd, TlsEnd, TransportEnd
+from ipmiproxyd.relay.ends import UP_READ, End, Owner, SocketEnd, TlsEnd, TransportEnd
 from ipmiproxyd.relay.tls import TlsConnection
 
 
@@ -44,7 +44,7 @@ def browser_end(owner: Owner, reactor: Any, transport: Any, unread: bytes) -> En
         return TlsEnd(owner, reactor, sock, tls.tls, tls.incoming, tls.outgoing, unread, unsent)
     if _is_bare(transport):
         sock, unsent = take_socket(transport)
-        return SocketEnd(owner, reactor, sock, unread, unsent)
+        return SocketEnd(owner, reactor, sock, unread, unsent, UP_READ)
     end = TransportEnd(owner, reactor, transport, unread)
     transport.protocol = end
     return end
