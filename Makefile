@@ -10,12 +10,12 @@ export NPM_CONFIG_UPDATE_NOTIFIER = false
 export PYTHONDONTWRITEBYTECODE = 1
 
 .DEFAULT_GOAL := build
-.PHONY: help build wheel test lint types unit integration soak bench demo clean packages novnc test-packages
+.PHONY: help build wheel test lint types unit integration soak bench demo clean packages novnc launcher test-packages
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 14
 
-build: $(STAMPS)/python $(STAMPS)/browser novnc ## Prepare .venv and the npm parts; installs missing Debian packages as root
+build: $(STAMPS)/python $(STAMPS)/browser novnc launcher ## Prepare .venv and the npm parts; installs missing Debian packages as root
 	@.ci/packages --advise run
 
 packages:
@@ -42,11 +42,15 @@ $(STAMPS)/browser: tests/browser/package.json tests/browser/package-lock.json | 
 novnc: | packages
 	@sh ipmiproxyd/web/fetch_novnc.sh
 
-wheel: $(STAMPS)/python novnc ## Build dist/*.whl, noVNC included
+launcher: | packages
+	@sh ipmiproxyd/java/build.sh
+
+wheel: $(STAMPS)/python novnc launcher ## Build dist/*.whl, noVNC and the launcher of Java consoles included
 	rm -rf build dist
 	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 	rm -rf build
 	$(BIN)/python -m zipfile --list dist/*.whl | grep -q ipmiproxyd/web/novnc/core/rfb.js
+	$(BIN)/python -m zipfile --list dist/*.whl | grep -q ipmiproxyd/java/launcher.jar
 
 test: test-packages build ## Everything: lint, types, unit and integration tests
 	@$(BIN)/python tests/run_suite.py
@@ -75,5 +79,5 @@ demo: build ## A simulated server, the daemon and an open console, until Ctrl-C
 
 clean: ## Remove what was built
 	rm -rf .venv .tox .mypy_cache .ruff_cache .hypothesis build dist *.egg-info .coverage* _trial_temp*
-	rm -rf ipmiproxyd/web/novnc ipmiproxyd/web/novnc.* tests/browser/node_modules twisted/plugins/dropin.cache
+	rm -rf ipmiproxyd/java/launcher.* ipmiproxyd/web/novnc ipmiproxyd/web/novnc.* tests/browser/node_modules twisted/plugins/dropin.cache
 	find ipmiproxyd tests benchmarks twisted -name __pycache__ -type d -prune -exec rm -rf {} +

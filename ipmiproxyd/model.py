@@ -174,21 +174,36 @@ class Ready(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """One program inside a job. All its paths are inside the sandbox (see ``agents/sandbox.py``)."""
+    """One program inside a job. All its paths are inside the sandbox (see ``agents/sandbox.py``).
+
+    ``stdin``: what it reads, at most 256 Ki characters; it goes through pipes and anonymous memory only.
+    """
 
     name: str
     argv: tuple[str, ...]
     ready: Ready = Ready.STARTED
     env: Mapping[str, str] = field(default_factory=dict)
+    stdin: Secret | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFile:
-    """A small file for a job. ``place`` is "home" (the console's own home) or "chromium-policy"."""
+    """A small file for a job. ``place`` is "home" (the console's own home), "chromium-policy" or "library" (beside the
+    job's :class:`LibraryFile`); ``name`` may have folders; ``encoding`` says what ``text`` becomes."""
 
-    place: Literal["home", "chromium-policy"]
+    place: Literal["home", "chromium-policy", "library"]
     name: str
     text: str = field(repr=False)
+    encoding: Literal["utf-8", "base64"] = "utf-8"
+
+
+@dataclass(frozen=True, slots=True)
+class LibraryFile:
+    """A file of the agent's cache that a job gets a copy of, in ``sandbox.LIBRARY``. The cache knows it by its SHA-256
+    (64 hexadecimal digits), and so it cannot be another one."""
+
+    sha256: str
+    name: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,13 +211,16 @@ class JobSpec:
     """What the runner is to start: programs in order, each awaited until it is ready.
 
     The end of any one of them ends the job. ``lease`` in seconds: without a sign of life for so long the job ends
-    by itself. ``vnc`` says where Xvnc listens, so that the runner can report it.
+    by itself. ``vnc`` says where Xvnc listens, so that the runner can report it. ``java``: a folder of the agent that
+    the programs are to see at the same path, read-only; what is below /usr or /opt they see anyway.
     """
 
     id: str
     display: int
     programs: tuple[Program, ...]
     files: tuple[JobFile, ...] = ()
+    library: tuple[LibraryFile, ...] = ()
+    java: str = ""
     vnc: Literal["unix", "tcp"] = "unix"
     lease: float = 900.0
     start_timeout: float = 30.0

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from benchmarks.relay import stream
 from benchmarks.relay.process import cpu_of_the_dead, cpu_seconds, memory
-from benchmarks.relay.session import Session, Target
+from benchmarks.relay.session import Lost, Session, Target
 
 GB: Final = 1e9
 MIB: Final = 1 << 20
@@ -331,14 +331,26 @@ def _come_and_go(target: Target, begin: float, end: float, results: Any) -> None
 
 
 def memory_per_session(target: Target, counts: Sequence[int]) -> Numbers:
-    """Sessions that have been used once."""
+    """Sessions that have been used once. A relay may be full before; then "sessions at most" tells."""
 
     _open_many(target, 20, 0.5)
     base = memory(target.pid)
     numbers: Numbers = {"base MB": base / 1e6}
     for count in counts:
-        numbers[f"KB at {count}"] = (_open_many(target, count, 1.0) - base) / count / 1e3
+        try:
+            numbers[f"KB at {count}"] = (_open_many(target, count, 1.0) - base) / count / 1e3
+        except Full as error:
+            numbers["sessions at most"] = error.count
+            break
     return numbers
+
+
+class Full(Exception):
+    """The relay takes no more sessions than ``count``."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(f"only {count} sessions can be open")
+        self.count = count
 
 
 def _open_many(target: Target, count: int, settle: float) -> int:
@@ -347,7 +359,10 @@ def _open_many(target: Target, count: int, settle: float) -> int:
     with crowd() as all_of_them:
         for _ in range(count):
             checker = stream.Pattern()
-            session = Session(target, checker.take)
+            try:
+                session = Session(target, checker.take)
+            except Lost:
+                raise Full(len(all_of_them.sessions)) from None
             all_of_them.add(session)
             session.say(stream.give(0, ANSWER))
             while checker.position < ANSWER:

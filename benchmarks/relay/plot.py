@@ -16,7 +16,7 @@ _COSTS: Final = (
     ("rtt50", "CPU µs", "small round trip, 50 connections: CPU µs"),
     ("mixed", "CPU %", "120 mixed sessions: CPU, % of a core"),
     ("setups", "CPU ms", "set-up: CPU ms"),
-    ("memory", "KB at 1000", "memory, KB a session (logarithmic)"),
+    ("memory", "KB at 100", "memory, KB a session at 100 (logarithmic)"),
 )
 _COLOURS: Final = ("#1f6f8b", "#c8553d", "#8a8d91")
 _LABEL: Final = 330

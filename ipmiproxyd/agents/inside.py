@@ -1,8 +1,9 @@
 """Process 1 of a job's sandbox. One file, standard library only: the runner gets it in its document and bubblewrap
 hands it in, so that it need not be on the agent.
 
-Standard input holds one JSON object: ``display`` and ``programs``. It makes the display's secret, starts the programs
-one after the other, each once the one before is ready, and tells on standard output, in lines of JSON:
+Standard input holds one JSON object: ``display`` and ``programs``; it is emptied, since it may hold secrets. Then this
+makes the display's secret, starts the programs one after the other, each once the one before is ready, and tells on
+standard output, in lines of JSON:
 
     {"event":"stage"}                          the next program is ready
     {"event":"over","code":…,"message":…}      a program has ended, and with this process all the others do
@@ -65,7 +66,8 @@ def x_root(setup: bytes) -> int:
 
 
 def obituary(name: str, status: int, output: bytes) -> str:
-    """Why a program has ended, in plain words. ``status`` is negative for a signal, ``output`` what it said last."""
+    """Why a program has ended, in plain words. ``status`` is negative for a signal, ``output`` what it said last; of a
+    Java program's trace the line that names the cause."""
     if status < 0:
         said = f"{name} was killed by signal {-status}"
         with contextlib.suppress(ValueError):
@@ -73,6 +75,7 @@ def obituary(name: str, status: int, output: bytes) -> str:
     else:
         said = f"{name} ended by itself (exit status {status})"
     lines = [line.strip() for line in output.decode("utf-8", "replace").splitlines() if len(line.split()) > 1]
+    lines = [line for line in lines if not line.startswith(("at ", "... "))]
     expected = status in (0, -signal.SIGTERM, -signal.SIGKILL)
     return said if expected or not lines else f"{said}: {lines[-1]}"
 
@@ -115,8 +118,8 @@ class Programs:
     def start(self, program: Object) -> None:
         """Returns when the program is ready."""
         output, output_in = os.pipe()
-        null = os.open(os.devnull, os.O_RDONLY)
-        streams = {0: null, 1: output_in, 2: output_in}
+        given, give = os.pipe()
+        streams = {0: given, 1: output_in, 2: output_in}
         streams |= {DISPLAY_FD: self.ready} if program["ready"] == "display" else {}
         env = {"PATH": PATH, "LANG": "C.UTF-8", "HOME": HOME, "XDG_RUNTIME_DIR": RUN}
         env |= {"DISPLAY": f":{self.display}", "XAUTHORITY": XAUTHORITY}
@@ -127,8 +130,10 @@ class Programs:
             pid = os.posix_spawnp(argv[0], argv, env, file_actions=actions, setsigdef=[signal.SIGPIPE])
         except (FileNotFoundError, PermissionError) as error:
             raise OverError("tool-missing", f"{name} is not installed on the agent ({argv[0]})") from error
-        for fd in (output_in, null):
+        for fd in (output_in, given):
             os.close(fd)
+        with open(give, "wb") as file, contextlib.suppress(BrokenPipeError):
+            file.write(program.pop("stdin").encode())
         self.names[pid], self.outputs[output], self.last[pid] = name, pid, b""
         if program["ready"] == "window":
             self.await_window()
@@ -230,6 +235,9 @@ class Programs:
 
 def main() -> None:
     document = json.load(sys.stdin)
+    with contextlib.suppress(OSError):  # the same memory, that bubblewrap outside still has open
+        os.ftruncate(0, 0)
+    os.dup2(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), 0)
     try:
         Programs(document["display"]).run(document["programs"])
     except OverError as end:

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
@@ -57,6 +58,7 @@ class LocalAgent:
     :param group: the Unix group that reaches the displays' sockets; empty for the daemon's own.
     :param runner_file: the runner, where another copy is to be used.
     :param lease: seconds that a job goes on without a sign of life from here.
+    :param cache_dir: where the files for jobs' libraries are kept, by their SHA-256; beside the tools' home if None.
     """
 
     def __init__(
@@ -73,11 +75,13 @@ class LocalAgent:
         lease: float,
         reactor: Any,
         runner_file: Path = Path(runner.__file__),
+        cache_dir: Path | None = None,
     ) -> None:
         self.name = name
         self._jobs_dir = jobs_dir
         self._tool_home = tool_home
         self._home_files = home_files
+        self.cache_dir = cache_dir or tool_home.with_name(f"{tool_home.name}-cache")
         self._runner: tuple[str, ...] = (python, "-I", "-S", str(runner_file))
         self._inside = Path(inside.__file__)
         self._inside_text = ""
@@ -113,6 +117,7 @@ class LocalAgent:
             target.write_text(text)
         self._inside_text = self._inside.read_text()
         self._jobs_dir.parent.mkdir(parents=True, exist_ok=True)
+        self.cache_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     async def _sudo_works(self) -> bool:
         document = self._document("hello")
@@ -167,10 +172,17 @@ class LocalAgent:
                     "argv": list(program.argv),
                     "ready": program.ready.value,
                     "env": [f"{name}={value}" for name, value in program.env.items()],
+                    "stdin": program.stdin.reveal() if program.stdin else "",
                 }
                 for program in spec.programs
             ],
-            "files": [{"place": file.place, "name": file.name, "text": file.text} for file in spec.files],
+            "files": [
+                {"place": file.place, "name": file.name, "text": file.text, "encoding": file.encoding}
+                for file in spec.files
+            ],
+            "library": [{"sha256": file.sha256, "name": file.name} for file in spec.library],
+            "cache": str(self.cache_dir),
+            "java": spec.java,
             "lease": spec.lease,
             "start_timeout": spec.start_timeout,
             "inside": self._inside_text,
@@ -270,7 +282,13 @@ class LocalAgent:
     def dial(self, address: StreamAddress) -> IStreamClientEndpoint:
         if isinstance(address, UnixStream):
             return SocketFileEndpoint(self._reactor, address.path, DIAL_LIMIT)
-        return HostnameEndpoint(self._reactor, address.host, address.port, timeout=DIAL_LIMIT)
+        kind: Any = HostnameEndpoint
+        if isIPAddress(address.host):  # nothing to look up, which costs more than the connection
+            kind = TCP4ClientEndpoint
+        elif isIPv6Address(address.host):
+            kind = TCP6ClientEndpoint
+        endpoint: IStreamClientEndpoint = kind(self._reactor, address.host, address.port, timeout=DIAL_LIMIT)
+        return endpoint
 
 
 def _gid(group: str) -> int:

@@ -20,6 +20,7 @@ came as ``inside`` (inside.py); it starts the others. The end of any of them, or
 
 from __future__ import annotations
 
+import binascii
 import contextlib
 import fcntl
 import json
@@ -41,12 +42,14 @@ if TYPE_CHECKING:
     Object = dict[str, Any]
 
 HOME, RUN, TMP, SHM = "/home/console", "/run/console", "/tmp", "/dev/shm"  # noqa: S108 (inside the sandbox)
+LIBRARY = RUN + "/library"  # there too
 POLICIES = "/etc/chromium/policies/managed"  # there too
 LOCKS = "/run/ipmiproxyd-displays"  # machine-wide, for displays with Unix users of their own
 MARK = ".ipmiproxyd"  # in a folder of jobs, so that nothing else is taken for one
 GECOS = "ipmiproxyd console display"  # marks these users as ours
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 VNC_PORT = 5900  # + display number
+LIBRARY_LIMIT = 192 << 20  # bytes of all a job's files from the cache
 DOCUMENT_LIMIT, LOG_LIMIT, TMPFS_LIMIT, SMALL_TMPFS_LIMIT = 1 << 22, 1 << 16, 1 << 29, 1 << 24  # bytes
 PATIENCE, TOMBSTONE_AGE, BEAT = 10.0, 3600.0, 30.0  # seconds
 FILES_LIMIT, THREADS_LIMIT = 8192, 4096  # of a job; threads only where its user is its own
@@ -68,21 +71,27 @@ class RefusedError(Exception):
 # A rule is a pattern for a text, a pair of numbers (floats if the first is one), [rule, most] for a list, or a dict.
 TEXT = r"[^\0\ud800-\udfff]{0,262144}"
 ID = r"(?!(?:alive|tombstones|displays|lock)\Z)[A-Za-z0-9][A-Za-z0-9_-]{0,47}"
-FILE_NAME = r"(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,64}"
+FILE_NAME = r"(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._-]{1,64}"
+FOLDER = r"(?:/(?!\.{1,2}(?:/|\Z))[^/\0\n]{1,100})+"
+FILE = {"place": "home|chromium-policy|library", "name": rf"(?:{FILE_NAME}/){{0,6}}{FILE_NAME}", "text": TEXT}
 LEASE = (0.1, 7 * 86400)
 PROGRAM = {"name": r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,31}", "argv": [TEXT, 200], "ready": "display|told|started|window"}
+PROGRAM |= {"env": [r"[A-Za-z_][A-Za-z0-9_]{0,63}=[^\0\ud800-\udfff]{0,8192}", 32], "stdin": TEXT}
 JOB = {
     "id": ID,
     "display": (1, 999),
     "vnc": "unix|tcp",
-    "programs": [PROGRAM | {"env": [r"[A-Za-z_][A-Za-z0-9_]{0,63}=[^\0\ud800-\udfff]{0,8192}", 32]}, 16],
-    "files": [{"place": "home|chromium-policy", "name": FILE_NAME, "text": TEXT}, 32],
+    "programs": [PROGRAM, 16],
+    "files": [FILE | {"encoding": "utf-8|base64"}, 32],
+    "library": [{"sha256": "[0-9a-f]{64}", "name": FILE_NAME}, 128],
+    "cache": FOLDER,
+    "java": f"|{FOLDER}",
     "lease": LEASE,
     "start_timeout": (0.1, 600),
     "inside": TEXT,
 }
 OWNER = {"users": "auto|always|never", "prefix": "[a-z_][a-z0-9_-]{0,23}", "group": (0, 2**32 - 2)}
-COMMON = {"verb": "[a-z]+", "jobs": r"(?:/(?!\.{1,2}(?:/|\Z))[^/\0\n]{1,100})+", "owner": OWNER}
+COMMON = {"verb": "[a-z]+", "jobs": FOLDER, "owner": OWNER}
 DOCUMENTS: Object = {"hello": {}, "start": {"job": JOB}, "list": {}, "watch": {"lease": LEASE}, "stop": {"id": ID}}
 DOCUMENTS["sweep"] = {}
 
@@ -118,6 +127,8 @@ def parse(line: bytes) -> Object:
     check(COMMON | DOCUMENTS[verb], document, "document")
     if verb == "start" and not all(program["argv"] for program in document["job"]["programs"]):
         raise RefusedError("bad-request", "A program has no argv")
+    for file in document["job"]["files"] if verb == "start" else ():
+        content(file)
     return dict(document)
 
 
@@ -367,12 +378,71 @@ def add_user(name: str) -> None:
 # --- the keeper ------------------------------------------------------------------------------------------------------
 
 
-def memory_file(content: str) -> int:
+def memory_file(content: bytes) -> int:
     fd = os.memfd_create("runner")
-    with open(os.dup(fd), "w", encoding="utf-8") as file:
+    with open(os.dup(fd), "wb") as file:
         file.write(content)
     os.lseek(fd, 0, os.SEEK_SET)
     return fd
+
+
+def content(file: Object) -> bytes:
+    """Of a file of the document."""
+    if file["encoding"] == "utf-8":
+        return bytes(file["text"].encode())
+    try:
+        return binascii.a2b_base64(file["text"], strict_mode=True)
+    except ValueError as error:
+        raise RefusedError("bad-request", f"The file {file['name']} is not in base64") from error
+
+
+def open_inside(folder: int, name: str) -> Any:
+    """A file of an open folder; never by a link, and without waiting for anything."""
+    return open(
+        os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder), "rb", buffering=0
+    )
+
+
+def library(folder: str, wanted: list[Object]) -> list[tuple[int, str]]:
+    """Copies of files from the agent's cache, in memory, and their places. The cache belongs to somebody else: a file
+    counts only if it is a plain one of the cache's owner, without other names, and has the content that is wanted."""
+    if not wanted:
+        return []
+    import hashlib  # most jobs have none
+
+    found, left = [], LIBRARY_LIMIT
+    cache = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    for entry in wanted:
+        try:
+            file = open_inside(cache, entry["sha256"])
+        except OSError as error:
+            problem = f"The file {entry['name']} is not in the agent's cache: {error.strerror}"
+            raise RefusedError("job-failed", problem) from error
+        with file:
+            status = os.fstat(file.fileno())
+            own = status.st_uid == os.fstat(cache).st_uid and status.st_nlink == 1
+            if not stat.S_ISREG(status.st_mode) or not own or status.st_size > left:
+                raise RefusedError("job-failed", f"The file {entry['name']} in the agent's cache is none for a job")
+            data = file.read(left + 1)
+        left -= len(data)
+        if left < 0 or hashlib.sha256(data).hexdigest() != entry["sha256"]:
+            raise RefusedError("job-failed", f"The file {entry['name']} in the agent's cache is not what it was")
+        found.append((memory_file(data), f"{LIBRARY}/{entry['name']}"))
+    os.close(cache)
+    return found
+
+
+def check_java(folder: str) -> None:
+    """Raises RefusedError unless only root, and who asks for jobs, can change what is in a folder with a Java."""
+    trusted = {0, os.geteuid(), int(os.environ.get("SUDO_UID", os.geteuid()))}
+    own = f"{folder}/".startswith((f"{HOME}/", f"{RUN}/", "/proc/", "/dev/", "/sys/"))
+    if own or os.path.realpath(folder) != folder or not os.path.isdir(folder):
+        raise RefusedError("tool-missing", f"There is no Java in {folder} on the agent")
+    while folder != "/":
+        status = os.stat(folder)
+        if status.st_uid not in trusted or (status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX):
+            raise RefusedError("tool-missing", f"{folder} on the agent can be changed by others: no Java of a job's")
+        folder = os.path.dirname(folder)
 
 
 def system_call(name: str, *arguments: int | bytes | None) -> int:
@@ -384,7 +454,7 @@ def system_call(name: str, *arguments: int | bytes | None) -> int:
     return result
 
 
-def sandbox(vnc: str, files: list[tuple[int, str]], python: str) -> list[str]:
+def sandbox(vnc: str, files: list[tuple[int, str]], python: str, java: str) -> list[str]:
     """bubblewrap's arguments. ``files``: descriptors and the places of their contents."""
     limit, small = str(TMPFS_LIMIT), str(SMALL_TMPFS_LIMIT)
     args = ["bwrap", "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--hostname", "console"]
@@ -404,9 +474,11 @@ def sandbox(vnc: str, files: list[tuple[int, str]], python: str) -> list[str]:
         args += [] if path.startswith("/etc/") else ["--ro-bind-try", path, path]
     chromium = os.path.isdir("/etc/chromium")
     args += ["--tmpfs", "/etc/chromium", "--dir", POLICIES] if chromium else []
+    args += ["--perms", "0755", "--size", limit, "--tmpfs", LIBRARY]
     for fd, place in files:
         args += ["--perms", "0444", "--file", str(fd), place]
-    args += ["--remount-ro", "/etc/chromium"] if chromium else []
+    args += ["--remount-ro", LIBRARY, *(["--remount-ro", "/etc/chromium"] if chromium else [])]
+    args += ["--ro-bind", java, java] if java and not java.startswith(("/usr/", "/opt/")) else []
     return [*args, "--chdir", HOME, "--", python, "-I", "-S", f"{RUN}/inside.py"]
 
 
@@ -472,10 +544,16 @@ class Keeper:
             raise RefusedError("tool-missing", "Chromium is not installed on the agent: it has no folder /etc/chromium")
         if not (python := os.path.realpath(sys.executable)).startswith(("/usr/", "/opt/")):
             raise RefusedError("tool-missing", f"The agent's Python must be under /usr or /opt, not {python}")
-        places = {"home": HOME, "chromium-policy": POLICIES}
-        files = [(memory_file(self.job["inside"]), f"{RUN}/inside.py")]
-        files += [(memory_file(file["text"]), f"{places[file['place']]}/{file['name']}") for file in self.job["files"]]
-        document = memory_file(json.dumps({"display": self.job["display"], "programs": self.job["programs"]}))
+        if self.job["java"]:
+            check_java(self.job["java"])
+        places = {"home": HOME, "chromium-policy": POLICIES, "library": LIBRARY}
+        files = [(memory_file(self.job["inside"].encode()), f"{RUN}/inside.py")]
+        files += library(self.job["cache"], self.job["library"])
+        files += [(memory_file(content(file)), f"{places[file['place']]}/{file['name']}") for file in self.job["files"]]
+        told = {"display": self.job["display"], "programs": self.job["programs"]}
+        document = memory_file(json.dumps(told).encode())
+        for program in self.job["programs"]:
+            del program["stdin"]
         (events, events_in), (log, log_in) = os.pipe(), os.pipe()
         if not (child := os.fork()):
             try:
@@ -483,7 +561,7 @@ class Keeper:
                     os.dup2(fd, number)
                 for fd, _ in files:
                     os.set_inheritable(fd, True)
-                args = sandbox(self.descend(), files, python)
+                args = sandbox(self.descend(), files, python, self.job["java"])
                 os.execve(bwrap, args, {"PATH": PATH, "LANG": "C.UTF-8"})  # noqa: S606
             except BaseException as error:
                 os.write(2, f"{type(error).__name__}: {error}\n".encode())

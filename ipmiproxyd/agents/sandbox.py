@@ -13,6 +13,9 @@ RUN: Final = "/run/console"
 XAUTHORITY: Final = f"{RUN}/xauthority"
 """The secret of the display, for Xvnc's ``-auth``. X clients have it in their environment."""
 
+LIBRARY: Final = f"{RUN}/library"
+"""What programs of the job's own are made of: copies of files from the agent's cache; read-only, in memory."""
+
 VNC: Final = f"{RUN}/vnc"
 """The only folder that the agent's own users see too: ``<jobs>/<id>/vnc``."""
 

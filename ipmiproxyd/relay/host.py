@@ -19,6 +19,7 @@ from ipmiproxyd.relay.channel import SOCKETS_PER_VIEWER, RelaySite, wind_up
 from ipmiproxyd.relay.files import load_files
 from ipmiproxyd.relay.gateway import MAX_OF_CLIENT, Gateway
 from ipmiproxyd.relay.novnc import WEB, find_novnc
+from ipmiproxyd.relay.poller import Poller
 from ipmiproxyd.relay.ports import Binder, Listener, PortPool, SocketBinder, usable
 from ipmiproxyd.relay.servertls import ServerTls
 from ipmiproxyd.relay.site import ConsoleResource, SitePolicy
@@ -147,7 +148,7 @@ class WebRelayHost:
         self._frame_ancestors = [_policy_source(source) for source in frame_ancestors] or ["'none'"]
         self._files = load_files(web, find_novnc(novnc))
         self._manners = Manners(
-            reactor=reactor,
+            reactor=Poller(reactor),
             clock=reactor,
             dial=self._dial,
             unmask_large=unmask_large,

@@ -8,8 +8,10 @@ from typing import Any
 from twisted.internet.tcp import Connection
 
 from ipmiproxyd.relay.backend import Backend
-from ipmiproxyd.relay.ends import UP_READ, End, Owner, SocketEnd, TlsEnd, TransportEnd
+from ipmiproxyd.relay.ends import UP_READ, End, Owner, TransportEnd
+from ipmiproxyd.relay.socket_end import SocketEnd
 from ipmiproxyd.relay.tls import TlsConnection
+from ipmiproxyd.relay.tls_end import TlsEnd
 
 
 def take_socket(transport: Any) -> tuple[socket.socket, bytes]:

@@ -1,21 +1,23 @@
-"""From an HTTP request to a WebSocket: Autobahn does the handshake, and is let go right after it."""
+"""From an HTTP request to a WebSocket (RFC 6455, section 4.2).
+
+Twisted has parsed the request already; what is left of the handshake is a handful of header fields and one hash. Then
+the connection is taken out of HTTP, and nothing of HTTP is left of it.
+"""
 
 from __future__ import annotations
 
+import base64
+import binascii
+import hashlib
 import socket
-from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-import txaio.tx
 from autobahn import websocket as autobahn_websocket
-from autobahn.twisted.resource import WebSocketResource
-from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
 from autobahn.websocket.xormasker import create_xor_masker
-from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
-from twisted.web.http import RESPONSES
-from twisted.web.server import Request
+from twisted.web.server import NOT_DONE_YET, Request
 
+from ipmiproxyd.errors import BadRequest, ProxyError
 from ipmiproxyd.interfaces import VncServer
 from ipmiproxyd.model import Grant
 from ipmiproxyd.relay.channel import SERVER
@@ -26,9 +28,16 @@ from ipmiproxyd.relay.viewers import Viewers
 DEAD_AFTER_MS: Final = 45_000
 """A browser that acknowledges no byte for so long is dead, however long the kernel would try again."""
 
-_PRIVATE: Final = (b"Origin", b"Cookie", b"Authorization", b"Sec-WebSocket-Protocol")
+_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 log = Logger()
+
+
+class UpgradeRequired(ProxyError):
+    """The request is no WebSocket handshake, and only one is answered here."""
+
+    code = "bad-request"
+    http_status = 426
 
 
 def warn_if_slow() -> None:
@@ -49,91 +58,68 @@ def upgrade(request: Request, viewers: Viewers, grant: Grant, server: VncServer)
     """Make a viewer of the connection on which ``request``, already admitted, came in.
 
     :returns: NOT_DONE_YET, for ``render``.
+    :raises BadRequest: it is no handshake of a WebSocket; UpgradeRequired if it does not even want to be one.
     """
 
-    offered = b",".join(request.requestHeaders.getRawHeaders(b"Sec-WebSocket-Protocol", []))
-    for name in _PRIVATE:  # done with, and nothing that a log or a traceback of Autobahn should show
-        request.requestHeaders.removeHeader(name)
-    if b"binary" in [name.strip() for name in offered.split(b",")]:
-        request.requestHeaders.setRawHeaders(b"Sec-WebSocket-Protocol", [b"binary"])
-    headers = [(name, values[0]) for name, values in request.responseHeaders.getAllRawHeaders()]
+    accept = _accept(request)
+    channel: Any = request.channel
+    transport: Any = channel.transport
     peer = str(getattr(request.getClientAddress(), "host", "somebody"))
-
-    def opened(transport: Any, unread: bytes) -> None:
-        handle = transport.getHandle()
-        handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_AFTER_MS)
-        viewers.welcome(
-            grant, peer, server, lambda viewer: browser_end(viewer, viewers.reactor, transport, unread)
-        )
-        if isinstance(transport, RelayConnection):
-            transport.stand_in()  # the viewer stands there now
-
-    taken: int = WebSocketResource(_Introduction(Handshake(opened, headers))).render(request)
-    return taken
+    channel.setTimeout(None)
+    channel.transport = None  # HTTP is over: nothing that still happens to its objects reaches the connection
+    transport.unregisterProducer()
+    transport.write(_answer(accept, b"binary" in _listed(request, b"Sec-WebSocket-Protocol")))
+    transport.getHandle().setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_AFTER_MS)
+    viewers.welcome(grant, peer, server, lambda viewer: browser_end(viewer, viewers.reactor, transport, b""))
+    if isinstance(transport, RelayConnection):
+        transport.stand_in()  # the viewer stands there now
+    return NOT_DONE_YET
 
 
-class Handshake(WebSocketServerProtocol):  # type: ignore[misc]
-    """Lives until the WebSocket is open; then ``opened`` is given the transport and what came in already."""
+def _listed(request: Request, name: bytes) -> list[bytes]:
+    """The words of a header that is a list, however many times it is there."""
 
-    # Autobahn's own log would tell the handshake and every frame.
-    log = txaio.tx.make_logger(level="error")  # type: ignore[no-untyped-call]
-
-    def __init__(self, opened: Callable[[Any, bytes], None], headers: Iterable[tuple[bytes, bytes]]) -> None:
-        super().__init__()
-        self._opened = opened
-        self._headers = headers
-
-    def connectionMade(self) -> None:
-        # The HTTP channel that had the connection is still registered as its producer.
-        self.transport.unregisterProducer()
-        super().connectionMade()
-
-    def onConnect(self, request: Any) -> str | None:
-        return "binary" if "binary" in request.protocols else None
-
-    def onOpen(self) -> None:
-        unread: bytes = self.data  # type: ignore[has-type]
-        self.data = b""
-        self._opened(self.transport, unread)
-
-    def sendHttpErrorResponse(self, code: int, _reason: str, extra: Any = None) -> None:
-        """Autobahn's refusal of a malformed handshake, in the form of this port's other answers."""
-
-        lines = [b"HTTP/1.1 %d %s" % (code, RESPONSES.get(code, b"Refused"))]
-        lines += [b"%s: %s" % header for header in self._headers]
-        lines += [f"{name}: {value}".encode() for name, value in extra or ()]
-        lines += [b"Content-Length: 0", b"Connection: close", b"", b""]
-        self.sendData(b"\r\n".join(lines))
+    values = request.requestHeaders.getRawHeaders(name, [])
+    return [word.strip() for value in values for word in value.split(b",")]
 
 
-class _Factory(WebSocketServerFactory):  # type: ignore[misc]
-    """Autobahn's settings."""
-
-    def __init__(self) -> None:
-        super().__init__(server=SERVER.decode())
-        self.setProtocolOptions(
-            versions=[13],
-            webStatus=False,
-            openHandshakeTimeout=0,  # it is answered at once
-            # The Origin has been checked before, against more than Autobahn knows.
-            allowNullOrigin=True,
-        )
+def _one(request: Request, name: bytes) -> bytes:
+    values = request.requestHeaders.getRawHeaders(name, [])
+    return values[0].strip() if len(values) == 1 else b""
 
 
-_FACTORY: Final = _Factory()
-# Else Autobahn copies them to each protocol, and writes what it did for a log that nobody reads.
-for _name in WebSocketServerProtocol.CONFIG_ATTRS:
-    _option = getattr(_FACTORY, _name)
-    setattr(Handshake, _name, staticmethod(_option) if callable(_option) else _option)
-Handshake.CONFIG_ATTRS = ()
+def _accept(request: Request) -> bytes:
+    """Sec-WebSocket-Accept for a handshake that is one."""
+
+    upgrades = [word.lower() for word in _listed(request, b"Upgrade")]
+    if not any(upgrades):
+        raise UpgradeRequired("Here is a WebSocket, and nothing else.")
+    if b"websocket" not in upgrades:
+        raise BadRequest("Only WebSocket is spoken here.")
+    if b"upgrade" not in [word.lower() for word in _listed(request, b"Connection")]:
+        raise BadRequest("The request asks for an upgrade, but its Connection header does not.")
+    if request.clientproto != b"HTTP/1.1":
+        raise BadRequest("A WebSocket begins in HTTP/1.1.")
+    if _one(request, b"Sec-WebSocket-Version") != b"13":
+        raise BadRequest("Only version 13 of WebSocket is spoken here.")
+    key = _one(request, b"Sec-WebSocket-Key")
+    try:
+        is_key = len(base64.b64decode(key, validate=True)) == 16
+    except binascii.Error:
+        is_key = False
+    if not is_key:
+        raise BadRequest("The request's Sec-WebSocket-Key is none.")
+    return base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
 
 
-class _Introduction:
-    """What WebSocketResource takes for a factory: it hands out the one protocol of one request."""
-
-    def __init__(self, handshake: Handshake) -> None:
-        self._handshake = handshake
-
-    def buildProtocol(self, _addr: IAddress | None) -> Handshake:
-        self._handshake.factory = _FACTORY
-        return self._handshake
+def _answer(accept: bytes, binary: bool) -> bytes:
+    lines = [
+        b"HTTP/1.1 101 Switching Protocols",
+        b"Server: " + SERVER,
+        b"Upgrade: websocket",
+        b"Connection: Upgrade",
+        b"Sec-WebSocket-Accept: " + accept,
+    ]
+    if binary:
+        lines.append(b"Sec-WebSocket-Protocol: binary")
+    return b"\r\n".join([*lines, b"", b""])

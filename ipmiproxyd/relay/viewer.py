@@ -20,6 +20,7 @@ from ipmiproxyd.errors import BadCertificate, BmcAuth, BmcUnreachable, BmcUnsupp
 from ipmiproxyd.model import Grant
 from ipmiproxyd.relay.backend import Backend
 from ipmiproxyd.relay.ends import BUFFER, VIEW, End
+from ipmiproxyd.relay.socket_end import SocketEnd
 from ipmiproxyd.relay.takeover import display_end
 from ipmiproxyd.wire import websocket
 from ipmiproxyd.wire.rfb import ClientMessages, ProtocolError
@@ -160,6 +161,8 @@ class Viewer:
         self._messages = ClientMessages(self, clipboard_in=party.clipboard_in, clipboard_out=party.clipboard_out)
         self._stage = Stage.RELAYING
         self._browser.send(websocket.frame(websocket.BINARY, backend.init))
+        if type(self._browser) is SocketEnd and type(self._display) is SocketEnd:
+            self._display.splice_into(self._browser, websocket.header)
         self._browser.resume()
         self._display.start()
         if hello.rest:
@@ -239,7 +242,9 @@ class Viewer:
         """Release all keys and buttons that are down."""
 
         if self._messages is not None and self._display is not None:
-            self._display.send(self._messages.release())
+            released = self._messages.release()
+            if released:
+                self._display.send(released)
 
     def press(self, messages: bytes) -> bool:
         """Send messages of ours to the server; False if it does not take more just now."""
@@ -283,6 +288,8 @@ class Viewer:
             self._backend.close()
         self._hello = self._backend = None
         if self._display is not None:
+            if isinstance(self._display, SocketEnd):
+                self._display.splice_into(None)
             self.let_go()
             self._display.resume()
             self._display.finish()

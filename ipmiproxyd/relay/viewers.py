@@ -67,6 +67,7 @@ class Viewers:
         self._manners = manners
         self._sockets = sockets
         self._present: dict[Viewer, ViewerInfo] = {}  # the longest present first
+        self._latest: dict[str, Viewer] = {}  # of each grant
         self._typist: Typist | None = None
         self._writer: Viewer | None = None  # on whose connection is typed
         self._ticker: IDelayedCall | None = None
@@ -92,9 +93,10 @@ class Viewers:
 
     def add(self, viewer: Viewer) -> None:
         log.info("viewer {peer} on console {console}", peer=viewer.peer, console=self.console.id)
-        for other in self._present:
-            if other.grant.id == viewer.grant.id:
-                other.let_go()  # it comes again, perhaps, and its lost connection is not known to be lost yet
+        before = self._latest.get(viewer.grant.id)
+        if before is not None:
+            before.let_go()  # it comes again, perhaps, and its lost connection is not known to be lost yet
+        self._latest[viewer.grant.id] = viewer
         self._present[viewer] = self._info(viewer)
         if self._ticker is None:
             self._ticker = self.clock.callLater(self._manners.ping, self._tick)
@@ -107,6 +109,8 @@ class Viewers:
 
         log.info("viewer {peer} left console {console}", peer=viewer.peer, console=self.console.id)
         del self._present[viewer]
+        if self._latest.get(viewer.grant.id) is viewer:
+            del self._latest[viewer.grant.id]
         if self._typist is not None and self._writer is viewer:
             self._typist.stop()
         if self.holder == viewer.grant.id and all(other.grant.id != self.holder for other in self._present):

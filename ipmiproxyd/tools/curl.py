@@ -168,6 +168,8 @@ class Curl:
 def _request(url: str, request: Request) -> Iterator[str]:
     yield f"url = {_quoted(url + request.path)}"
     yield "http1.0" if request.http10 else "http1.1"
+    if request.http10:
+        yield "no-alpn"  # a server that knows of ALPN finds nothing to choose in "http/1.0", and hangs up
     yield "head" if request.method == "HEAD" else f"request = {_quoted(request.method)}"
     headers = {"Expect": "", **request.headers}
     if request.form is not None:

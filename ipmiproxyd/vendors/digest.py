@@ -20,9 +20,7 @@ def challenge(header: str) -> dict[str, str]:
     return {name.lower(): quoted or plain for name, quoted, plain in _FIELD.findall(rest)}
 
 
-def authorization(
-    asked: Mapping[str, str], user: str, password: Secret, *, method: str, path: str, cnonce: str
-) -> str:
+def authorization(asked: Mapping[str, str], user: str, password: Secret, *, method: str, path: str, cnonce: str) -> str:
     """The value of ``Authorization`` that answers a challenge for the first time."""
 
     realm, nonce = asked.get("realm", ""), asked.get("nonce", "")

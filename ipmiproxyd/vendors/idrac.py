@@ -78,14 +78,16 @@ class Idrac(Family):
         yield Request("/data/logout", headers=_header(session), cookies=session.cookies)
 
     def jnlp(self, site: Site, session: WebSession) -> Talk[bytes]:
-        answer = Answer(404)
+        answers: list[Answer] = []
         for path in _viewers(site, session):
             answer = yield Request(path, cookies=session.cookies)
             if words.is_jnlp(answer):
                 return answer.body
+            answers.append(answer)
             if answer.status not in {400, 404}:
                 break
-        raise (yield from self._why_not(answer, session)) or words.odd(_JAVA, answer)
+        # The first one tells why: to a path that it does not expect the panel says that nobody is signed in.
+        raise (yield from self._why_not(answers[0], session)) or words.odd(_JAVA, answers[0])
 
     def _why_not(self, answer: Answer, session: WebSession, *, java: bool = True) -> Talk[ProxyError | None]:
         """Why the panel did not give a console; the error to raise, or None if that cannot be told."""

@@ -92,7 +92,7 @@ class Idrac9(Family):
 
 
 def _here(site: Site, place: str) -> str:
-    """The path of a place on the panel itself; empty if it is elsewhere: older firmware has the console on port 5900."""
+    """The path of a place on the panel itself; empty if it is elsewhere: older firmware has a console on port 5900."""
 
     try:
         parts = urlsplit(place)

@@ -10,7 +10,7 @@ import html
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 from xml.sax.saxutils import escape, quoteattr
 
 from ipmiproxyd.errors import BmcError, BmcUnsupported, Html5Only, NoSlot, ProxyError
@@ -28,7 +28,7 @@ _PRODUCT: Final = re.compile(r"<PN>[^<]*\(iLO (\d)\)\s*</PN>")
 _CDATA: Final = re.compile(r"<!\[CDATA\[(.*?)\]\]>", re.DOTALL)
 _BLANK: Final = re.compile(r"<%=?\s*this\.(\w+)\s*%>")
 _JAR: Final = re.compile(r"(?<![\w.])((?:html/)?intgapp\w*\.jar)")
-_PARAM: Final = re.compile(r"(INFO\d)\W{1,4}(?:value)?\W{1,4}([0-9A-Za-z_]+)", re.IGNORECASE)
+_PARAM: Final = re.compile(r"\b(INFO\d)\b\W{1,6}(?:value\b\W{1,6})?(\w+)", re.IGNORECASE)
 _SECONDS: Final = re.compile(r"(\d{1,6}) *sec")
 
 
@@ -39,7 +39,6 @@ class Ilo(Family):
     """
 
     probes = (_DATA, _LOGIN)
-    slot_seconds = None
     generation: ClassVar[str]
 
     def recognise(self, seen: Mapping[str, Answer]) -> str:
@@ -73,10 +72,16 @@ class Ilo(Family):
         if found:
             return _filled(found, site, session).encode()
         if answer.status == 404:
-            page = yield Request(_APPLET, cookies=session.cookies)
-            if descriptor := _described(page, site, session):
+            answer = yield Request(_APPLET, cookies=session.cookies)
+            if descriptor := _described(answer, site, session):
                 return descriptor.encode()
-        raise (yield from _why_not(answer, session)) or words.odd("the request for the Java console", answer)
+        error = yield from _why_not(answer, session)
+        if error is None and answer.status == 404:
+            error = self._without_java()
+        raise error or words.odd("the request for the Java console", answer)
+
+    def _without_java(self) -> ProxyError:
+        return BmcUnsupported("The panel's firmware has no Java console.", hint="Use type=panel.")
 
     def html5(self, site: Site, session: WebSession) -> Talk[Page]:  # noqa: ARG002
         if session.tokens["console"] == "0":
@@ -134,11 +139,8 @@ class Ilo5(Ilo):
     java = "jdk_8u121"
     generation = "5"
 
-    def jnlp(self, site: Site, session: WebSession) -> Talk[bytes]:
-        try:
-            return (yield from super().jnlp(site, session))
-        except _NothingThere:
-            raise _page_only() from None
+    def _without_java(self) -> ProxyError:
+        return _page_only()
 
 
 class Ilo6(Ilo):
@@ -152,3 +154,91 @@ class Ilo6(Ilo):
     def jnlp(self, site: Site, session: WebSession) -> Talk[bytes]:  # noqa: ARG002
         yield from ()
         raise _page_only()
+
+
+def _page_only() -> Html5Only:
+    return Html5Only("The panel's firmware has its remote console as a page only.", hint="Use type=html5.")
+
+
+def _post(values: Mapping[str, str], session: WebSession | None = None) -> Request:
+    cookies = session.cookies if session else {"sessionLang": "en"}
+    body = json.dumps(values).encode()
+    return Request(_LOGIN, method="POST", body=body, content_type="application/json", cookies=cookies)
+
+
+def _refusal(answer: Answer) -> ProxyError:
+    """What a refused sign-in means. The words of a full or delaying panel are not confirmed for these generations."""
+
+    text = answer.text[:2000].lower()
+    if "delay" in text or "locked" in text:
+        seconds = _SECONDS.search(text)
+        return words.locked(int(seconds.group(1)) if seconds else 0)
+    sessions = ("session" in text and any(word in text for word in ("maximum", "limit", "available"))) or "slot" in text
+    if answer.status == 503 or sessions:
+        return words.no_slot()
+    if answer.status in {200, 400, 401, 403}:
+        return words.wrong_password()
+    return words.odd("signing in", answer)
+
+
+def _template(answer: Answer) -> str:
+    """The descriptor in the template page, empty if there is none."""
+
+    if answer.status != 200:
+        return ""
+    before, mark, after = answer.text.partition("jnlpTemplate")
+    text = after if mark else before
+    inside = next((part for part in _CDATA.findall(text) if "<jnlp" in part), "").strip()
+    if inside:
+        return str(inside)
+    start, end = text.find("<jnlp"), text.rfind("</jnlp>")
+    return text[start : end + len("</jnlp>")] if 0 <= start < end else ""
+
+
+def _filled(template: str, site: Site, session: WebSession) -> str:
+    values = {"baseUrl": f"{site.url}/", "sessionKey": session.tokens["key"], "langId": "en"}
+    return _BLANK.sub(lambda blank: escape(values.get(blank.group(1), ""), {'"': "&quot;"}), template)
+
+
+def _described(page: Answer, site: Site, session: WebSession) -> str:
+    """A descriptor made of the page with the applet; empty if it is no such page."""
+
+    found = _JAR.search(page.text) if page.status == 200 else None
+    if found is None:
+        return ""
+    jar = found.group(1) if found.group(1).startswith("html/") else f"html/{found.group(1)}"
+    values: dict[str, str] = {"INFO1": "17988", "INFO2": "composite"}
+    values |= {name.upper(): html.unescape(value) for name, value in _PARAM.findall(page.text)}
+    values |= {"RCINFO1": session.tokens["key"], "RCINFOLANG": "en"}
+    values["RCINFO6"] = session.tokens["port"] or values["INFO1"]
+    params = "".join(f"<param name={quoteattr(name)} value={quoteattr(value)}/>" for name, value in values.items())
+    base, document = f"{site.url}/", f"{site.url}{_APPLET}"
+    return (
+        f'<?xml version="1.0" encoding="UTF-8"?><jnlp spec="1.0+" codebase={quoteattr(base)}>'
+        "<information><title>Integrated Remote Console</title><vendor>HPE</vendor></information>"
+        "<security><all-permissions/></security>"
+        f'<resources><j2se version="1.5+"/><jar href={quoteattr(jar)} main="false"/></resources>'
+        '<applet-desc main-class="com.hp.ilo2.intgapp.intgapp" name="iLOJIRC" width="1" height="1"'
+        f" documentbase={quoteattr(document)}>{params}</applet-desc></jnlp>"
+    )
+
+
+def _why_not(answer: Answer, session: WebSession) -> Talk[ProxyError | None]:
+    """Why the panel did not give a console; the error to raise, or None if that cannot be told."""
+
+    if answer.status in {301, 302, 303, 401}:
+        return BmcError("The panel has ended the session already.", hint="Try again.")
+    if answer.status == 503:
+        return words.no_slot()
+    if answer.status >= 500:
+        return None
+    if "remote console is unavailable" in answer.text.lower():
+        return NoSlot("The panel's remote console is in use.", hint="Close it elsewhere, or wait until it is closed.")
+    overview = yield Request("/json/overview", cookies=session.cookies)
+    licence = words.text_in(words.json_of(overview), "license").lower()
+    if "standard" in licence and "blade" not in licence:
+        return words.no_licence("iLO Advanced")
+    return words.no_right() if answer.status == 403 else None
+
+
+FAMILIES: Final[Sequence[Family]] = (Ilo6(), Ilo5(), Ilo4(), Ilo3())

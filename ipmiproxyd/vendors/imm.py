@@ -43,12 +43,9 @@ class Imm1(Family):
         answer = yield Request(
             "/session/create", method="POST", body=body, content_type="text/plain; charset=UTF-8", headers=headers
         )
-        verdict, _, token = answer.text.strip().partition(":")
+        verdict, _, token = answer.text.strip().partition("\n")[0].strip().partition(":")
         if answer.status == 200 and verdict == "ok":
-            session = WebSession(family=self.key, cookies={"session_id": token} if token else answer.cookies)
-            # Some firmware is confused without. What it answers does not matter.
-            yield Request("/page/session.html", cookies=session.cookies)
-            return session
+            return WebSession(family=self.key, cookies={"session_id": token} if token else answer.cookies)
         if answer.status >= 500:
             raise words.odd("signing in", answer)
         if "session" in answer.text.lower() and any(word in answer.text.lower() for word in ("max", "exceed", "free")):
@@ -60,6 +57,8 @@ class Imm1(Family):
         yield Request("/session/deactivate", method="POST", body=b"", headers=headers, cookies=session.cookies)
 
     def jnlp(self, site: Site, session: WebSession) -> Talk[bytes]:  # noqa: ARG002
+        # Some firmware is confused without having been asked for this. What it answers does not matter.
+        yield Request("/page/session.html", cookies=session.cookies)
         answer = yield Request("/kvm/kvm/jnlp", cookies=session.cookies)
         if _UNLICENSED in answer.body:
             raise words.no_licence("IBM Virtual Media Key")
@@ -99,12 +98,12 @@ class Imm2(Family):
         result = words.text_in(said, "authResult")
         if answer.status >= 400 or not result:
             raise words.odd("signing in", answer)
+        if (waits := words.number_in(said, "TimeWait")) and result != "0":
+            raise words.locked(waits)
         if result == "1":
             raise words.wrong_password()
         if result == "5":
             raise words.no_slot()
-        if (waits := words.number_in(said, "TimeWait")) and result != "0":
-            raise words.locked(waits)
         if said.get("status") != "ok" or result != "0" or "_appwebSessionId_" not in answer.cookies:
             raise BmcError(
                 f"The panel refused to sign in, with its code {result[:8]!r}.",

@@ -9,11 +9,11 @@ import base64
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Final
+from typing import Final
 from urllib.parse import quote, urlsplit
 
 from ipmiproxyd.errors import BmcError, BmcUnsupported
-from ipmiproxyd.vendors.family import ConsoleKind, Family, Page
+from ipmiproxyd.vendors.family import Family, Page
 from ipmiproxyd.vendors.talk import Answer, Pause, Request, Site, Talk, WebSession
 from ipmiproxyd.vendors.words import html5_only, is_jnlp, json_of, no_slot, odd, text_in, wrong_password
 
@@ -24,7 +24,7 @@ _IKVM: Final = "/redfish/v1/Managers/1/Oem/Supermicro/IKVM"
 _HTML5: Final = f"{_REDIRECT}?url_name=man_ikvm_html5_bootstrap"
 
 _SIGNED_IN: Final = "url_name=mainmenu"
-_SIGNED_OUT: Final = re.compile(r"SessionTimeout\(\)|Please Login", re.IGNORECASE)
+_SIGNED_OUT: Final = re.compile(r"SessionTimeout\(\);|Please Login", re.IGNORECASE)
 _REFUSED: Final = re.compile(
     r"url_name=login_alert|alert\(|Please Login|http-equiv=\"?refresh\"?\s+content=\"0;\s*url=/\"", re.IGNORECASE
 )
@@ -35,13 +35,13 @@ _MISSING: Final = re.compile(r"File Not Found", re.IGNORECASE)
 class Supermicro(Family):
     """See the module."""
 
-    key: ClassVar[str] = "supermicro"
-    label: ClassVar[str] = "Supermicro (ATEN firmware)"
-    evidence: ClassVar[str] = "12 projects"
-    manufacturers: ClassVar[frozenset[int]] = frozenset({10876})
-    probes: ClassVar[Sequence[str]] = ("/",)
-    consoles: ClassVar[frozenset[ConsoleKind]] = frozenset({"java", "html5"})
-    java: ClassVar[str] = "jdk_8u121"
+    key = "supermicro"
+    label = "Supermicro (ATEN firmware)"
+    evidence = "12 projects"
+    manufacturers = frozenset({10876})
+    probes = ("/",)
+    consoles = frozenset({"java", "html5"})
+    java = "jdk_8u121"
 
     def recognise(self, seen: Mapping[str, Answer]) -> str:
         page = seen["/"].text if "/" in seen else ""
@@ -81,7 +81,9 @@ class Supermicro(Family):
             raise no_slot()
         if answer.status not in {200, 201} or not token:
             raise odd("the sign-in", answer)
-        place = urlsplit(answer.header("location")).path or f"{_SESSIONS}/{text_in(json_of(answer), 'Id')}"
+        place = urlsplit(answer.header("location")).path
+        if not place.startswith("/redfish/"):
+            place = f"{_SESSIONS}/{quote(text_in(json_of(answer), 'Id'), safe='')}"
         return WebSession(
             family=self.key, cookies={"SID": sid} if sid else {}, tokens={"redfish": token, "place": place}
         )  # fmt: skip
@@ -106,7 +108,7 @@ class Supermicro(Family):
                 return answer.body
             if answer.status >= 500:
                 break
-            if _SIGNED_OUT.search(answer.text):
+            if "url_type=jwsk" in request.path and _SIGNED_OUT.search(answer.text):
                 raise BmcError("The panel has ended our session.", hint="Try again.")
             missing = missing or answer.status == 404 or bool(_MISSING.search(answer.text))
         if missing and answer is not None and answer.status < 500:
@@ -124,7 +126,7 @@ class Supermicro(Family):
         answer = yield Request(_HTML5, headers=_referer(site, "man_ikvm"), cookies=session.cookies)
         if answer.status == 404 or _MISSING.search(answer.text):
             raise BmcUnsupported("This panel has no HTML5 console.", hint="Use type=java or type=panel.")
-        if answer.status != 200 or _SIGNED_OUT.search(answer.text):
+        if answer.status != 200:
             raise odd("the request for the HTML5 console", answer)
         return Page(path=_HTML5, cookies=session.cookies)
 

@@ -37,10 +37,10 @@ def no_licence(name: str = "") -> NoLicence:
     )
 
 
-def html5_only() -> Html5Only:
+def html5_only(use: str = "type=html5 or type=panel") -> Html5Only:
     return Html5Only(
         "The panel is set to offer its remote console as a page, not as a Java program.",
-        hint="Use type=html5 or type=panel, or choose Java in the panel's own settings.",
+        hint=f"Use {use}, or choose Java in the panel's own settings.",
     )
 
 
@@ -68,10 +68,13 @@ def json_of(answer: Answer) -> dict[str, Any]:
 
 
 def text_in(values: dict[str, Any], name: str) -> str:
-    """A member that is a text or a number; empty if it is neither."""
+    """A member that is a text of one line, or a number; empty if it is neither."""
 
     value = values.get(name)
-    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return ""
+    text = str(value)
+    return text if text.isprintable() else ""
 
 
 def number_in(values: dict[str, Any], name: str) -> int:

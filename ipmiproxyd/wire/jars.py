@@ -59,7 +59,8 @@ def needed(jnlp: Jnlp, machine: str) -> tuple[Jar, ...]:
     ]
     if all(jar.native for jar in found):
         raise BadJnlp(f"The vendor's Java console has no files for Linux on {machine}.")
-    return tuple(sorted(found, key=lambda jar: (jar.native, not jar.main)))
+    once = {(jar.url, jar.version): jar for jar in found}.values()  # x86_64 and amd64 may name the same
+    return tuple(sorted(once, key=lambda jar: (jar.native, not jar.main)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,8 @@
 
 Lenient where real files are broken (stray control bytes, tags that nobody closes, no main class, a codebase
 ``https://(null)/``, HTML around it), strict where it matters: no DOCTYPE and no entities, bounds on everything, files
-only from the panel's own host (or one that is allowed by name), never with a path that climbs. Arguments, parameters and
-properties may be secret, and no error shows anything of them.
+only from the panel's own host (or one that is allowed by name), never with a path that climbs. Arguments, parameters
+and properties may be secret, and no error shows anything of them.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Jar:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Applet:
-    """How a program that is an applet wants to be started."""
+    """How a program that is an applet wants to be started. One of a few pixels has windows of its own."""
 
     width: int = 1024
     height: int = 768
@@ -142,10 +142,10 @@ class Places:
 
         folder = urljoin(self.base, ".")
         named = named.strip()
-        # A panel that does not know its own address.
-        if not named or "(null)" in named or "://:" in named or "<%" in named:
-            path = named.partition("://")[2].partition("/")[2] if "(null)" in named else ""
-            named = f"{self.origin}/{path}" if path else folder
+        if "(null)" in named:  # it does not know its own address
+            named = f"{self.origin}/{named.partition('://')[2].partition('/')[2]}"
+        elif not named or "://:" in named or "<%" in named:
+            return folder
         return self.place(folder, named.rstrip("/") + "/", "folder")
 
     def place(self, folder: str, named: str, what: str) -> str:
@@ -163,14 +163,14 @@ class Places:
         if host == self._host and at in self._ports:
             if self._secure and parts.scheme == "http":
                 # Never less safe than the way that the description came by.
-                return urlunsplit(urlsplit(self.origin)[:2] + (parts.path, parts.query, ""))
+                return urlunsplit((*urlsplit(self.origin)[:2], parts.path, parts.query, ""))
         elif parts.netloc.lower() not in self._allowed and host not in self._allowed:
-            where = f"{host}:{at}" if host == self._host else host
+            where = f"{host}:{at}" if host == self._host else host[:100]
             raise BadJnlp(
                 f"The description of the Java console asks for a {what} from another place than the panel: {where}.",
                 hint="If that is the BMC as well, allow it for this device.",
             )
-        return urlunsplit(parts[:4] + ("",))
+        return urlunsplit((*parts[:4], ""))
 
 
 def _host(name: str) -> str:
@@ -351,5 +351,4 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 def _pixels(text: str, otherwise: int) -> int:
-    number = int(text) if re.fullmatch(r"[0-9]{1,5}", text.strip()) else 0
-    return min(number, 8192) if number >= 100 else otherwise
+    return min(int(text), 8192) if re.fullmatch(r"[0-9]{1,5}", text.strip()) else otherwise

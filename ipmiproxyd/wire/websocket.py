@@ -65,6 +65,16 @@ def put_header(buffer: bytearray, start: int, end: int, opcode: int = BINARY) ->
     return start - 10
 
 
+def header(length: int) -> bytes:
+    """The header of a whole binary frame."""
+
+    if length < 126:
+        return bytes((_FIN_BINARY, length))
+    if length < 65536:
+        return struct.pack(">BBH", _FIN_BINARY, 126, length)
+    return struct.pack(">BBQ", _FIN_BINARY, 127, length)
+
+
 def frame(opcode: int, payload: bytes = b"") -> bytes:
     """A whole frame of its own."""
 

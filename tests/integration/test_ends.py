@@ -20,8 +20,10 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
-from ipmiproxyd.relay.ends import READ, SocketEnd, TlsEnd, TransportEnd
+from ipmiproxyd.relay.ends import READ, TransportEnd
+from ipmiproxyd.relay.socket_end import SocketEnd
 from ipmiproxyd.relay.takeover import take_socket
+from ipmiproxyd.relay.tls_end import TlsEnd
 from tests.support.end_owner import Owner
 from tests.support.end_peer import DOWN, UP, Bell, Peer, descriptors, reactor, resident, tcp_pair, unix_pair
 from tests.support.end_suite import MB, EndSuite

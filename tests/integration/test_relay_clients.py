@@ -15,6 +15,7 @@ from twisted.internet.threads import deferToThread
 from websockets.sync.client import ClientConnection, connect
 
 from tests.support.page_display import Running
+from tests.support.relay_case import until
 from tests.support.relay_tls import HOST, TlsCase
 from tests.support.rfb_client import RfbClient
 from tests.support.vnc_servers import RealServer
@@ -22,6 +23,8 @@ from tests.support.ws_bridge import BridgeCase
 
 SET_PIXEL_FORMAT: Final = struct.pack(">B3xBBBBHHHBBB3x", 0, 32, 24, 0, 1, 255, 255, 255, 16, 8, 0)
 CURSOR: Final = -239
+QEMU_KEY: Final = b"\xff\x00\x00\x01"
+RESIZE: Final = b"\xfb\x00\x01\xe0\x01\x68\x01\x00"  # to 480 × 360
 SET_ENCODINGS: Final = struct.pack(">BxH2i", 2, 2, 0, CURSOR)
 
 
@@ -47,15 +50,16 @@ class ClientCase(BridgeCase):
         await self.servers.run(server, "import", "-window", "root", "-depth", "8", str(file))
         return Image.open(file).convert("RGB")
 
-    async def same(self, display: RealServer) -> None:
-        """Until a display shows what the server does."""
+    async def same(self, display: RealServer, width: int, height: int) -> None:
+        """Until the server's screen has this size, and all of it is seen in the middle of a display."""
 
         for _ in range(50):
             shown = await self.photo(self.server)
             seen = await self.photo(display)
-            if shown.size == seen.size and shown.tobytes() == seen.tobytes():
+            x, y = (seen.width - width) // 2, (seen.height - height) // 2
+            if shown.size == (width, height) and shown.tobytes() == seen.crop((x, y, x + width, y + height)).tobytes():
                 return
-        raise AssertionError(f"{seen.size}, and the server shows another picture of {shown.size}")
+        raise AssertionError(f"it shows another picture than the server's of {shown.size}")
 
     def assert_colourful(self, picture: Image.Image) -> None:
         colours = picture.getcolors()
@@ -70,10 +74,9 @@ class VncViewerTests(ClientCase):
         await self.show()
         display = await self.servers.xvnc(size="480x360")
         viewer = self.view(display)
-        await self.same(display)
-        self.assertEqual((await self.photo(self.server)).size, (480, 360))
+        await self.same(display, 480, 360)
         await self.paint("#10d040")
-        await self.same(display)
+        await self.same(display, 480, 360)
 
         user = await RfbClient.connect(display.vnc().endpoint)
         user.point(80, 90)
@@ -84,12 +87,35 @@ class VncViewerTests(ClientCase):
         await self.xev.says(r"ButtonPress.*root:\(81,91\).*ButtonRelease.*root:\(81,91\)")
         user.close()
         (passage,) = self.bridge.passages
-        for sign in (b"\xff\x00\x00\x01", b"\xf8\0\0\0", b"\x96\x01", b"\xfb\x00\x01\xe0\x01\x68\x01\x00"):
+        for sign in (QEMU_KEY, RESIZE, b"\xf8\0\0\0", b"\x96\x01"):
             self.assertIn(sign, passage.said)
 
         await viewer.stop()
         self.assertEqual((await self.told(0))[0], 1000)
         await self.nothing_left()
+
+    async def test_tigervnc_that_may_only_watch(self) -> None:
+        """The server never hears what it asks for beyond the picture; it watches all the same."""
+
+        await self.show()
+        first = await self.looks()  # has control
+        display = await self.servers.xvnc(size="480x360")
+        self.bridge.grant = {"control": False}
+        self.view(display)
+        await self.same(display, 400, 300)
+        user = await RfbClient.connect(display.vnc().endpoint)
+        user.point(120, 120)
+        user.type("k")
+        await until(lambda: {True} == {sign in self.bridge.passages[1].said for sign in (QEMU_KEY, RESIZE)})
+        user.close()
+        await self.paint("#10d040")
+        await self.same(display, 400, 300)
+        first.point(70, 80)
+        first.type("z")
+        await self.xev.says(r"KeyPress.*keysym 0x7a, z\)")
+        self.assertNotIn("keysym 0x6b", self.xev.output)
+        self.assertNotIn("root:(80,90)", self.xev.output)
+        first.close()
 
     def view(self, display: RealServer) -> Running:
         return self.servers.start(

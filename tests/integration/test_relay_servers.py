@@ -57,7 +57,7 @@ class PictureTests(BridgeCase):
         await self.is_used(server, server.vnc("secret", certificate.fingerprint))
 
     async def test_x11vnc(self) -> None:
-        server = await self.servers.x11vnc("-speeds", "lan", password="secret")  # else it measures for five seconds
+        server = await self.servers.x11vnc("-speeds", "lan", password="secret")  # or it measures for five seconds
         await self.is_used(server, server.vnc("secret"))
 
     async def qemu_is_used(self, server: RealServer, vnc: VncServer) -> Screen:
@@ -89,8 +89,7 @@ class RefusalTests(BridgeCase):
         self.serve_real(vnc)
         first = await self.looks()
         picture = await first.look()
-        for _ in range(2):
-            await self.is_turned_away(LIMIT, words)
+        await self.is_turned_away(LIMIT, words)
         self.assertTrue(picture.same(await first.look()))
         first.close()
         await self.told(0)
@@ -162,14 +161,13 @@ class RefusalTests(BridgeCase):
         plain = await self.servers.xvnc()
         secure = await self.servers.xvnc("X509None", certificate=certificate)
         self.serve_real(plain.vnc())
-        clients = [await self.looks()]
-        self.console.server = secure.vnc("", certificate.fingerprint)
-        clients.append(await self.looks())
-        for client, server in zip(clients, (plain, secure), strict=True):
-            await client.look()
+        for vnc in (plain.vnc(), plain.vnc(), secure.vnc("", certificate.fingerprint)):
+            self.console.server = vnc
+            await (await self.looks()).look()
+        for server in (plain, secure):
             assert server.child.transport is not None
             server.child.transport.signalProcess("KILL")
-        for index in range(2):
+        for index in range(3):
             self.assertEqual(await self.told(index), (DISPLAY_LOST, "The display went away"))
         await self.is_turned_away(DISPLAY_LOST, "cannot be reached")
         await self.nothing_left()

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import socket
 import struct
 from typing import Any, ClassVar
 
+from PIL import Image
 from twisted.internet import reactor as global_reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 
 from tests.support.network import Network
 from tests.support.page_case import client_messages, is_input
 from tests.support.screen_world import IN_THE_WINDOW, UNRULY, ScreenWorld, key, pointer, said_by
 from tests.support.viewer import Page, open_page
 from tests.support.visit import enter, key_for
-from tests.support.world import port_of
+from tests.support.world import World, port_of
 from tests.support.ws_client import Refused, WsClient, ask, open_socket
 
 reactor: Any = global_reactor
 
+HEADER = (23, 50, 77)
+"""The colour of the simulated panel's header bar."""
+USER_FIELD = (640, 315)
 FENCE = -312
 DESKTOP_SIZE = -308
 # An unruly page asks for a spot of the picture, and it comes: what it said before has been looked at.
@@ -71,20 +77,20 @@ class SharingTests(ScreenWorld):
         return {viewer["viewer"]: (viewer["connected"], viewer["steers"]) for viewer in listed}
 
     async def raw(self, url: str) -> WsClient:
-        """A viewer without a browser, which says what it wants to."""
+        """A viewer without a browser. Nothing is said yet after the handshake."""
 
         port, own = await key_for(url)
         viewer = await open_socket(reactor, port, f"binary, key.{own}")
         self.addCleanup(viewer.hang_up)
         await enter(viewer)
-        viewer.say(encodings(FENCE, DESKTOP_SIZE, 0))
         return viewer
 
     async def all_done(self, viewer: WsClient, mark: bytes) -> None:
         """The server has done all that this viewer said, and that may pass."""
 
         viewer.say(fence(mark))
-        await viewer.until(lambda: mark in viewer.data)
+        await viewer.until(lambda: mark in viewer.data or viewer.is_lost)
+        self.assertIn(mark, viewer.data, viewer.closed)
 
     async def clipboard(self) -> str:
         reader = self.servers.start(["xclip", "-selection", "clipboard", "-o"], {"DISPLAY": f":{self.screen.number}"})
@@ -166,6 +172,9 @@ class SharingTests(ScreenWorld):
         console = opened["console"]
         eve = await self.share(console, "view=yes user=eve")
         owner, watcher = await self.raw(opened["url"]), await self.raw(eve["url"])
+        for viewer in (owner, watcher):
+            viewer.say(encodings(FENCE, DESKTOP_SIZE, 0))
+            await self.all_done(viewer, b"has come")
         for viewer, sign, width in ((owner, "o", 400), (watcher, "w", 500)):
             viewer.say(pointer(90, 80) + pointer(91, 81) + pointer(91, 81, 1) + pointer(91, 81))
             viewer.say(key(sign) + key(sign, False) + cut_text(sign.encode()) + set_desktop_size(width, 300))
@@ -334,3 +343,106 @@ class SharingTests(ScreenWorld):
         self.assertLess(reactor.seconds() - begun, 4.0)
         await page.phase("over")
         self.assertEqual(await page.text("#card-title"), "Closed because nobody used it")
+
+
+class PanelSharingTests(World):
+    """On the panel in a real browser, which is what most people see."""
+
+    timeout: ClassVar[float] = 90
+
+    async def visit(self, url: str, **options: Any) -> Page:
+        page = await open_page(self, url, **options)
+        await page.phase("connected")
+        await page.wait_pixel((640, 32), HEADER)
+        return page
+
+    async def holds(self, value: str) -> None:
+        """The panel's field for the user name holds this."""
+
+        await self.server.panel.recorded("text", lambda event: event.get("value") == value)
+
+    async def test_a_watcher_and_a_screenshot(self) -> None:
+        opened = await self.opened()
+        console = opened["console"]
+        owner = await self.visit(opened["url"])
+        shared = await self.client.must(f"console share console={console} view=yes")
+        watcher = await self.visit(shared["url"], init=UNRULY)
+        before = self.server.panel.record()
+        await watcher.click_at(*USER_FIELD)
+        await watcher.type("w")
+        spot = key("w") + key("w", False) + pointer(640, 457, 1) + pointer(640, 457)  # the button that signs in
+        await watcher.evaluate(said_by(spot))
+        await watcher.evaluate(ECHO)
+        await owner.click_at(*USER_FIELD)
+        await owner.type("o")
+        await self.holds("o")
+        kinds = [event["kind"] for event in self.server.panel.record()[len(before) :]]
+        self.assertEqual(set(kinds), {"key", "text"})
+
+        file = self.folder / "shot.png"
+        taken = await self.client.must(f"console screenshot console={console} file={file}")
+        plain = await self.client.must(f"console screenshot console={console}")
+        pictures = [Image.open(file), Image.open(io.BytesIO(base64.b64decode(plain["png"])))]
+        self.assertEqual((taken["file"], taken["bytes"]), (str(file), file.stat().st_size))
+        spots = [(640, 32), (100, 700), (500, 200), (640, 457), (460, 460)]
+        for page in (owner, watcher):
+            for seen in pictures:
+                self.assertEqual(seen.size, (1280, 1024))
+                pixels = [seen.convert("RGB").getpixel(spot) for spot in spots]
+                self.assertEqual(pixels, await page.pixels(*spots))
+        self.assertEqual(len(set(pixels)), 4)
+        again = await self.client.ask(f"console screenshot console={console} file={file}")
+        self.assertEqual((again.code, "exists" in again.body["message"]), ("bad-value", True), again.body)
+        for page in (owner, watcher):
+            self.assertEqual([one["closed"] for one in await page.sockets()], [False])
+        self.assertEqual((await self.show(console))["viewers"], 2)
+        await owner.type("k")
+        await self.holds("ok")
+
+    async def test_which_way_texts_go(self) -> None:
+        """What the console's clipboard does not allow is not offered; and a page that sends a text all the same sends
+        it in vain."""
+
+        modes = ("both", "in", "out", "off")
+        opened = await gatherResults([self.open(f"device=node1 existing=new clipboard={mode}") for mode in modes])
+        for mode, reply in zip(modes, opened, strict=True):
+            page = await self.visit(reply.body["url"], init=UNRULY)
+            await page.click_at(*USER_FIELD)
+            await self.out(page, mode)
+            await self.into(page, mode)
+            await self.close(reply.body["console"])
+            await page.leave()
+
+    async def out(self, page: Page, mode: str) -> None:
+        text = f"copied with {mode}"
+        await page.type(text)
+        await self.holds(text)
+        await page.press("Control+a")
+        await page.press("Control+c")
+        await page.press("End")
+        await page.type(".")
+        await self.holds(f"{text}.")
+        box = "document.getElementById('clipboard-in').value"
+        if mode in ("both", "out"):
+            await page.wait(f"{box} === '{text}'")
+            return
+        await page.evaluate(ECHO)
+        self.assertEqual(await page.evaluate(box), "")
+
+    async def into(self, page: Page, mode: str) -> None:
+        text = f"pasted with {mode}"
+        self.assertEqual(await page.visible("#clipboard-button"), mode != "off")
+        if mode in ("both", "in"):
+            await page.click("#clipboard-button")
+            await page.fill("#clipboard-out", text)
+            await page.click("#clipboard-send")
+            await page.click_at(*USER_FIELD)
+            passed = text
+        else:
+            self.assertFalse(await page.visible("#clipboard-out"))
+            await page.evaluate(said_by(cut_text(text.encode())))
+            passed = f"copied with {mode}"  # what was there before
+        await page.press("Control+a")
+        await page.press("Control+v")
+        await page.type("!")
+        await self.holds(f"{passed}!")

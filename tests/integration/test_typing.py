@@ -1,4 +1,4 @@
-"""What the relay types for a viewer, in real browsers, on the running daemon: the password never comes to the browser."""
+"""What the relay types for a viewer, in real browsers, on the running daemon. The password never comes to them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HEADER = (23, 50, 77)
 """The colour of the simulated panel's header bar."""
 USER_FIELD, PASSWORD_FIELD = (640, 315), (640, 393)
 SHOTS = Path("_trial_temp.shots")
-LONG = "Grüße, 5 € & 100 %: " + "AbCDe@FG#" * 150
+LONG = "AbCDe@FG#" * 150
 
 
 class PanelTests(World):
@@ -130,7 +130,7 @@ class RightsTests(ScreenWorld):
         await page.fill("#text-box", "5 € für Zoë →")
         await page.click("#text-type")
         await page.wait("document.getElementById('text-note').textContent.includes('“€”')")
-        self.assertIn("“ë” “ü” “→” “€”", " ".join(sorted((await page.text("#text-note")).split())))
+        self.assertIn("“ë” “ü” “€” “→”", await page.text("#text-note"))
         await page.click("#text-button")
         await page.click("#password-button")
         last = PASSWORD[-1]

@@ -115,8 +115,11 @@ class Moody:
             raise BlockingIOError(11, "Resource temporarily unavailable")
         return self._random.randint(1, self._most)
 
-    def send(self, data: bytes | memoryview) -> int:
-        return self._socket.send(memoryview(data)[: self._some()])
+    def send(self, data: bytes | memoryview, flags: int = 0) -> int:
+        return self._socket.send(memoryview(data)[: self._some()], flags)
+
+    def sendmsg(self, pieces: list[bytes]) -> int:
+        return self.send(b"".join(pieces))
 
     def recv(self, size: int) -> bytes:
         return self._socket.recv(min(size, self._some()))

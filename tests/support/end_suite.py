@@ -15,7 +15,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
-from ipmiproxyd.relay.ends import READ, End, SocketEnd
+from ipmiproxyd.relay.ends import READ, End
+from ipmiproxyd.relay.socket_end import SocketEnd
 from tests.support.end_owner import Aborter, Owner, Pauser, Splice
 from tests.support.end_peer import DOWN, Bell, Mirror, Moody, Peer, descriptors, reactor, resident, unix_pair
 

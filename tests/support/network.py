@@ -12,6 +12,8 @@ from twisted.protocols.portforward import ProxyFactory, ProxyServer
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
+from tests.support.world import port_of
+
 reactor: Any = global_reactor
 
 
@@ -19,6 +21,8 @@ class _Way(ProxyServer):
     """One connection, and its way on."""
 
     network: Network
+    transport: Any
+    peer: Any
 
     def connectionMade(self) -> None:
         super().connectionMade()
@@ -40,13 +44,12 @@ class Network(ProxyFactory):
     """Passes TCP connections on to a port of this machine, until the test says otherwise."""
 
     noisy = False
-    protocol = _Way
 
     def __init__(self, test: TestCase, url: str) -> None:
         """:param url: of what lies behind it; see :meth:`url`."""
 
         self._parts = urlsplit(url)
-        super().__init__("127.0.0.1", self._parts.port)
+        super().__init__("127.0.0.1", port_of(url))
         self.ways: list[_Way] = []
         self.dead: list[_Way] = []
         self._listening = reactor.listenTCP(0, self, interface="127.0.0.1")
@@ -80,10 +83,9 @@ class Network(ProxyFactory):
         for way in self.dead:
             way.transport.abortConnection()
 
-    def buildProtocol(self, addr: IAddress) -> _Way:
-        way = super().buildProtocol(addr)
-        assert isinstance(way, _Way)
-        way.network = self
+    def buildProtocol(self, addr: IAddress | None) -> _Way:
+        way = _Way()
+        way.factory, way.network = self, self
         return way
 
     async def _stop(self) -> None:

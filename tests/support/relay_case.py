@@ -16,8 +16,8 @@ from twisted.trial.unittest import TestCase
 
 from ipmiproxyd.access.grants import GrantBook
 from ipmiproxyd.model import Grant
-from ipmiproxyd.relay.ends import SocketEnd
 from ipmiproxyd.relay.host import WebRelayHost, WebRelayPort
+from ipmiproxyd.relay.socket_end import SocketEnd
 from ipmiproxyd.relay.viewer import Viewer
 from tests.support.fake_console import FakeConsole
 from tests.support.fake_display import INIT, DisplayEnd, FakeDisplay
@@ -144,6 +144,12 @@ class RelayCase(TestCase):
         bare = [end for end in ends if isinstance(end, SocketEnd) and end._socket is not None]
         (found,) = (end for end in bare if end._socket is not None and end._socket.getpeername()[1] == number)
         return found
+
+    def readers(self) -> list[Any]:
+        """The ends of relayed sessions that are read from just now."""
+
+        poller = self.host._manners.reactor
+        return [end for end, _ in poller._watched.values()]
 
     async def ask(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
         status, _, answer = await ask(

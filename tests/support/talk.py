@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit
 
-from ipmiproxyd.errors import BmcError
+from ipmiproxyd.errors import BmcError, ProxyError
 from ipmiproxyd.model import Secret
 from ipmiproxyd.vendors.talk import Answer, Pause, Request, Site, Talk
 from tests.simulator.chassis import Chassis
@@ -50,7 +50,11 @@ def drive(talk: Talk[T], answers: Callable[[Request], Answer] | Sequence[Answer]
             if isinstance(step, Pause):
                 step = talk.send(_NOT_ASKED)
             else:
-                answer = answers(step) if callable(answers) else next(given, None)
+                try:
+                    answer = answers(step) if callable(answers) else next(given, None)
+                except ProxyError as error:
+                    step = talk.throw(error)
+                    continue
                 if answer is None:
                     raise AssertionError(f"no answer is left for {step.method} {step.path}")
                 step = talk.send(answer)

@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from typing import Any, Final
 from urllib.parse import quote
 
+from ipmiproxyd.wire.typing import keystrokes
 from tests.support.page_case import KEYS, client_messages
 from tests.support.viewer import Page
 
 _ZLIB_BEGINS: Final = re.compile(rb"\x78[\x01\x5e\x9c\xda]")
+_ESCAPED: Final = re.compile(rb"\\u([0-9a-fA-F]{4})")
 _MOST_INFLATED: Final = 1 << 16
 _QEMU_KEY: Final = 255
 _MODIFIERS: Final = range(0xFFE1, 0xFFEF)
@@ -71,13 +73,14 @@ def _forms(text: str) -> dict[str, bytes]:
     plain = text.encode()
     forms = {name: text.encode(name) for name in ("utf-8", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")}
     # Without the ends, which depend on what is around it.
-    whole = {f"base64 at {shift}": base64.b64encode(b"x" * shift + plain)[4:-4] for shift in range(3)}
+    packed = {f"base64 at {shift}": base64.b64encode(b"x" * shift + plain)[4:-4] for shift in range(3)}
     return {
         **forms,
-        **whole,
+        **{name: form for name, form in packed.items() if len(form) > 8},  # a shorter one stands anywhere by chance
         "hexadecimal": plain.hex().encode(),
         "quoted": quote(text, safe="").encode(),
         "backwards": plain[::-1],
+        "keys": b"".join(keystrokes(text)),
     }
 
 
@@ -85,6 +88,8 @@ def _readings(data: bytes) -> Iterator[bytes]:
     """The bytes themselves, and whatever in them can be unpacked."""
 
     yield data
+    if b"\\u" in data:  # as JSON writes all that is not ASCII
+        yield _ESCAPED.sub(lambda found: chr(int(found[1], 16)).encode("latin-1", "replace"), data)
     for begin in _ZLIB_BEGINS.finditer(data):
         try:
             yield zlib.decompressobj().decompress(data[begin.start() :], _MOST_INFLATED)

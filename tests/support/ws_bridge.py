@@ -112,16 +112,18 @@ class Bridge(Factory):
     """Listens on ``port`` of 127.0.0.1 and opens a WebSocket for each client.
 
     :param relay_port: where the relay listens.
-    :param key: makes the key that a WebSocket is opened with.
+    :param key: makes the key that a WebSocket is opened with, of a grant.
+    :ivar grant: what the next clients' grants are to say.
     :ivar passages: the clients' connections, the newest last; none is ever taken off.
     """
 
     noisy = False
 
-    def __init__(self, reactor: Any, relay_port: int, key: Callable[[], str]) -> None:
+    def __init__(self, reactor: Any, relay_port: int, key: Callable[..., str]) -> None:
         self._reactor = reactor
         self._relay_port = relay_port
         self._key = key
+        self.grant: dict[str, Any] = {}
         self.passages: list[Passage] = []
         self._listener = reactor.listenTCP(0, self, interface="127.0.0.1")
         self.port: int = self._listener.getHost().port
@@ -135,7 +137,9 @@ class Bridge(Factory):
 
     def dial(self, passage: Passage) -> None:
         factory: Any = WebSocketClientFactory(
-            f"ws://127.0.0.1:{self._relay_port}/vnc", protocols=["binary", f"key.{self._key()}"], reactor=self._reactor
+            f"ws://127.0.0.1:{self._relay_port}/vnc",
+            protocols=["binary", f"key.{self._key(**self.grant)}"],
+            reactor=self._reactor,
         )
         factory.noisy = False
         # Autobahn's timers are batched by the second and would outlive a test.

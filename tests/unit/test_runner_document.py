@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import os
 import struct
@@ -16,14 +17,17 @@ from twisted.trial.unittest import SynchronousTestCase
 from ipmiproxyd.agents import inside, runner
 from tests.support.scratch import scratch
 
-PROGRAM = {"name": "Xvnc", "argv": ["Xvnc", ":7"], "ready": "display", "env": ["A=b=c"]}
-FILE = {"place": "home", "name": "rc.xml", "text": "<a/>\n"}
+PROGRAM = {"name": "Xvnc", "argv": ["Xvnc", ":7"], "ready": "display", "env": ["A=b=c"], "stdin": "a secret"}
+FILE = {"place": "home", "name": ".config/rc.xml", "text": "<a/>\n", "encoding": "utf-8"}
 JOB: dict[str, Any] = {
     "id": "c0ffee-1",
     "display": 7,
     "vnc": "unix",
     "programs": [PROGRAM],
     "files": [FILE],
+    "library": [{"sha256": "0123456789abcdef" * 4, "name": "viewer.jar"}],
+    "cache": "/var/lib/ipmiproxyd/tools-cache",
+    "java": "/opt/java/jdk1.8.0_121",
     "lease": 900,
     "start_timeout": 30.5,
     "inside": "print()",
@@ -86,7 +90,13 @@ class DocumentTests(SynchronousTestCase):
             ("job", "programs", 0, "ready"): ("later", None),
             ("job", "programs", 0, "env"): (["A"], ["=x"], ["A-B=c"], {"A": "b"}),
             ("job", "files", 0, "place"): ("etc", "home/x"),
-            ("job", "files", 0, "name"): ("", ".", "..", "a/b", "a b", "a\n", "x" * 65),
+            ("job", "programs", 0, "stdin"): (None, "x" * 262_145, "\0"),
+            ("job", "files", 0, "name"): ("", ".", "..", "/a", "a/", "a//b", "../a", "a/../b", "a b", "a\n", "x" * 65),
+            ("job", "files", 0, "encoding"): ("utf-16", "", None),
+            ("job", "library", 0, "sha256"): ("", "../../etc/shadow", "0" * 63, "A" * 64),
+            ("job", "library", 0, "name"): ("", "..", "a/b", "a b"),
+            ("job", "cache"): ("", "a", "/a/../b"),
+            ("job", "java"): ("java", "/", "/a/../b", None),
             ("job", "files", 0, "text"): ("x" * 262_145, b"".hex, None),
             ("job", "lease"): (0, -1, 1e9, "900", None),
             ("job", "start_timeout"): (0, 601, float("nan")),
@@ -95,6 +105,9 @@ class DocumentTests(SynchronousTestCase):
             for value in values:
                 if not callable(value):
                     self.refuse(changed(path, value))
+        document = copy.deepcopy(START)
+        document["job"]["files"][0] |= {"encoding": "base64", "text": "no base64"}
+        self.refuse(json.dumps(document).encode())
 
     @given(st.sampled_from(list(places(START))), st.integers() | st.none() | st.binary().map(repr) | st.just({}))
     def test_nothing_may_be_of_another_type(self, path: Place, value: Any) -> None:
@@ -158,7 +171,7 @@ class PartsTests(SynchronousTestCase):
         self.assertLessEqual(len(runner.words("x" * 10_000)), 300)
 
     def test_sandbox_has_a_policy_folder_of_its_own(self) -> None:
-        args = runner.sandbox("/vnc", [(9, "/home/console/x")], "/usr/bin/python3")
+        args = runner.sandbox("/vnc", [(9, "/home/console/x")], "/usr/bin/python3", "")
         self.assertEqual(args[-4:], ["/usr/bin/python3", "-I", "-S", "/run/console/inside.py"])
         self.assertNotIn("--disable-userns", args)
         writable = [args[at + 1 : at + 3] for at, word in enumerate(args) if word == "--bind"]
@@ -166,7 +179,52 @@ class PartsTests(SynchronousTestCase):
         if os.path.isdir("/etc/chromium"):
             self.assertLess(args.index("/etc/chromium"), args.index("9"))
             read_only = [args[index + 1] for index, word in enumerate(args) if word == "--remount-ro"]
-        self.assertEqual(read_only, ["/dev", "/etc/chromium"])
+            self.assertEqual(read_only, ["/dev", "/run/console/library", "/etc/chromium"])
+        for java, seen in (("/opt/java/jdk", 0), ("/usr/lib/jvm/jdk", 0), ("/srv/java/jdk", 2), ("/usrjava/jdk", 2)):
+            self.assertEqual(runner.sandbox("/vnc", [], "/usr/bin/python3", java).count(java), seen)
+
+    def test_files_from_the_cache(self) -> None:
+        cache = scratch(self)
+
+        def put(content: bytes, name: str = "") -> dict[str, str]:
+            digest = hashlib.sha256(content).hexdigest()
+            (cache / (name or digest)).write_bytes(content)
+            return {"sha256": name or digest, "name": "a.jar"}
+
+        good = put(b"good")
+        ((fd, place),) = runner.library(str(cache), [good])
+        with open(fd, "rb") as file:
+            self.assertEqual((file.read(), place), (b"good", "/run/console/library/a.jar"))
+        elsewhere = scratch(self) / "elsewhere"
+        elsewhere.write_bytes(b"else")
+        link, other_name, pipe, folder = ("0123"[at] * 64 for at in range(4))
+        (cache / link).symlink_to(elsewhere)
+        os.link(elsewhere, cache / other_name)
+        os.mkfifo(cache / pipe)
+        (cache / folder).mkdir()
+        for bad in (link, other_name, pipe, folder, put(b"changed", "4" * 64)["sha256"], "5" * 64):
+            error = self.assertRaises(
+                runner.RefusedError, runner.library, str(cache), [{"sha256": bad, "name": "b.jar"}]
+            )
+            self.assertIn("b.jar", error.message)
+        self.patch(runner, "LIBRARY_LIMIT", 7)
+        self.assertRaises(runner.RefusedError, runner.library, str(cache), [good, good])
+        if not os.geteuid():
+            os.chown(cache / good["sha256"], 65534, -1)
+            self.assertRaises(runner.RefusedError, runner.library, str(cache), [good])
+
+    def test_java_that_nobody_else_can_change(self) -> None:
+        folder = scratch(self)
+        java = folder / "jdk"
+        java.mkdir()
+        runner.check_java(str(java))
+        (folder / "link").symlink_to(java)
+        for bad in (folder / "link", folder / "none", "/proc/self", "/run/console/x"):
+            self.assertRaises(runner.RefusedError, runner.check_java, str(bad))
+        for changeable in (java, folder):
+            changeable.chmod(0o777)
+            self.assertRaises(runner.RefusedError, runner.check_java, str(java))
+            changeable.chmod(0o755)
 
 
 class InsideTests(SynchronousTestCase):
@@ -199,3 +257,6 @@ class InsideTests(SynchronousTestCase):
         ):
             self.assertEqual(inside.obituary("Xvnc", status, output), words)
         self.assertEqual(inside.obituary("a", 2, b"\xff"), "a ended by itself (exit status 2)")
+        trace = b"java.lang.Error: x\n\tat a.b(c:1)\nCaused by: java.io.IOException: y z\n\tat d.e(f)\n\t... 9 more\n"
+        cause = "Java ended by itself (exit status 1): Caused by: java.io.IOException: y z"
+        self.assertEqual(inside.obituary("Java", 1, trace), cause)

@@ -1,0 +1,296 @@
+"""Runs on an agent: looks for Javas, installs and removes them, and fills the cache of files for jobs. One file,
+standard library only: it is handed to ``python3 -c`` by standard input, so that it need not be there.
+
+``main`` gets one JSON object, with ``verb`` and what the verb wants; it prints one JSON object, either the answer or
+``{"failed": code, "message": words}``. It never runs as root but where the daemon does.
+"""
+
+from __future__ import annotations
+
+import binascii
+import contextlib
+import hashlib
+import json
+import os
+import re
+import resource
+import shutil
+import stat
+import subprocess
+import tarfile
+import tempfile
+import zipfile
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import IO, Any
+
+    Object = dict[str, Any]
+
+ARCHIVE_FILES, ARCHIVE_SIZE = 20_000, 1 << 30  # of an unpacked Java
+MACHINES = {"amd64": "x86_64", "x64": "x86_64", "x86": "i386", "i586": "i386", "i686": "i386", "arm64": "aarch64"}
+JAVA_LIMIT, UNPACK_LIMIT = 20, 120  # seconds
+UNPACKED_LIMIT = 192 << 20  # bytes
+LISTED = 300  # entries of a jar of native libraries: more are too many anyway
+
+
+class RefusedError(Exception):
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code, self.message = code, message
+
+
+# --- Javas -----------------------------------------------------------------------------------------------------------
+
+
+def list_javas(folders: list[str], homes: list[str]) -> Object:
+    """Every Java right below one of the folders, and in one of the homes, that runs."""
+    candidates = list(homes)
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            candidates += sorted(entry.path for entry in os.scandir(folder) if entry.is_dir())
+    real = dict.fromkeys(os.path.realpath(path) for path in candidates if not os.path.basename(path).startswith("."))
+    return {"javas": [java for home in real if (java := look_at(home))]}
+
+
+def look_at(home: str) -> Object | None:
+    """What a Java says of itself; None if it is none, or does not run."""
+    program = f"{home}/bin/java"
+    if not os.access(program, os.X_OK):
+        return None
+    argv = [program, "-XX:-UsePerfData", "-XshowSettings:properties", "-version"]
+    try:
+        done = subprocess.run(
+            argv, capture_output=True, stdin=subprocess.DEVNULL, timeout=JAVA_LIMIT, cwd="/", check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    said = dict(re.findall(r"^ +([a-z.]+) = (.*)$", done.stderr.decode("utf-8", "replace"), re.MULTILINE))
+    version, machine = said.get("java.version", "").strip(), said.get("os.arch", "").strip()
+    if not version:
+        return None
+    unpackers = (f"{home}/bin/unpack200", f"{home}/jre/bin/unpack200")
+    unpack200 = next((path for path in unpackers if os.access(path, os.X_OK)), "")
+    found = {"home": home, "version": version, "machine": MACHINES.get(machine, machine), "unpack200": unpack200}
+    return found | {"graphics": has_graphics(home)}
+
+
+def has_graphics(home: str) -> bool:
+    """Whether it has what draws windows on X: a "headless" Java lacks just that."""
+    for top in (f"{home}/lib", f"{home}/jre/lib"):
+        for _, _, names in os.walk(top):
+            if "libawt_xawt.so" in names or "libmawt.so" in names:
+                return True
+    return False
+
+
+def install(archive: str, folder: str, sha1: str, into: str) -> Object:
+    """Unpack one of Oracle's archives, which holds one folder of a known name, into the folder of Javas."""
+    home = f"{into}/{folder}"
+    if os.path.lexists(home):
+        raise RefusedError("exists", f"{home} is there already")
+    os.makedirs(into, mode=0o755, exist_ok=True)
+    work = tempfile.mkdtemp(prefix=".installing-", dir=into)
+    try:
+        try:
+            with open(archive, "rb") as file:
+                if sha1 and digest_of(file, hashlib.sha1(usedforsecurity=False)) != sha1:
+                    raise RefusedError("bad-value", f"{os.path.basename(archive)} is not what its maker has published")
+                file.seek(0)
+                unpack(file, folder, work)
+        except OSError as error:
+            raise RefusedError("not-found", f"{archive} cannot be read: {error.strerror or error}") from error
+        except (tarfile.TarError, EOFError, ValueError) as error:
+            raise RefusedError("bad-value", f"{os.path.basename(archive)} cannot be unpacked: {error}") from error
+        if not os.access(f"{work}/{folder}/bin/java", os.X_OK):
+            raise RefusedError("bad-value", f"{os.path.basename(archive)} holds no {folder}/bin/java")
+        java = look_at(f"{work}/{folder}")
+        if java is None:
+            raise RefusedError("bad-value", f"The Java in {os.path.basename(archive)} does not run on this machine")
+        os.rename(f"{work}/{folder}", home)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    java["unpack200"] = java["unpack200"].replace(f"{work}/{folder}", home)
+    return java | {"home": home}
+
+
+def unpack(file: IO[bytes], folder: str, work: str) -> None:
+    """Plain files, folders, and links that stay in there; nothing else, and not without end."""
+    count, size, links = 0, 0, []
+    with tarfile.open(fileobj=file, mode="r:*") as archive:
+        for member in archive:
+            count, size = count + 1, size + max(member.size, 0)
+            parts = member.name.removeprefix("./").rstrip("/").split("/")
+            if parts in ([""], ["."]):
+                continue
+            if count > ARCHIVE_FILES or size > ARCHIVE_SIZE:
+                raise RefusedError("bad-value", "The archive is larger than any Java")
+            if parts[0] != folder or any(part in ("", ".", "..") for part in parts):
+                raise RefusedError("bad-value", f"The archive holds more than the folder {folder}")
+            make_folders(work, parts if member.isdir() else parts[:-1])
+            if member.isdir():
+                continue
+            place = "/".join([work, *parts])
+            if os.path.lexists(place):
+                raise RefusedError("bad-value", "The archive holds a file twice")
+            if member.isreg() and (source := archive.extractfile(member)):
+                mode = 0o755 if member.mode & 0o100 else 0o644
+                with source, open(place, "xb") as target:
+                    shutil.copyfileobj(source, target)
+                os.chmod(place, mode)
+            elif member.issym():
+                os.symlink(member.linkname, place)
+                links.append(place)
+            else:
+                raise RefusedError("bad-value", "The archive holds what may not be unpacked")
+    top = os.path.realpath(f"{work}/{folder}")
+    if not all(f"{os.path.realpath(link)}/".startswith(f"{top}/") for link in links):
+        raise RefusedError("bad-value", "The archive holds a link that leads out of it")
+
+
+def make_folders(work: str, parts: list[str]) -> None:
+    """One after the other, never through a link."""
+    place = work
+    for part in parts:
+        place = f"{place}/{part}"
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(place, 0o755)
+        if not stat.S_ISDIR(os.lstat(place).st_mode):
+            raise RefusedError("bad-value", "The archive writes through a link of its own")
+
+
+def remove(home: str, java_dir: str) -> Object:
+    """Only what is right below the folder of Javas."""
+    if os.path.dirname(home) != java_dir.rstrip("/") or os.path.basename(home).startswith("."):
+        raise RefusedError("forbidden", f"{home} was not installed by ipmiproxyd")
+    if not os.path.isdir(home) or os.path.islink(home):
+        raise RefusedError("not-found", f"There is no Java in {home}")
+    # Away in one step: nobody starts half of it.
+    gone = tempfile.mkdtemp(prefix=".removing-", dir=java_dir)
+    os.rename(home, f"{gone}/java")
+    shutil.rmtree(gone)
+    return {}
+
+
+# --- the cache -------------------------------------------------------------------------------------------------------
+
+
+def digest_of(file: IO[bytes], digest: Any) -> str:
+    for block in iter(lambda: file.read(1 << 20), b""):
+        digest.update(block)
+    return str(digest.hexdigest())
+
+
+def keep(cache: str, path: str) -> str:
+    """Move a file into the cache; returns its name there, its SHA-256."""
+    with open(path, "rb") as file:
+        name = digest_of(file, hashlib.sha256())
+    os.chmod(path, 0o600)
+    os.replace(path, f"{cache}/{name}")
+    return name
+
+
+def take(cache: str, path: str, native: bool, command: list[str]) -> Object:
+    """Move a downloaded jar into the cache, unpacked by ``command`` (two paths are appended) if there is one. For a
+    jar of native libraries the answer has the listing of what is in it."""
+    status = os.lstat(path)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+        raise RefusedError("bad-value", "What was fetched is no plain file")
+    if command:
+        unpack200(command, path)
+    with open_jar(path) as jar:
+        listing = [[info.filename, info.file_size, info.compress_size, info.external_attr >> 16]
+                   for info in jar.infolist()[:LISTED]]  # fmt: skip
+    return {"sha256": keep(cache, path), "listing": listing if native else []}
+
+
+def unpack200(command: list[str], path: str) -> None:
+    unpacked = f"{path}.unpacked"
+    try:
+        done = subprocess.run(
+            [*command, path, unpacked],
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            timeout=UNPACK_LIMIT,
+            check=False,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (UNPACKED_LIMIT, UNPACKED_LIMIT)),
+        )
+        if done.returncode or not os.path.isfile(unpacked):
+            raise RefusedError("bad-jnlp", "A packed file of the Java console could not be unpacked")
+        os.replace(unpacked, path)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise RefusedError("tool-missing", f"{command[0]} could not be run: {type(error).__name__}") from error
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(unpacked)
+
+
+def open_jar(path: str) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError) as error:
+        raise RefusedError("bad-jnlp", "A file of the Java console is no jar") from error
+
+
+def put(cache: str, base64: str) -> Object:
+    """A small file of the daemon's own."""
+    fd, path = tempfile.mkstemp(prefix=".new-", dir=cache)
+    with open(fd, "wb") as file:
+        file.write(binascii.a2b_base64(base64))
+    return {"sha256": keep(cache, path)}
+
+
+def extract(cache: str, sha256: str, names: dict[str, str]) -> Object:
+    """Files of a cached jar as files of the cache: their SHA-256 by what they are to be called."""
+    found = {}
+    with open_jar(f"{cache}/{sha256}") as jar:
+        for member, name in names.items():
+            info = jar.getinfo(member)
+            fd, path = tempfile.mkstemp(prefix=".new-", dir=cache)
+            try:
+                with open(fd, "wb") as target, jar.open(info) as source:
+                    # Never more than was listed, whatever is in there.
+                    left = info.file_size
+                    while block := source.read(min(left, 1 << 20)):
+                        target.write(block)
+                        left -= len(block)
+                found[name] = keep(cache, path)
+            except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError, RuntimeError, EOFError) as error:
+                os.unlink(path)
+                raise RefusedError("bad-jnlp", "A file of the Java console cannot be unpacked") from error
+    return {"files": found}
+
+
+def have(cache: str, wanted: list[str], limit: int) -> Object:
+    """Which files of the cache are there; they are marked as used. What was not used for longest goes, so that all of
+    the cache is below a limit."""
+    found = []
+    for name in wanted:
+        with contextlib.suppress(OSError):
+            os.utime(f"{cache}/{name}")
+            found.append(name)
+    entries = sorted((entry for entry in os.scandir(cache) if entry.is_file(follow_symlinks=False)),
+                     key=lambda entry: entry.stat().st_mtime, reverse=True)  # fmt: skip
+    size = 0
+    for entry in entries:
+        size += entry.stat().st_size
+        if size > limit and entry.name not in found:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(entry.path)
+    return {"found": found}
+
+
+VERBS = {"list": list_javas, "install": install, "remove": remove, "take": take, "put": put}
+VERBS |= {"extract": extract, "have": have}
+
+
+def main(document: Object) -> None:
+    os.umask(0o022)
+    verb = VERBS[document.pop("verb")]
+    try:
+        answer = verb(**document)  # type: ignore[operator]
+    except RefusedError as error:
+        answer = {"failed": error.code, "message": error.message}
+    except OSError as error:
+        answer = {"failed": "internal", "message": f"{error.strerror or error} on the agent"}
+    print(json.dumps(answer))

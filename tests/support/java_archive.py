@@ -1,0 +1,59 @@
+"""Archives with the names and the layout of Oracle's, around a program that runs Debian's Java and says what it is told
+to say of itself: the real ones cannot be had here."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+DEBIAN: Final = "/usr/lib/jvm/java-17-openjdk-amd64"
+
+_JAVA: Final = f"""\
+#!/bin/sh
+case "$*" in
+*-XshowSettings:properties*) printf '    java.version = %s\\n    os.arch = amd64\\n' '{{version}}' >&2 ;;
+*) exec {DEBIAN}/bin/java "$@" ;;
+esac
+"""
+_UNPACK200: Final = """\
+#!/bin/sh
+exec cp "$1" "$2"
+"""
+
+
+def plain(name: str, content: str | bytes = b"", mode: int = 0o644) -> tuple[tarfile.TarInfo, bytes]:
+    data = content.encode() if isinstance(content, str) else content
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = len(data), mode
+    return info, data
+
+
+def link(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> tuple[tarfile.TarInfo, bytes]:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info, b""
+
+
+def members(folder: str, version: str) -> list[tuple[tarfile.TarInfo, bytes]]:
+    """What a JDK has of what matters here."""
+
+    top = tarfile.TarInfo(folder)
+    top.type, top.mode = tarfile.DIRTYPE, 0o755
+    return [
+        (top, b""),
+        plain(f"{folder}/bin/java", _JAVA.format(version=version), 0o755),
+        plain(f"{folder}/bin/unpack200", _UNPACK200, 0o755),
+        link(f"{folder}/bin/ControlPanel", "java"),
+        plain(f"{folder}/jre/lib/amd64/libawt_xawt.so"),
+        plain(f"{folder}/release", f'JAVA_VERSION="{version}"\n'),
+        link(f"{folder}/man/ja", "../release"),
+    ]
+
+
+def write(path: Path, content: Sequence[tuple[tarfile.TarInfo, bytes]]) -> None:
+    with tarfile.open(path, "w:gz") as archive:
+        for info, data in content:
+            archive.addfile(info, io.BytesIO(data))
