@@ -223,7 +223,7 @@ class Viewers:
             raise BmcState("Something is being typed already.", hint="Wait for it, or stop it.")
         if self.holder and self.holder != grant.id:
             raise Forbidden("Somebody else has control.", hint="Take control first.")
-        strokes = keystrokes(text, "us" if self.console.snapshot().type == "vnc" else "any")
+        strokes = keystrokes(text, "us" if self.console.snapshot().type == "vnc" else "eu")
         viewer = next((one for one in reversed(self._present) if one.grant.id == grant.id and one.is_relaying), None)
         if viewer is None:
             raise BmcState("The screen is not connected.", hint="Try again in a moment.")

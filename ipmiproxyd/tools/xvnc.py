@@ -76,8 +76,9 @@ class Display:
 
         argv = (self._xvnc, f":{display}", *self._options(display), *_clipboard_options(clipboard))
         server = Program(name=self.NAME, argv=argv, ready=Ready.DISPLAY)
+        # With the letters of Western Europe on the keyboard from the beginning: see wire/typing.py.
         # A window that asks to be mapped while openbox starts stays unmapped for ever: what follows waits for it.
-        said = f"sh -c 'echo > {READY}'"
+        said = f"sh -c 'setxkbmap eu; echo > {READY}'"
         argv = (self._openbox, "--sm-disable", "--config-file", f"{HOME}/{_CONFIG}", "--startup", said)
         manager = Program(name="openbox", argv=argv, ready=Ready.TOLD)
         return (server, manager), (JobFile(place="home", name=_CONFIG, text=_OPENBOX),)
