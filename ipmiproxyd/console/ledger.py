@@ -48,13 +48,15 @@ class Ledger:
         document = {"kind": kind, "key": key, "data": dict(data or {})}
         await self._store.put(KIND, f"{self._console}/{self._seq:06d}", document)
 
-    async def give_back(self) -> list[str]:
-        """Release everything that is recorded, the latest first. Returns, in plain words, what could not be released:
-        those records stay, for another try."""
+    async def give_back(self, kind: str = "") -> list[str]:
+        """Release everything that is recorded (of one kind), the latest first. Returns, in plain words, what could not
+        be released: those records stay, for another try."""
 
         problems = []
         documents = await self._store.list(KIND, f"{self._console}/")
         for name, document in sorted(documents.items(), reverse=True):
+            if kind not in ("", document["kind"]):
+                continue
             record = LedgerRecord(
                 console=self._console,
                 seq=int(name.rpartition("/")[2]),

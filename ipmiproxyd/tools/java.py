@@ -1,5 +1,5 @@
-"""A vendor's Java console as a program of a job. Not Web Start runs it but our launcher (``java/``), which gets
-the arguments by standard input: they are in no command line, no environment and no file."""
+"""A vendor's Java console as a program of a job. No Web Start runs it but our launcher (``java/``), which gets the
+arguments by standard input: they are in no command line, no environment and no file."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from urllib.parse import urljoin, urlsplit
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
-from ipmiproxyd.errors import BadCertificate, BmcError, TlsTooOld
+from ipmiproxyd.errors import BadCertificate, BmcError, ProxyError, TlsTooOld
 from ipmiproxyd.interfaces import Agent, Store
 from ipmiproxyd.model import Device
 from ipmiproxyd.tools.curl import TLS_PROFILES, Curl, NoCommonTls, Trust
@@ -60,7 +60,7 @@ class PanelHttp:
         if device.web_trust == "pin" and before and pin and pin != before:
             raise BadCertificate(
                 f"The panel at {url} shows another certificate than before.",
-                hint=f"If it was changed on purpose: ipmiproxyctl vendor trust device={device.label}",
+                hint=f"If it was changed on purpose: ipmiproxyctl vendor forget device={device.label}",
             )
         if (profile, pin) != (known.get("tls"), before):
             await self._store.put(KIND, key, {**known, "tls": profile, "pin": pin})
@@ -91,8 +91,13 @@ class PanelHttp:
                 if isinstance(step, Pause):
                     await deferLater(self._clock, min(step.seconds, MAX_PAUSE))
                     step = next(talk)
+                    continue
+                try:
+                    answer = await self._ask(agent, device.web_url, step, profile, trust)
+                except ProxyError as error:
+                    step = talk.throw(error)  # a family may know another way
                 else:
-                    step = talk.send(await self._ask(agent, device.web_url, step, profile, trust))
+                    step = talk.send(answer)
         except StopIteration as end:
             result: T = end.value
             return result

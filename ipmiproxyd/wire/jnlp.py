@@ -48,7 +48,7 @@ class Jar:
     :ivar native: it holds libraries for ``os`` and ``arch``, and no classes.
     """
 
-    url: str
+    url: str = field(repr=False)  # its query may be a secret
     version: str = ""
     versioned: bool = False
     packed: bool = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,15 +15,16 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from ipmiproxyd.errors import JobFailed, ToolMissing
-from ipmiproxyd.model import Job, JobSpec, LibraryFile, Program, Ready, Secret
-from ipmiproxyd.tools.java import JavaProgram
+from ipmiproxyd.model import Command, Job, JobSpec, LibraryFile, Program, Ready, Secret
+from ipmiproxyd.tools.java import LAUNCHER, JavaProgram
 from ipmiproxyd.tools.java_files import JavaFiles
 from ipmiproxyd.tools.java_profiles import cause
 from ipmiproxyd.tools.xvnc import Display
 from ipmiproxyd.wire.jnlp import Applet, Jnlp
-from tests.integration.test_local_agent import LocalCase
+from tests.integration.test_local_agent import AM_ROOT, LocalCase
 from tests.simulator import kvm
 from tests.support import java_archive, leftovers
+from tests.support.account import ordinary_account
 from tests.support.agent_suite import shell
 from tests.support.rfb_client import RfbClient
 
@@ -58,6 +60,9 @@ class JavaCase(LocalCase):
 
     async def setUp(self) -> None:  # type: ignore[override]
         await super().setUp()
+        if self.ordinary and AM_ROOT:
+            account = ordinary_account()
+            os.chown(self.agent.cache_dir, account.pw_uid, account.pw_gid)
         jars = kvm.jars()
         self.viewer = self.cached(jars.viewer, "viewer.jar")
         self.native = self.cached(jars.native_library, "libsimulatedkvm.so")
@@ -69,7 +74,9 @@ class JavaCase(LocalCase):
 
     def cached(self, content: bytes, name: str) -> LibraryFile:
         digest = hashlib.sha256(content).hexdigest()
-        (self.agent.cache_dir / digest).write_bytes(content)
+        path = self.agent.cache_dir / digest
+        path.write_bytes(content)
+        os.chown(path, path.parent.stat().st_uid, -1)
         return LibraryFile(digest, name)
 
     def jnlp(self, main: str, *arguments: str, **more: Any) -> Jnlp:
@@ -160,15 +167,62 @@ class ConsoleTests(JavaCase):
     async def test_applet(self) -> None:
         parameters = {"RCINFO1": Secret(TOKEN), "RCINFO6": Secret(str(self.port))}
         applet = Applet(width=1, height=1, document="https://127.0.0.1/html/java_irc.html", parameters=parameters)
-        job = await self.agent.launch(self.job(self.jnlp(kvm.APPLET, applet=applet)), lambda _: None)
+        job = await self.agent.launch(self.job(self.jnlp(kvm.ILO_APPLET, applet=applet)), lambda _: None)
         client = await self.view(job)
         client.type("x")
         self.assertEqual((await self.events.of("kvm-key"))[0]["char"], "x")
         self.assertEqual(leftovers.seen_in_processes(b"sEcReT"), [])
 
+    async def test_applet_in_its_page(self) -> None:
+        texts = {"IPA": "127.0.0.1", "verifyValueExt": TOKEN, "port": str(self.port)}
+        parameters = {name: Secret(text) for name, text in texts.items()}
+        applet = Applet(width=950, height=700, document="https://127.0.0.1/", parameters=parameters)
+        job = await self.agent.launch(self.job(self.jnlp(kvm.HUAWEI_APPLET, applet=applet)), lambda _: None)
+        client = await self.view(job)
+        client.click(200, 200)
+        client.type("x")
+        self.assertEqual((await self.events.of("kvm-key"))[0]["char"], "x")
+
+    async def test_every_vendor_s_arguments(self) -> None:
+        """As their descriptions have them; without a display, since only the arguments differ."""
+
+        port = str(self.port)
+        for main, arguments in {
+            "tw.com.aten.ikvm.KVMMain": ("127.0.0.1", TOKEN, TOKEN, "null", port, "623", "0", "0", "1", "5900"),
+            "com.ami.kvm.jviewer.JViewer": ("127.0.0.1", port, TOKEN, "cookie"),
+            "com.avocent.ibmc.kvm.Main": ("ip=127.0.0.1", f"user=0x{TOKEN}", "passwd=", f"kmport={port}", "title=a=b"),
+            "com.avocent.nuova.kvm.Main": ("ip=127.0.0.1", "user=x", f"passwd={TOKEN}", f"kmport={port}"),
+            "com.fujitsu.avr.Main": ("ipaddress=127.0.0.1", "username=a", f"httpdata={TOKEN}", f"VncPort={port}"),
+            "com.sun.rkvm.rconsole.JavaRConsole": ("16", "127.0.0.1", "sp-1", TOKEN, port),
+            "com.example.acme.Viewer": ("127.0.0.1", port, TOKEN),
+        }.items():
+            program, _ = JavaProgram().programs(self.jnlp(main, *arguments), java=JAVA, major=17, jars=[])
+            assert program.stdin is not None
+            connected = len(self.events.all)
+            folder = self.agent.cache_dir
+            argv = (f"{JAVA}/bin/java", "-XX:TieredStopAtLevel=1", f"-Djava.library.path={self.folder}", "-cp",
+                    f"{LAUNCHER}:{folder / self.viewer.sha256}", "ipmiproxyd.Launcher")  # fmt: skip
+            (self.folder / self.native.name).write_bytes((folder / self.native.sha256).read_bytes())
+            outcome = await self.agent.run(Command(argv=argv, stdin=program.stdin.reveal().encode()))
+            # There is no display to show it on, but by then it was connected.
+            self.assertIn(b"HeadlessException", outcome.stderr, main)
+            self.assertEqual(self.events.all[connected][0], "kvm-connected", main)
+
     async def test_main_class_of_the_manifest(self) -> None:
         job = await self.agent.launch(self.job(self.jnlp("", "127.0.0.1", str(self.port), TOKEN)), lambda _: None)
         await self.view(job)
+
+
+class OrdinaryUserTests(JavaCase):
+    """The runner is not root."""
+
+    ordinary = True
+
+    async def test_console(self) -> None:
+        spec = self.job(self.jnlp("com.ami.kvm.jviewer.JViewer", "127.0.0.1", str(self.port), TOKEN))
+        client = await self.view(await self.agent.launch(spec, lambda _: None))
+        client.type("x")
+        self.assertEqual((await self.events.of("kvm-key"))[0]["char"], "x")
 
 
 class LauncherTests(JavaCase):

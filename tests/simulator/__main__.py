@@ -17,8 +17,8 @@ from twisted.internet.defer import Deferred
 from tests.simulator.bmc import ADMIN
 from tests.simulator.files import write_private
 from tests.simulator.panel import RECORD
-from tests.simulator.personality import PERSONALITIES
 from tests.simulator.server import SimulatedServer
+from tests.simulator.vendors import PERSONALITIES
 
 
 async def run(reactor: Any, options: argparse.Namespace) -> None:

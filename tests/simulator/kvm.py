@@ -6,10 +6,11 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, cast
@@ -32,20 +33,24 @@ MAIN_CLASSES: Final = {
     "com.avocent.idrac.kvm.Main": "named",
     "com.avocent.ibmc.kvm.Main": "named",
     "com.avocent.nuova.kvm.Main": "named",
-    # What these three call theirs is not known.
-    "simulated.sun.Main": "sun",
-    "simulated.fujitsu.Main": "named",
-    "simulated.huawei.Main": "named",
+    "com.fujitsu.avr.Main": "named",
+    "com.sun.rkvm.rconsole.JavaRConsole": "sun",
+    "com.example.acme.Viewer": "plain",
 }
 """How each vendor's main class takes its arguments: the methods of ``kvm/simulated/Target.java``."""
 
-APPLET: Final = "com.hp.ilo2.intgapp.intgapp"
+ONE_JAR: Final = frozenset({"com.sun.rkvm.rconsole.JavaRConsole"})
+"""Those that need no library of another jar; nor do the applets."""
+
+ILO_APPLET: Final = "com.hp.ilo2.intgapp.intgapp"
+HUAWEI_APPLET: Final = "com.kvm.KVMApplet"
 PACKER: Final = os.environ.get("PACK200_JARS", "")
 """A class path with Apache's commons-compress 1.21 or later and what it needs. Debian's lacks pack200, the JDK has none
 since Java 14, and nothing else that packs is in the registries: without it there is no packed variant."""
 
 _NAMES: Final = ("viewer.jar", "native.jar", "libsimulatedkvm.so", "viewer.jar.pack.gz")
 
+_NATIVE: Final = re.compile(r"linux|win|mac|avct(KVMIO|VM)", re.IGNORECASE)
 _MAIN: Final = """\
 package {package};
 
@@ -53,7 +58,7 @@ public final class {name} {{
     private {name}() {{}}
 
     public static void main(String[] args) throws Exception {{
-        simulated.Viewer.main(simulated.Target.{how}(args), "{package}");
+        simulated.Viewer.main(simulated.Target.{how}(args), "{package}", {library});
     }}
 }}
 """
@@ -90,6 +95,34 @@ def jars() -> Jars:
     return Jars(*((folder / name).read_bytes() for name in _NAMES))
 
 
+def jars_by_name(viewers: Iterable[str], natives: Iterable[str], packed: Iterable[str] = ()) -> dict[str, bytes]:
+    """What a panel has to hand out, under the names that its descriptions have."""
+
+    made = jars()
+    return (
+        dict.fromkeys(viewers, made.viewer)
+        | dict.fromkeys(natives, made.native)
+        | {f"{name}.pack.gz": made.packed for name in packed if made.packed}
+    )
+
+
+class VendorJars(Mapping[str, bytes]):
+    """The same, under whatever name a panel hands it out."""
+
+    def __getitem__(self, name: str) -> bytes:
+        if name.endswith(".pack.gz"):
+            if not jars().packed:
+                raise KeyError(name)
+            return jars().packed
+        return jars().native if _NATIVE.search(name) else jars().viewer
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
 def _hash() -> str:
     digest = hashlib.sha256(Path(__file__).read_bytes())
     for path in sorted(path for path in SOURCES.rglob("*") if path.is_file()):
@@ -109,7 +142,8 @@ def _build(work: Path) -> None:
         package, _, name = main.rpartition(".")
         file = work / "main" / f"{main}.d" / f"{name}.java"
         file.parent.mkdir()
-        file.write_text(_MAIN.format(package=package, name=name, how=how))
+        library = "false" if main in ONE_JAR else "true"
+        file.write_text(_MAIN.format(package=package, name=name, how=how, library=library))
     sources = [str(path) for folder in (SOURCES / "simulated", SOURCES / "com", work / "main")
                for path in folder.rglob("*.java")]  # fmt: skip
     run("javac", "--release", "8", "-nowarn", "-Xlint:none", "-d", "classes", *sources)

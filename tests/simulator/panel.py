@@ -36,7 +36,10 @@ from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from tests.simulator import pages
 from tests.simulator.chassis import Chassis
-from tests.simulator.personality import PERSONALITIES, Handler, Reply, Visit
+from tests.simulator.kvm import KvmPort, VendorJars
+from tests.simulator.personality import Handler, Personality, Reply, Visit
+from tests.simulator.vendors import PERSONALITIES
+from tests.simulator.vendors.vendor import VendorPanel
 
 RECORD: Final = "record.jsonl"
 SETTINGS: Final = "panel.json"
@@ -47,7 +50,8 @@ _REPORTED: Final = ("key", "text", "drag")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """``panel.json``. ``users``: passwords by user name. ``chassis``: the box's folder."""
+    """``panel.json``. ``users``: passwords by user name. ``chassis``: the box's folder. ``attributes``: of the
+    personality, such as ``mood``."""
 
     name: str = "node1"
     address: str = "127.0.0.1"
@@ -57,6 +61,7 @@ class Settings:
     chassis: str
     hint: str = ""
     elsewhere: str = "https://127.0.0.2/"
+    attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Recorder:
@@ -81,7 +86,7 @@ class Panel(Resource):
         super().__init__()
         self._record = record
         kind = PERSONALITIES[settings.personality]
-        self._personality = kind(
+        self.personality = kind(
             settings.name,
             settings.users,
             Chassis(Path(settings.chassis)),
@@ -89,7 +94,18 @@ class Panel(Resource):
             hint=settings.hint,
             elsewhere=settings.elsewhere,
         )
-        self._routes: dict[tuple[str, str], Handler] = self._personality.routes()
+        for name, value in settings.attributes.items():
+            if not hasattr(self.personality, name):
+                raise ValueError(f"a {settings.personality} has no {name}")
+            setattr(self.personality, name, value)
+        self._routes: dict[tuple[str, str], Handler] = self.personality.routes()
+        self._kvm = _viewers_server(self.personality, record)
+
+    async def stop(self) -> None:
+        """Close what it listens on beside its own port."""
+
+        if self._kvm is not None:
+            await self._kvm.stop()
 
     def render(self, request: HttpRequest) -> bytes | int:
         visit = self._visit(cast(Request, request))
@@ -97,9 +113,11 @@ class Panel(Resource):
             reply = self._report(cast(Request, request))
         else:
             handler = self._routes.get(("GET" if visit.method == "HEAD" else visit.method, visit.path))
-            missing = Reply(pages.plain(self._personality.name, "There is no such page."), status=404)
-            reply = handler(visit) if handler else self._personality.answer(visit) or missing
+            missing = Reply(pages.plain(self.personality.name, "There is no such page."), status=404)
+            reply = handler(visit) if handler else self.personality.answer(visit) or missing
             self._record("request", {"method": visit.method, "path": visit.path, "status": reply.status})
+            if self._kvm is not None:
+                self._kvm.drop_bad()
         request.setResponseCode(reply.status)
         request.setHeader("Content-Type", reply.type)
         request.setHeader("Cache-Control", "no-store")
@@ -119,7 +137,7 @@ class Panel(Resource):
         return body
 
     def _visit(self, request: Request) -> Visit:
-        session = (request.getCookie(self._personality.cookie.encode()) or b"").decode("ascii", "replace")
+        session = (request.getCookie(self.personality.cookie.encode()) or b"").decode("ascii", "replace")
         fields = {name.decode(): values[-1].decode("utf-8", "replace") for name, values in request.args.items()}
         method = request.method.decode()
         content = request.content
@@ -135,7 +153,7 @@ class Panel(Resource):
             query=fields if method != "POST" else {},
             form=fields if method == "POST" else {},
             session=session,
-            user=self._personality.sessions.get(session, ""),
+            user=self.personality.sessions.get(session, ""),
             uri=request.uri.decode("ascii", "replace"),
             headers={
                 name.decode().lower(): values[-1].decode("utf-8", "replace")
@@ -158,6 +176,17 @@ class Panel(Resource):
             if kind in _REPORTED:
                 self._record(kind, event)
         return Reply(status=204)
+
+
+def _viewers_server(personality: Personality, record: Recorder) -> KvmPort | None:
+    """What the Java consoles of a vendor's panel connect to, on a port of its own."""
+
+    if not isinstance(personality, VendorPanel):
+        return None
+    server = KvmPort(personality.name, lambda token: token in personality.tokens, record)
+    personality.kvm_port = server.listen()
+    personality.jars = VendorJars()
+    return server
 
 
 def make_certificate(address: str) -> tuple[ssl.PrivateCertificate, bytes]:

@@ -1,5 +1,5 @@
 """What kind of panel the simulated server shows. A vendor's family subclasses :class:`Personality`, adds its routes,
-and is entered in :data:`PERSONALITIES`."""
+and is entered in ``vendors/__init__.py``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 from tests.simulator import pages
 from tests.simulator.chassis import Chassis
@@ -147,5 +147,3 @@ class Personality:
         attachment = {"Content-Disposition": 'attachment; filename="simulated.bin"'}
         return Reply("simulated\n", type="application/octet-stream", headers=attachment)
 
-
-PERSONALITIES: Final[Mapping[str, type[Personality]]] = {kind.key: kind for kind in (Personality,)}

@@ -100,7 +100,7 @@ class SimulatedServer:
 
     :param users: who may sign in, at the BMC and at the panel alike; :meth:`device` uses the first.
     :param kg: the BMC's K_G key, as text.
-    :param personality: what kind of panel it shows (see personality.py).
+    :param personality: what kind of panel it shows (see personality.py), with ``attributes`` of it (``mood``, …).
     :param hint: a line on the panel's sign-in page.
     """
 
@@ -115,6 +115,7 @@ class SimulatedServer:
         web_port: int = 0,
         kg: str = "",
         personality: str = "generic",
+        attributes: Mapping[str, Any] | None = None,
         hint: str = "",
         reactor: Reactor | None = None,
     ) -> None:
@@ -133,6 +134,7 @@ class SimulatedServer:
             users={user.name: user.password for user in users},
             chassis=str(self.bmc.chassis.folder),
             hint=hint,
+            attributes=dict(attributes or {}),
         )
         self.panel = SimulatedPanel(folder, settings, reactor=reactor)
 

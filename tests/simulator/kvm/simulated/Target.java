@@ -15,9 +15,7 @@ public final class Target {
     public Target(String host, String token, String port) {
         this.host = host;
         this.token = token;
-        // Some vendors' ports are fixed in the program: the simulated panel tells ours by a property of the JNLP.
-        String told = port == null || port.isEmpty() || port.equals("0") ? System.getProperty("simulated.port") : port;
-        this.port = Integer.parseInt(told);
+        this.port = Integer.parseInt(port);
     }
 
     /** Host, user's token, password's token, null, port. */
@@ -30,9 +28,14 @@ public final class Target {
         return args[0].startsWith("-") ? named(args) : new Target(args[0], args[2], args[1]);
     }
 
-    /** Colour depth, host, user, one-time secret. */
+    /** Colour depth, host, user, one-time secret; then the port, which the real one has in the program. */
     public static Target sun(String[] args) {
-        return new Target(args[1], args[3], null);
+        return new Target(args[1], args[3], args[4]);
+    }
+
+    /** Host, port, token. */
+    public static Target plain(String[] args) {
+        return new Target(args[0], args[2], args[1]);
     }
 
     /** Pairs of name=value, or of -name and value. */
@@ -48,9 +51,10 @@ public final class Target {
                 values.put(word.substring(0, sign), word.substring(sign + 1));
             }
         }
+        String token = first(values, "kvmtoken", "passwd", "httpdata", "user");
         return new Target(
             first(values, "ip", "hostname", "ipaddress", "cimcAddr", "host"),
-            first(values, "kvmtoken", "passwd", "httpdata", "verifyValue", "user", "username"),
+            token != null && token.startsWith("0x") ? token.substring(2) : token,
             first(values, "kmport", "kvmport", "VncPort", "port"));
     }
 

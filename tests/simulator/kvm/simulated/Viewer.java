@@ -24,7 +24,10 @@ public final class Viewer {
     private Viewer() {}
 
     /** As a program. */
-    public static void main(Target target, String vendor) throws IOException {
+    public static void main(Target target, String vendor, boolean hasLibrary) throws IOException {
+        if (hasLibrary) {
+            Native.check();
+        }
         if (Boolean.getBoolean("simulated.dialog")) {
             JOptionPane.showMessageDialog(null, "The vendor wants to be answered.");
         }
@@ -49,7 +52,6 @@ public final class Viewer {
 
     /** The screen of a viewer that is connected. */
     public static Screen connect(Target target) throws IOException {
-        Native.check();
         Socket socket = new Socket();
         socket.connect(new InetSocketAddress(target.host, target.port), 10000);
         socket.setTcpNoDelay(true);

@@ -11,7 +11,8 @@ public final class intgapp extends Applet {
 
     @Override
     public void start() {
-        Target target = new Target(getDocumentBase().getHost(), getParameter("RCINFO1"), getParameter("RCINFO6"));
+        String port = getParameter("RCINFO6") == null ? getParameter("INFO1") : getParameter("RCINFO6");
+        Target target = new Target(getDocumentBase().getHost(), getParameter("RCINFO1"), port);
         try {
             Viewer.show(Viewer.connect(target), "iLO Integrated Remote Console " + getCodeBase().getHost());
         } catch (IOException error) {

@@ -1,0 +1,97 @@
+"""Which family a device's panel is of, and signing in there: what is known of panels is kept, and what they refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from ipmiproxyd.errors import BadValue, BmcAuth
+from ipmiproxyd.interfaces import Agent, Store
+from ipmiproxyd.model import Device, Secret
+from ipmiproxyd.tools.panel_http import PanelHttp
+from ipmiproxyd.tools.refusals import Refusals
+from ipmiproxyd.vendors.family import Family
+from ipmiproxyd.vendors.recognise import Recognised, recognise
+from ipmiproxyd.vendors.talk import WebSession
+
+KIND: Final = "vendor"
+"""Kind of stored document: the family that a panel was recognised as, by agent and host."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A panel's family, and why: in words."""
+
+    family: Family
+    why: str
+
+
+class VendorDesk:
+    """Knows the panels' families.
+
+    :param families: by key.
+    """
+
+    def __init__(self, panels: PanelHttp, store: Store, families: Mapping[str, Family]) -> None:
+        self.families = families
+        self._panels = panels
+        self._store = store
+        self._refusals = Refusals(store)
+
+    async def family(self, agent: Agent, device: Device) -> Found:
+        """The device's own ``vendor``, or what its panel was recognised as before, or is now.
+
+        Raises BadValue for a vendor that is not known, VendorUnknown, and what PanelHttp raises.
+        """
+
+        if device.vendor != "auto":
+            return Found(self.named(device.vendor), "the device says so")
+        known = await self._store.get(KIND, device.web_url)
+        if known is not None and known["family"] in self.families:
+            return Found(self.families[known["family"]], known["why"])
+        return await self.probe(agent, device)
+
+    async def probe(self, agent: Agent, device: Device) -> Found:
+        """Look at the panel anew, without signing in."""
+
+        seen: Recognised = await self._panels.talk(agent, device, lambda _: recognise(list(self.families.values())))
+        await self._store.put(KIND, device.web_url, {"family": seen.family, "why": seen.why})
+        return Found(self.families[seen.family], seen.why)
+
+    def named(self, key: str) -> Family:
+        try:
+            return self.families[key]
+        except KeyError:
+            known = ", ".join(sorted(self.families))
+            raise BadValue(f"There is no vendor {key!r}.", hint=f"Use auto, or one of: {known}.") from None
+
+    async def sign_in(self, agent: Agent, device: Device, family: Family) -> WebSession:
+        """Once. Credentials that the panel has refused are not tried again.
+
+        Raises BmcAuth, NoSlot, BmcLocked, … of the family, and what PanelHttp raises.
+        """
+
+        signer = self._signer(device)
+        where = f"{agent.name} web"
+        await self._refusals.check(signer, where)
+        try:
+            session = await self._panels.talk(agent, device, family.sign_in)
+        except BmcAuth as error:
+            await self._refusals.add(signer, where, error)
+            raise
+        await self._refusals.forget(signer, where)
+        return session
+
+    async def forget(self, agent: Agent, device: Device) -> None:
+        """Forget what is remembered of a device's panel: its certificate, its family, and what it has refused."""
+
+        await self._panels.forget(device)
+        await self._store.delete(KIND, device.web_url)
+        await self._refusals.forget(self._signer(device), f"{agent.name} web")
+
+    def _signer(self, device: Device) -> Device:
+        """The device with the credentials that its panel gets."""
+
+        site = self._panels.site(device)
+        return replace(device, username=site.username, password=site.password, kg=Secret(""))
