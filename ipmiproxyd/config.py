@@ -21,6 +21,7 @@ from typing import Any, Final, Literal, TypeVar, get_args
 from ipmiproxyd import config_kinds as kinds
 from ipmiproxyd.config_kinds import SOCKET_PATH_LIMIT, Kind, KindError
 from ipmiproxyd.model import Clipboard
+from ipmiproxyd.vendors.generic import Generic, read_generic
 
 T = TypeVar("T")
 NumberRange = range
@@ -154,6 +155,18 @@ class PanelSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JavaSettings:
+    """[java] Folders on the agent; ``pack200`` is a class path, or empty."""
+
+    default: str = setting(
+        kinds.name(r"[a-z0-9][a-z0-9_.-]{0,39}", "the name of a Java, as java list tells it"), "jdk_8u121"
+    )
+    dir: Path = setting(kinds.path, "/opt/ipmiproxyd/java")
+    archives: Path = setting(kinds.path, "/var/lib/ipmiproxyd/java-archives")
+    pack200: str = setting(kinds.name(r"|/[^\0\n]{1,4000}", "a class path on the agent, or empty"), "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """The whole configuration. Defaults that follow from other settings are filled in when it is made."""
 
@@ -166,6 +179,8 @@ class Settings:
     agent: AgentSettings = AgentSettings()
     ipmi: IpmiSettings = IpmiSettings()
     panel: PanelSettings = PanelSettings()
+    java: JavaSettings = JavaSettings()
+    vendors: Mapping[str, Generic] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         runtime = self.daemon.runtime_dir
@@ -186,7 +201,9 @@ def _jobs_beside(runtime_dir: Path) -> Path:
     return runtime_dir.with_name(runtime_dir.name + "-jobs")
 
 
-_SECTIONS: Final[Mapping[str, Any]] = {item.name: type(item.default) for item in dataclasses.fields(Settings)}
+_SECTIONS: Final[Mapping[str, Any]] = {
+    item.name: type(item.default) for item in dataclasses.fields(Settings) if item.name != "vendors"
+}
 """The sections' names and classes."""
 
 
@@ -241,8 +258,10 @@ def parse(text: str) -> Settings:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError([_syntax_problem(str(error))]) from None
     problems: list[Problem] = []
+    described = document.pop("vendor", {})
     read = {section: _read_section(section, raw, problems) for section, raw in _sections(document, problems)}
-    settings = Settings(**{name: _SECTIONS[name](**values) for name, values in read.items()})
+    vendors = _read_vendors(described, problems)
+    settings = Settings(vendors=vendors, **{name: _SECTIONS[name](**values) for name, values in read.items()})
     problems += _cross_check(settings, {problem.key.partition("[")[0] for problem in problems})
     if problems:
         raise ConfigError(problems)
@@ -293,6 +312,24 @@ def _read_section(section: str, raw: Mapping[str, Any], problems: list[Problem])
             except KindError as error:
                 problems += [Problem(key + place, explanation) for place, explanation in error.mistakes]
     return values
+
+
+def _read_vendors(described: object, problems: list[Problem]) -> dict[str, Generic]:
+    """The families of panels that a site describes: [vendor.KEY]."""
+
+    if not isinstance(described, dict):
+        problems.append(Problem("vendor", "is a section: write [vendor.NAME] on a line of its own"))
+        return {}
+    families: dict[str, Generic] = {}
+    for key, section in described.items():
+        try:
+            families[key] = read_generic(key, section)
+        except KindError as error:
+            problems += [
+                Problem(f"vendor.{key}" + (f".{place}" if place else ""), explanation)
+                for place, explanation in error.mistakes
+            ]
+    return families
 
 
 def _suggestion(written: str, known: Iterable[str]) -> str:

@@ -38,6 +38,10 @@ class Agent(Protocol):
 
     name: str
 
+    @property
+    def cache(self) -> str:
+        """The folder on the agent from which jobs get the files of their library, by their SHA-256."""
+
     async def run(self, command: Command) -> Outcome:
         """Run a short program. It dies with its caller: cancelling ends the whole process group and waits for it."""
 
@@ -125,6 +129,34 @@ class Power(Protocol):
 
         Returns ``{"action": …, "power": "on"|"off"|None}``; ``power`` is what the BMC reported, if it was asked.
         """
+
+
+class Vendors(Protocol):
+    """The families of web panels."""
+
+    def listing(self) -> Sequence[Mapping[str, Any]]:
+        """Each with its key, label, evidence, consoles, when it signs out."""
+
+    async def look(self, agent: str, device: Device) -> Mapping[str, Any]:
+        """Which family a device's panel is of, and why. Raises VendorUnknown, BmcUnreachable, …"""
+
+    async def unlearn(self, agent: str, device: Device) -> None:
+        """Forget what is remembered of a device's panel."""
+
+
+class Javas(Protocol):
+    """The Javas on agents. Raises NotFound, Exists, BadValue, Forbidden, ToolMissing, AgentUnreachable."""
+
+    async def listing(self, agent: str) -> Mapping[str, Any]: ...
+
+    async def use(self, agent: str, name: str) -> Mapping[str, Any]: ...
+
+    async def install(self, agent: str, name: str) -> Mapping[str, Any]: ...
+
+    async def register(self, agent: str, name: str, home: str) -> Mapping[str, Any]: ...
+
+    async def remove(self, agent: str, name: str) -> None:
+        """Refused while a console uses it."""
 
 
 class Consoles(Protocol):

@@ -49,7 +49,7 @@ class Secret:
 
 Interface = Literal["lanplus", "lan"]
 Privilege = Literal["callback", "user", "operator", "administrator"]
-ConsoleType = Literal["panel", "vnc"]
+ConsoleType = Literal["panel", "java", "html5", "vnc"]
 Clipboard = Literal["off", "in", "out", "both"]
 """Which way texts may go: "in" is from the browser to the server, "out" from the server to the browser."""
 WebTrust = Literal["pin", "ca", "insecure"]
@@ -68,7 +68,7 @@ class Device:
     cipher suite. ``kg`` is the BMC's second key (K_G) as hexadecimal text. ``web`` is the panel's base URL, by
     default ``https://<address>``. ``vnc`` is the ``host:port`` of the BMC's own VNC server (or of a KVM switch), if
     it has one; ``vnc_fingerprint`` the SHA-256 of its certificate in 64 hexadecimal digits, where it has one that no
-    authority has signed.
+    authority has signed. ``java`` is the profile of the Java that its console runs with, or empty for the usual one.
     """
 
     name: str = ""
@@ -84,6 +84,7 @@ class Device:
     web_username: str = ""
     web_password: Secret = field(default_factory=lambda: Secret(""))
     web_trust: WebTrust = "pin"
+    java: str = ""
     vnc: str = ""
     vnc_password: Secret = field(default_factory=lambda: Secret(""))
     vnc_fingerprint: str = ""

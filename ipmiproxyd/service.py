@@ -18,8 +18,12 @@ from ipmiproxyd.access.grants import GrantBook
 from ipmiproxyd.agents.local import LocalAgent
 from ipmiproxyd.config import Settings
 from ipmiproxyd.console.displays import DisplayPool
+from ipmiproxyd.console.java_desk import JavaDesk
+from ipmiproxyd.console.java_opening import JavaOpening
 from ipmiproxyd.console.manager import ConsoleManager, Limits, Surroundings
 from ipmiproxyd.console.opening import PanelOpening, VncOpening, Workshop
+from ipmiproxyd.console.web_sessions import KIND as WEB_SESSION
+from ipmiproxyd.console.web_sessions import WebSessions
 from ipmiproxyd.control.commands import Defaults, make_commands
 from ipmiproxyd.control.listen import control_endpoint
 from ipmiproxyd.control.server import ControlServer
@@ -37,8 +41,13 @@ from ipmiproxyd.store.sqlite import SqliteStore
 from ipmiproxyd.tools.browser import PanelBrowser
 from ipmiproxyd.tools.curl import Curl
 from ipmiproxyd.tools.ipmitool import ENTERPRISE_NUMBERS, ENTERPRISE_NUMBERS_PATH, IpmiPower
+from ipmiproxyd.tools.java import JavaProgram
+from ipmiproxyd.tools.java_console import JavaConsoles
+from ipmiproxyd.tools.java_files import JavaFiles
 from ipmiproxyd.tools.panel_http import PanelHttp
+from ipmiproxyd.tools.vendors import VendorDesk
 from ipmiproxyd.tools.xvnc import Display
+from ipmiproxyd.vendors.registry import by_key
 
 __all__ = ["Options", "makeService"]
 
@@ -77,19 +86,33 @@ def make_daemon(settings: Settings, reactor: Any, notifier: Notifier) -> DaemonS
     displays = {agent.name: DisplayPool(settings.displays.range[0], settings.displays.range[-1], reactor)}
     grants = GrantBook(reactor, settings.relay.token_lifetime)
     relay = _relay(settings, reactor, grants)
-    consoles = _consoles(
-        settings,
-        Surroundings(
-            store=store,
-            agents=agents,
-            displays=displays,
-            relay=relay,
-            grants=grants,
-            limits=_limits(settings),
-            capture=lambda server: capture(server, reactor),
-            clock=reactor,
-        ),
+    panels = PanelHttp(
+        Curl(program=settings.panel.curl, connect_timeout=settings.panel.connect_timeout), store, reactor
     )
+    vendors = VendorDesk(panels, store, by_key(settings.vendors.values()), agents)
+    web = WebSessions(vendors, panels, agents, reactor)
+    javas = JavaConsoles(
+        JavaFiles(python=settings.agent.python),
+        panels,
+        store,
+        reactor,
+        java_dir=str(settings.java.dir),
+        archives=str(settings.java.archives),
+        default=settings.java.default,
+        pack200=settings.java.pack200,
+    )
+    around = Surroundings(
+        store=store,
+        agents=agents,
+        displays=displays,
+        relay=relay,
+        grants=grants,
+        limits=_limits(settings),
+        capture=lambda server: capture(server, reactor),
+        releases={WEB_SESSION: web.release},
+        clock=reactor,
+    )
+    consoles = _consoles(settings, around, panels, vendors, web, javas)
     daemon = DaemonService(
         Parts(
             store=store,
@@ -126,7 +149,8 @@ def make_daemon(settings: Settings, reactor: Any, notifier: Notifier) -> DaemonS
         login_buttons=settings.consoles.login_buttons,
         agent=agent.name,
     )
-    table = make_commands(StoredDevices(store), power, consoles, daemon, defaults)
+    desk = JavaDesk(javas, agents, consoles.javas_in_use)
+    table = make_commands(StoredDevices(store), power, consoles, vendors, desk, daemon, defaults)
     daemon.serve(ControlServer(table, __version__, reactor), endpoint)
     return daemon
 
@@ -199,7 +223,14 @@ def _limits(settings: Settings) -> Limits:
     )
 
 
-def _consoles(settings: Settings, around: Surroundings) -> ConsoleManager:
+def _consoles(
+    settings: Settings,
+    around: Surroundings,
+    panels: PanelHttp,
+    vendors: VendorDesk,
+    web: WebSessions,
+    javas: JavaConsoles,
+) -> ConsoleManager:
     workshop = Workshop(
         agents=around.agents,
         displays=around.displays,
@@ -210,11 +241,7 @@ def _consoles(settings: Settings, around: Surroundings) -> ConsoleManager:
             openbox=settings.displays.openbox,
         ),
         browser=PanelBrowser(program=settings.panel.chromium),
-        panels=PanelHttp(
-            Curl(program=settings.panel.curl, connect_timeout=settings.panel.connect_timeout),
-            around.store,
-            around.clock,
-        ),
+        panels=panels,
         lease=settings.agent.lease,
         start_timeout=settings.consoles.open_timeout,
     )
@@ -222,6 +249,7 @@ def _consoles(settings: Settings, around: Surroundings) -> ConsoleManager:
     stages: dict[str, Any] = {}
     manager = ConsoleManager(around, stages)
     stages["panel"] = PanelOpening(workshop, manager.serve)
+    stages["java"] = JavaOpening(workshop, manager.serve, vendors, web, javas, JavaProgram())
     stages["vnc"] = VncOpening(
         around.agents,
         manager.serve,

@@ -98,6 +98,10 @@ class LocalAgent:
         self._back_off = BACK_OFF[0]
         self._closed = False
 
+    @property
+    def cache(self) -> str:
+        return str(self.cache_dir)
+
     # --- start and end ------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:

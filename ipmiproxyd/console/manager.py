@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, gatherResults
@@ -15,7 +15,7 @@ from ipmiproxyd.console.deadlines import Patience
 from ipmiproxyd.console.displays import DisplayPool
 from ipmiproxyd.console.ids import new_id
 from ipmiproxyd.console.ledger import KIND as LEDGER_KIND
-from ipmiproxyd.console.ledger import Ledger
+from ipmiproxyd.console.ledger import Ledger, Release
 from ipmiproxyd.console.machine import Ending
 from ipmiproxyd.console.session import ConsoleSession, label_of
 from ipmiproxyd.console.sharing import Sharing
@@ -63,7 +63,8 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """What consoles are made from and live in. ``capture`` takes a PNG of a VNC server's screen."""
+    """What consoles are made from and live in. ``capture`` takes a PNG of a VNC server's screen; ``releases`` give back
+    what the stages of opening record in the ledger beside displays and jobs."""
 
     store: Store
     agents: Mapping[str, Agent]
@@ -73,6 +74,7 @@ class Surroundings:
     limits: Limits
     clock: IReactorTime
     capture: Callable[[VncServer], Awaitable[bytes]]
+    releases: Mapping[str, Release] = field(default_factory=dict)
 
 
 class ConsoleManager:
@@ -91,6 +93,7 @@ class ConsoleManager:
             "display": self._release_display,
             "grants": self._release_grants,
             "relay-port": self._release_port,
+            **around.releases,
         }
 
     # --- opening ------------------------------------------------------------------------------------------------------
@@ -117,7 +120,7 @@ class ConsoleManager:
             "console": session.snapshot(),
             "url": self._sharing.owner_url(session),
             "reused": reused,
-            "warnings": list(self._around.relay.warnings()),
+            "warnings": [*self._around.relay.warnings(), *session.has.warnings],
         }
 
     async def _reuse_or_make(self, request: OpenRequest) -> tuple[ConsoleSession, bool]:
@@ -217,6 +220,11 @@ class ConsoleManager:
         """Give the session its page. Raises NoFreePort."""
 
         session.has.port = self._around.relay.open(session)
+
+    def javas_in_use(self, agent: str) -> set[str]:
+        """The homes of the Javas with which consoles run on an agent."""
+
+        return {session.has.java for session in self._sessions.values() if session.request.agent == agent} - {""}
 
     # --- the other commands -------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ fails, or is cancelled, is the ledger's affair.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -16,7 +16,7 @@ from ipmiproxyd.console.session import ConsoleSession
 from ipmiproxyd.console.timing import limited
 from ipmiproxyd.errors import BmcUnreachable, NoFreeDisplay
 from ipmiproxyd.interfaces import Agent, VncServer
-from ipmiproxyd.model import Job, JobFile, JobSpec, JobStage, Program
+from ipmiproxyd.model import Job, JobFile, JobSpec, JobStage, LibraryFile, Program
 from ipmiproxyd.tools.browser import PanelBrowser
 from ipmiproxyd.tools.panel_http import PanelHttp
 from ipmiproxyd.tools.xvnc import Display
@@ -109,9 +109,11 @@ async def start_job(
     files: tuple[JobFile, ...],
     *,
     window: tuple[str, str],
+    library: tuple[LibraryFile, ...] = (),
+    java: str = "",
 ) -> None:
     """Start the display and ``programs`` on it. ``window``: name and words of the stage in which the last one shows
-    its window."""
+    its window. ``library`` and ``java``: see :class:`~ipmiproxyd.model.JobSpec`."""
 
     agent = shop.agents[session.request.agent]
 
@@ -120,17 +122,29 @@ async def start_job(
             session.stage(*window)
 
     session.stage("display", "Starting the display")
-    job = await _launch(session, shop, programs, files, on_stage)
+    spec = JobSpec(
+        id=session.id,
+        display=0,
+        programs=programs,
+        files=files,
+        library=library,
+        java=java,
+        vnc=shop.display.vnc,
+        lease=shop.lease,
+        start_timeout=shop.start_timeout,
+    )
+    job = await _launch(session, shop, spec, on_stage)
     session.has.screen = lambda: VncServer(agent.dial(job.vnc))
 
 
 async def _launch(
     session: ConsoleSession,
     shop: Workshop,
-    programs: tuple[Program, ...],
-    files: tuple[JobFile, ...],
+    job: JobSpec,
     on_stage: Callable[[JobStage], None],
 ) -> Job:
+    """``job`` as it is to be but for its display."""
+
     agent = shop.agents[session.request.agent]
     pool = shop.displays[agent.name]
     while True:
@@ -138,14 +152,8 @@ async def _launch(
         # After the display, so that the display is given back only once the job has left it.
         await session.ledger.record("job", session.id, {"agent": agent.name})
         screen, screen_files = shop.display.programs(display, clipboard=session.request.clipboard)
-        spec = JobSpec(
-            id=session.id,
-            display=display,
-            programs=screen + programs,
-            files=screen_files + files,
-            vnc=shop.display.vnc,
-            lease=shop.lease,
-            start_timeout=shop.start_timeout,
+        spec = replace(
+            job, display=display, programs=screen + job.programs, files=screen_files + job.files
         )
         try:
             return await agent.launch(spec, on_stage)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
@@ -34,11 +34,15 @@ class Holdings:
 
     :ivar port: its page is served.
     :ivar screen: tells where its display is.
+    :ivar java: the home of the Java that it runs with.
+    :ivar warnings: what whoever opened it should know, in plain words.
     """
 
     display: int | None = None
     port: RelayPort | None = None
     screen: Callable[[], VncServer] | None = None
+    java: str = ""
+    warnings: list[str] = field(default_factory=list)
 
 
 class ConsoleSession:

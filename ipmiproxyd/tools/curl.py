@@ -38,6 +38,7 @@ _BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
 _END: Final = b"-----END CERTIFICATE-----"
 _GRACE: Final = 5.0
 _HEAD_LIMIT: Final = 64 << 10
+_NO_SUCH: Final = 22
 _NO_TLS: Final = 35
 _WEAK_CIPHER: Final = 59
 _UNTRUSTED: Final = 60
@@ -148,6 +149,26 @@ class Curl:
             raise BmcError(f"The panel at {url} sent more than {request.limit} bytes.")
         return parse_answer(outcome.stdout, request.path, url)
 
+    async def fetch(self, agent: Agent, url: str, request: Request, profile: str, trust: Trust, path: str) -> int:
+        """The same, with the answer's body into a file on the agent. Returns the status."""
+
+        options = [*_request(url, request), *TLS_PROFILES[profile], *_trust(trust), "compressed"]
+        options += [
+            f"output = {_quoted(path)}",
+            "fail",  # no file then
+            "remove-on-error",
+            f"max-time = {request.timeout:g}",
+            f"max-filesize = {request.limit}",
+            'write-out = "%{http_code} %{size_download}"',
+        ]
+        outcome = await agent.run(self._command(options, request.timeout))
+        if not outcome.ok and outcome.status != _NO_SUCH:
+            raise _error(outcome, url)
+        status, _, size = outcome.stdout.decode("ascii", "replace").partition(" ")
+        if int(size or 0) > request.limit:
+            raise BmcError(f"The panel at {url} sent more than {request.limit} bytes.")
+        return int(status)
+
     def _command(self, options: list[str], limit: float, output: int = 1 << 20) -> Command:
         common = [
             "globoff",
@@ -172,6 +193,8 @@ def _request(url: str, request: Request) -> Iterator[str]:
         yield "no-alpn"  # a server that knows of ALPN finds nothing to choose in "http/1.0", and hangs up
     yield "head" if request.method == "HEAD" else f"request = {_quoted(request.method)}"
     headers = {"Expect": "", **request.headers}
+    if request.ignore_length:
+        headers["Connection"] = "close"  # else nothing would tell the body's end
     if request.form is not None:
         headers.setdefault("Content-Type", "application/x-www-form-urlencoded")
         yield f"data-raw = {_quoted(urlencode(list(request.form)))}"

@@ -105,6 +105,20 @@ class PanelHttp:
             talk.close()
         raise BmcError(f"The conversation with the panel at {device.web_url} does not end.")
 
+    async def download(self, agent: Agent, device: Device, origin: str, request: Request, path: str) -> int:
+        """Fetch a large file from the panel into a file on the agent. Returns the status of the answer; only with 200
+        the file is what was asked for. ``origin``: scheme and host, the panel's own or another that is known as good.
+        Raises what :meth:`talk` raises."""
+
+        profile, pin = await self._remembered(agent, device)
+        trust = Trust(pin if device.web_trust == "pin" and pin else "", device.web_trust == "ca")
+        async with self._turns.turn(urlsplit(device.web_url).netloc), self._turns.place():
+            return await self._curl.fetch(agent, origin, request, profile, trust, path)
+
+    async def _remembered(self, agent: Agent, device: Device) -> tuple[str, str | None]:
+        known = await self._store.get(KIND, urlsplit(device.web_url).netloc)
+        return await self.trusted(agent, device) if known is None else (known["tls"], known["pin"])
+
     def site(self, device: Device, title: str = "console") -> Site:
         parts = urlsplit(device.web_url)
         own = device.web_username or bool(device.web_password)

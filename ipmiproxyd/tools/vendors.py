@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
-from ipmiproxyd.errors import BadValue, BmcAuth
+from ipmiproxyd.errors import BadValue, BmcAuth, NotFound
 from ipmiproxyd.interfaces import Agent, Store
 from ipmiproxyd.model import Device, Secret
 from ipmiproxyd.tools.panel_http import PanelHttp
@@ -28,13 +28,16 @@ class Found:
 
 
 class VendorDesk:
-    """Knows the panels' families.
+    """Knows the panels' families. Implements :class:`~ipmiproxyd.interfaces.Vendors`.
 
     :param families: by key.
     """
 
-    def __init__(self, panels: PanelHttp, store: Store, families: Mapping[str, Family]) -> None:
+    def __init__(
+        self, panels: PanelHttp, store: Store, families: Mapping[str, Family], agents: Mapping[str, Agent]
+    ) -> None:
         self.families = families
+        self._agents = agents
         self._panels = panels
         self._store = store
         self._refusals = Refusals(store)
@@ -89,6 +92,47 @@ class VendorDesk:
         await self._panels.forget(device)
         await self._store.delete(KIND, device.web_url)
         await self._refusals.forget(self._signer(device), f"{agent.name} web")
+
+    # --- for operators ------------------------------------------------------------------------------------------------
+
+    def listing(self) -> Sequence[Mapping[str, Any]]:
+        return [
+            {
+                "vendor": family.key,
+                "label": family.label,
+                "evidence": family.evidence,
+                "consoles": sorted(family.consoles),
+                "signs_out": family.signs_out,
+                "slot_seconds": family.slot_seconds,
+            }
+            for family in self.families.values()
+        ]
+
+    async def look(self, agent: str, device: Device) -> Mapping[str, Any]:
+        host = self._agent(agent)
+        found = await self.probe(host, device)
+        profile, pin = await self._panels.trusted(host, device)
+        return {
+            "device": device.label,
+            "panel": device.web_url,
+            "vendor": found.family.key,
+            "label": found.family.label,
+            "why": found.why,
+            "evidence": found.family.evidence,
+            "consoles": sorted(found.family.consoles),
+            "tls": profile if pin else "",
+            "certificate": pin or "",
+            "shared_with": await self._panels.shared_with(device, pin),
+        }
+
+    async def unlearn(self, agent: str, device: Device) -> None:
+        await self.forget(self._agent(agent), device)
+
+    def _agent(self, name: str) -> Agent:
+        try:
+            return self._agents[name]
+        except KeyError:
+            raise NotFound(f"There is no agent named {name!r}.") from None
 
     def _signer(self, device: Device) -> Device:
         """The device with the credentials that its panel gets."""

@@ -14,6 +14,7 @@ from ipmiproxyd.errors import BadValue
 from ipmiproxyd.model import Device, Interface, Privilege, Secret, TcpStream, WebTrust
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_JAVA = re.compile(r"[a-z0-9][a-z0-9_.-]{0,39}")
 _VENDOR = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 _LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _KG = re.compile(r"(?:[0-9A-Fa-f]{2}){0,20}")
@@ -214,6 +215,7 @@ _CHECKS: Final[dict[str, _Check]] = {
     "web_username": _text(256),
     "web_password": _secret(256),
     "web_trust": _choice(get_args(WebTrust)),
+    "java": _matching(_JAVA, "is not the name of a Java (see java list)", empty=True),
     "vnc": _vnc,
     "vnc_password": _secret(256),
     "vnc_fingerprint": _matching(_FINGERPRINT, "is not a SHA-256 fingerprint (64 hexadecimal digits)", empty=True),

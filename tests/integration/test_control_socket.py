@@ -113,7 +113,7 @@ class WireTests(SocketTestCase):
             b"ipmiproxyd 1.2 protocol 1\n"
             b'OK {"name": "n1", "address": "10.0.0.17", "port": 623, "username": "ADMIN", "password": "set", '
             b'"interface": "lanplus", "cipher": "auto", "privilege": "administrator", "kg": "", "web": "", '
-            b'"web_username": "", "web_password": "", "web_trust": "pin", "vnc": "", "vnc_password": "", '
+            b'"web_username": "", "web_password": "", "web_trust": "pin", "java": "", "vnc": "", "vnc_password": "", '
             b'"vnc_fingerprint": "", "location": "Z\\u00fcrich", "vendor": "auto", "notes": ""}\n'
             b'ERR not-found {"message": "There is no device n2.", "hint": "See: device list"}\n'
             b'.. {"stage": "send", "text": "Sending cycle", "ms": 1}\n'

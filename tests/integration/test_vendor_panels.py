@@ -60,7 +60,7 @@ class VendorPanelTests(LocalCase):
         await super().setUp()
         self.store = MemoryStore()
         self.http = PanelHttp(Curl(), self.store, reactor)
-        self.desk = VendorDesk(self.http, self.store, by_key())
+        self.desk = VendorDesk(self.http, self.store, by_key(), {"local": self.agent})
 
     async def visit(self, served: Served) -> str:
         """Recognise, sign in, fetch what a console needs, sign out. Returns the family's key."""

@@ -218,6 +218,41 @@ class FakeDaemon:
         return {"closed": 2}
 
 
+class FakeVendors:
+    def listing(self) -> Sequence[Mapping[str, Any]]:
+        return [{"vendor": "acme", "label": "Acme", "consoles": ["java"]}]
+
+    async def look(self, agent: str, device: Device) -> Mapping[str, Any]:
+        return {"device": device.label, "vendor": "acme", "why": f"as seen from {agent}"}
+
+    async def unlearn(self, agent: str, device: Device) -> None:
+        if device.name == "unknown":
+            raise NotFound("Nothing is remembered.")
+
+
+class FakeJavas:
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, ...]] = []
+
+    async def listing(self, agent: str) -> Mapping[str, Any]:
+        return {"use": "debian_17", "installed": [], "available": [], "agent": agent}
+
+    async def use(self, agent: str, name: str) -> Mapping[str, Any]:
+        self.asked.append(("use", agent, name))
+        return {"name": name}
+
+    async def install(self, agent: str, name: str) -> Mapping[str, Any]:
+        self.asked.append(("install", agent, name))
+        return {"name": name}
+
+    async def register(self, agent: str, name: str, home: str) -> Mapping[str, Any]:
+        self.asked.append(("register", agent, name, home))
+        return {"name": name, "home": home}
+
+    async def remove(self, agent: str, name: str) -> None:
+        self.asked.append(("remove", agent, name))
+
+
 class Fakes:
     """All of them, and the commands over them."""
 
@@ -225,7 +260,11 @@ class Fakes:
         self.devices = FakeDevices()
         self.power = FakePower()
         self.consoles = FakeConsoles()
+        self.vendors = FakeVendors()
+        self.javas = FakeJavas()
         self.daemon = FakeDaemon()
 
     def table(self, defaults: Defaults | None = None) -> CommandTable:
-        return make_commands(self.devices, self.power, self.consoles, self.daemon, defaults or Defaults())
+        return make_commands(
+            self.devices, self.power, self.consoles, self.vendors, self.javas, self.daemon, defaults or Defaults()
+        )

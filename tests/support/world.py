@@ -30,10 +30,13 @@ class World(TestCase):
 
     :cvar settings: of the daemon.
     :cvar users: of the simulated server; the device signs in as the first.
+    :cvar personality: of its panel, with ``attributes`` of it.
     """
 
     settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     users: ClassVar[Sequence[BmcUser]] = (ADMIN,)
+    personality: ClassVar[str] = "generic"
+    attributes: ClassVar[Mapping[str, Any]] = {}
 
     def setUp(self) -> Deferred[None]:  # type: ignore[override]
         return Deferred.fromCoroutine(self._prepare())
@@ -41,7 +44,9 @@ class World(TestCase):
     async def _prepare(self) -> None:
         self.folder = scratch(self)
         self.x_locks = leftovers.x_locks()
-        self.server = SimulatedServer(self.folder / "node1", users=self.users)
+        self.server = SimulatedServer(
+            self.folder / "node1", users=self.users, personality=self.personality, attributes=self.attributes
+        )
         self.addCleanup(self.server.stop)
         await self.server.start()
         self.daemon = DaemonProcess(self.folder / "d", self.settings)

@@ -95,6 +95,7 @@ class DeviceTests(CommandsTestCase):
                 "web_username": "w",
                 "web_password": "set",
                 "web_trust": "pin",
+                "java": "",
                 "vnc": "kvm:5901",
                 "vnc_password": "set",
                 "vnc_fingerprint": "ab" * 32,

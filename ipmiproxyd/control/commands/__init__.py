@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from ipmiproxyd.control.commands import console as console_commands
 from ipmiproxyd.control.commands import daemon as daemon_commands
 from ipmiproxyd.control.commands import device as device_commands
+from ipmiproxyd.control.commands import java as java_commands
 from ipmiproxyd.control.commands import power as power_commands
 from ipmiproxyd.control.commands import screenshot as screenshot_commands
+from ipmiproxyd.control.commands import vendor as vendor_commands
 from ipmiproxyd.control.commands import viewers as viewers_commands
 from ipmiproxyd.control.declare import CommandTable
-from ipmiproxyd.interfaces import Consoles, Daemon, Devices, Power
+from ipmiproxyd.interfaces import Consoles, Daemon, Devices, Javas, Power, Vendors
 from ipmiproxyd.model import Clipboard
 
 
@@ -34,7 +36,13 @@ class Defaults:
 
 
 def make_commands(
-    devices: Devices, power: Power, consoles: Consoles, daemon: Daemon, defaults: Defaults
+    devices: Devices,
+    power: Power,
+    consoles: Consoles,
+    vendors: Vendors,
+    javas: Javas,
+    daemon: Daemon,
+    defaults: Defaults,
 ) -> CommandTable:
     """Every command, bound to what it drives."""
 
@@ -53,6 +61,8 @@ def make_commands(
             ),
             *viewers_commands.commands(consoles),
             *screenshot_commands.commands(consoles),
+            *vendor_commands.commands(devices, vendors, agent=defaults.agent),
+            *java_commands.commands(javas, agent=defaults.agent),
             *daemon_commands.commands(daemon),
         ]
     )

@@ -47,6 +47,7 @@ FIELDS: Final[tuple[Argument[Any], ...]] = (
         "whose certificate the panel may show: the one that it showed first, one that an authority signed, or any",
         default="pin",
     ),
+    Argument("java", Text(40, "name"), "the Java that its console runs with, where it is another", default=""),
     Argument("vnc", Text(300, "host:port"), "its own VNC server, or that of a KVM switch", default=""),
     Argument("vnc_password", SecretText(), "that VNC server's password"),
     Argument(

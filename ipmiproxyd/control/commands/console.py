@@ -17,7 +17,7 @@ _MONTH: Final = 31 * 86400
 TYPE: Final = Argument(
     "type",
     Choice[ConsoleType](get_args(ConsoleType)),
-    "what the console shows: the BMC's web panel, or the VNC server at vnc=",
+    "what the console shows: the BMC's web panel, its Java console, its HTML5 console, or the VNC server at vnc=",
     default="panel",
 )
 USER: Final = Argument("user", Text(128), "who the console is for", default="")

@@ -1,0 +1,55 @@
+"""What operators do with the Javas on agents, in the words of the control protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from ipmiproxyd.errors import Forbidden, NotFound
+from ipmiproxyd.interfaces import Agent
+from ipmiproxyd.tools.java_console import JavaConsoles, checked_home
+from ipmiproxyd.tools.java_profiles import Java
+
+
+class JavaDesk:
+    """Implements :class:`~ipmiproxyd.interfaces.Javas`.
+
+    :param in_use: the homes of the Javas with which consoles run on an agent just now.
+    """
+
+    def __init__(
+        self, javas: JavaConsoles, agents: Mapping[str, Agent], in_use: Callable[[str], Collection[str]]
+    ) -> None:
+        self._javas = javas
+        self._agents = agents
+        self._in_use = in_use
+
+    async def listing(self, agent: str) -> Mapping[str, Any]:
+        return await self._javas.listing(self._agent(agent))
+
+    async def use(self, agent: str, name: str) -> Mapping[str, Any]:
+        return _told(await self._javas.use(self._agent(agent), name))
+
+    async def install(self, agent: str, name: str) -> Mapping[str, Any]:
+        return _told(await self._javas.install(self._agent(agent), name))
+
+    async def register(self, agent: str, name: str, home: str) -> Mapping[str, Any]:
+        return _told(await self._javas.register(self._agent(agent), name, checked_home(home)))
+
+    async def remove(self, agent: str, name: str) -> None:
+        host = self._agent(agent)
+        used = self._in_use(agent)
+        for java in await self._javas.installed(host):
+            if java.name == name and java.home in used:
+                raise Forbidden(f"A console runs with {name}.", hint="Close it first: see console list.")
+        await self._javas.remove(host, name)
+
+    def _agent(self, name: str) -> Agent:
+        try:
+            return self._agents[name]
+        except KeyError:
+            raise NotFound(f"There is no agent named {name!r}.") from None
+
+
+def _told(java: Java) -> Mapping[str, Any]:
+    return {"name": java.name, "version": java.version, "home": java.home}

@@ -1,0 +1,46 @@
+"""``java …``: the Javas on an agent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from ipmiproxyd.control.arguments import Argument, Name, Text
+from ipmiproxyd.control.declare import Call, Command
+from ipmiproxyd.interfaces import Javas
+
+VERSION: Final = Argument("version", Name(), "a Java's name, as java list tells it", required=True)
+NEW: Final = Argument("version", Name(), "what it shall be called", required=True)
+HOME: Final = Argument("home", Text(512, "folder"), "the folder on the agent that has its bin/java", required=True)
+
+
+def commands(javas: Javas, *, agent: str) -> list[Command]:
+    async def list_all(_: Call) -> Mapping[str, Any]:
+        return await javas.listing(agent)
+
+    async def use(call: Call) -> Mapping[str, Any]:
+        return await javas.use(agent, call.values[VERSION])
+
+    async def install(call: Call) -> Mapping[str, Any]:
+        return await javas.install(agent, call.values[VERSION])
+
+    async def register(call: Call) -> Mapping[str, Any]:
+        return await javas.register(agent, call.values[NEW], call.values[HOME])
+
+    async def remove(call: Call) -> Mapping[str, Any]:
+        await javas.remove(agent, call.values[VERSION])
+        return {"removed": call.values[VERSION]}
+
+    return [
+        Command(noun="java", verb="list", summary="List the Javas on the agent, and those that could be.",
+                handler=list_all),
+        Command(noun="java", verb="use", summary="Let consoles run with this Java from now on.", arguments=(VERSION,),
+                handler=use),
+        Command(noun="java", verb="install",
+                summary="Install a Java from Oracle's archive, which an administrator has put on the agent.",
+                arguments=(VERSION,), handler=install),
+        Command(noun="java", verb="register", summary="Let the Java in a folder of the agent be used under a name.",
+                arguments=(NEW, HOME), handler=register),
+        Command(noun="java", verb="remove", summary="Take a Java away that was installed or registered.",
+                arguments=(VERSION,), handler=remove),
+    ]  # fmt: skip
