@@ -67,6 +67,7 @@ class FakeAgent:
 
     def __init__(self, tool: Callable[[Command], Outcome], name: str = "local") -> None:
         self.name = name
+        self.cache = "/nowhere"
         self.tool = tool
         self.commands: list[Command] = []
         self.holding = False

@@ -124,6 +124,7 @@ class OneOutcome:
     """An agent on which every command has the same outcome."""
 
     name = "local"
+    cache = "/nowhere"
 
     def __init__(self, outcome: Outcome) -> None:
         self.commands: list[Command] = []
