@@ -51,18 +51,21 @@ class Pipe:
 
 
 class PipePool:
-    """Lends pipes, at most ``most`` at once."""
+    """Lends pipes, at most ``most`` at once.
+
+    :ivar lent: how many are out.
+    """
 
     def __init__(self, most: int = MOST) -> None:
         self._most = most
-        self._lent = 0
+        self.lent = 0
         self._idle: list[Pipe] = []
 
     def borrow(self) -> Pipe | None:
         if self._idle:
-            self._lent += 1
+            self.lent += 1
             return self._idle.pop()
-        if self._lent >= self._most:
+        if self.lent >= self._most:
             return None
         try:
             pipe = Pipe()
@@ -70,17 +73,23 @@ class PipePool:
             if error.errno not in (errno.EMFILE, errno.ENFILE):
                 raise
             return None
-        self._lent += 1
+        self.lent += 1
         return pipe
 
     def give_back(self, pipe: Pipe) -> None:
         """One with bytes left in it is of no use to anybody else."""
 
-        self._lent -= 1
+        self.lent -= 1
         if pipe.left or len(self._idle) >= 4:
             pipe.close()
         else:
             self._idle.append(pipe)
+
+    def close_idle(self) -> None:
+        """Keep none for later."""
+
+        while self._idle:
+            self._idle.pop().close()
 
 
 POOL: Final = PipePool()

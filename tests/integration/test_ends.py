@@ -21,6 +21,7 @@ from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
 from ipmiproxyd.relay.ends import READ, TransportEnd
+from ipmiproxyd.relay.pipes import Pipe
 from ipmiproxyd.relay.socket_end import SocketEnd
 from ipmiproxyd.relay.takeover import take_socket
 from ipmiproxyd.relay.tls_end import TlsEnd
@@ -56,6 +57,29 @@ class TcpTests(SocketCase, TestCase):
 
 class UnixTests(SocketCase, TestCase):
     pair = staticmethod(unix_pair)
+
+
+class SplicedTcpTests(TcpTests):
+    """Where much flows, the kernel hands it on."""
+
+    by_kernel = True
+
+    async def test_it_is_the_kernel(self) -> None:
+        passed = []
+        fill = Pipe.fill
+
+        def counted(pipe: Pipe, number: int) -> int:
+            passed.append(fill(pipe, number))
+            return passed[-1]
+
+        self.patch(Pipe, "fill", counted)
+        _, peer, other = await self.spliced()
+        await self.both_ways(peer, other, 16 * MB)
+        self.assertGreater(sum(passed), 8 * MB)
+
+
+class SplicedUnixTests(UnixTests):
+    by_kernel = True
 
 
 def make_certificate(folder: Path) -> tuple[Path, Path]:

@@ -16,6 +16,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from ipmiproxyd.relay.ends import READ, End
+from ipmiproxyd.relay.pipes import POOL
 from ipmiproxyd.relay.socket_end import SocketEnd
 from tests.support.end_owner import Aborter, Owner, Pauser, Splice
 from tests.support.end_peer import DOWN, Bell, Mirror, Moody, Peer, descriptors, reactor, resident, unix_pair
@@ -36,6 +37,7 @@ class EndSuite(Mixin):
     :cvar bulk: bytes that the large transfers move in each direction.
     :cvar ends_with: what the far side sees of ``finish``.
     :cvar hears_on: whether what the far side still says after ``finish`` comes in.
+    :cvar by_kernel: the ends splice into each other.
     :cvar most: what a side that stands still may have on its way, beyond the kernel's buffers.
     """
 
@@ -43,6 +45,7 @@ class EndSuite(Mixin):
     bulk = 24 * MB
     ends_with = "eof"
     hears_on = True
+    by_kernel = False
     most = READ
 
     def setUp(self) -> Deferred[None]:  # type: ignore[override]
@@ -53,8 +56,11 @@ class EndSuite(Mixin):
         self.owner = Owner(self.bell)
         self.peers: list[Peer] = []
         self.ends: list[End] = []
+        POOL.close_idle()
         before = descriptors()
         self.addCleanup(lambda: self.assertEqual(descriptors(), before, "descriptors are left"))
+        self.addCleanup(POOL.close_idle)
+        self.addCleanup(lambda: self.assertEqual(POOL.lent, 0, "pipes are not given back"))
         self.addCleanup(lambda: Deferred.fromCoroutine(self._hang_up()))
 
     async def _hang_up(self) -> None:
@@ -93,6 +99,9 @@ class EndSuite(Mixin):
         plain = SocketEnd(splice, reactor, mood(near) if mood else near)
         self.ends.append(plain)
         self.peers.append(other := Mirror(self.bell, far, seed=how.get("seed", 1) + 1))
+        if self.by_kernel:
+            end.splice_into(plain)
+            plain.splice_into(end)
         splice.join(end, plain)
         return splice, peer, other
 
