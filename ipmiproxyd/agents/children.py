@@ -47,6 +47,7 @@ class Child(ProcessProtocol):
         self._err = bytearray()
         self.out_of_reach = False
         self._timed_out = False
+        self._said_too_much = False
         self._exit: Any = None
         self._timers: list[IDelayedCall] = []
 
@@ -59,7 +60,11 @@ class Child(ProcessProtocol):
 
     def outReceived(self, data: bytes) -> None:
         if self._on_line is None:
-            self._out += data[: max(0, self._limit - len(self._out))]
+            room = self._limit - len(self._out)
+            self._out += data[:room]
+            if len(data) > room and not self._said_too_much:
+                self._said_too_much = True
+                self.end()
             return
         self._out += data
         *lines, rest = self._out.split(b"\n")
@@ -153,8 +158,8 @@ def start_child(
     limit: int = 1 << 20,
     on_line: Callable[[bytes], None] | None = None,
 ) -> Child:
-    """Start ``argv``. ``keep_open``: leave its standard input open after ``stdin``. ``limit``: bytes of output that
-    are kept. Raises ToolMissing."""
+    """Start ``argv``. ``keep_open``: leave its standard input open after ``stdin``. ``limit``: bytes of output; a
+    program that says more is ended. Raises ToolMissing."""
 
     child = Child(reactor, stdin=stdin, keep_open=keep_open, limit=limit, on_line=on_line)
     try:

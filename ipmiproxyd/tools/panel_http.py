@@ -25,6 +25,10 @@ T = TypeVar("T")
 KIND: Final = "panel"
 """Kind of stored document: what is remembered of a panel, by its host."""
 
+ANEW: Final = 86400.0
+"""Seconds after which a panel that did not speak the best TLS is asked for it again: it may have got a new firmware, or
+have broken off for some other reason."""
+
 PATIENCE: Final = 60.0
 AT_ONCE: Final = 32
 MAX_PAUSE: Final = 15.0
@@ -54,16 +58,20 @@ class PanelHttp:
         url = device.web_url
         key = urlsplit(url).netloc
         known = await self._store.get(KIND, key) or {}
+        first, looked, now = known.get("tls", _MODERN), known.get("looked", 0.0), self._clock.seconds()
+        if now - looked >= ANEW:
+            first, looked = _MODERN, now
         async with self._turns.turn(key):
-            profile, pin = await self._look(agent, url, known.get("tls", _MODERN))
+            profile, pin = await self._look(agent, url, first)
         before = known.get("pin")
         if device.web_trust == "pin" and before and pin and pin != before:
             raise BadCertificate(
                 f"The panel at {url} shows another certificate than before.",
                 hint=f"If it was changed on purpose: ipmiproxyctl vendor forget device={device.label}",
             )
-        if (profile, pin) != (known.get("tls"), before):
-            await self._store.put(KIND, key, {**known, "tls": profile, "pin": pin})
+        found = {"tls": profile, "pin": pin, "looked": looked}
+        if found != known:
+            await self._store.put(KIND, key, found)
         return profile, pin
 
     async def forget(self, device: Device) -> bool:
@@ -110,12 +118,14 @@ class PanelHttp:
         the file is what was asked for. ``origin``: scheme and host, the panel's own or another that is known as good.
         Raises what :meth:`talk` raises."""
 
-        profile, pin = await self._remembered(agent, device)
+        profile, pin = await self.known(agent, device)
         trust = Trust(pin if device.web_trust == "pin" and pin else "", device.web_trust == "ca")
         async with self._turns.turn(urlsplit(device.web_url).netloc), self._turns.place():
             return await self._curl.fetch(agent, origin, request, profile, trust, path)
 
-    async def _remembered(self, agent: Agent, device: Device) -> tuple[str, str | None]:
+    async def known(self, agent: Agent, device: Device) -> tuple[str, str | None]:
+        """What :meth:`trusted` has found before; only a panel that nothing is known of is looked at."""
+
         known = await self._store.get(KIND, urlsplit(device.web_url).netloc)
         return await self.trusted(agent, device) if known is None else (known["tls"], known["pin"])
 
@@ -134,7 +144,7 @@ class PanelHttp:
 
     async def _look(self, agent: Agent, url: str, first: str) -> tuple[str, str | None]:
         profiles = list(TLS_PROFILES)
-        # From the one that is known to work downwards; after an update of its firmware it may speak a better one.
+        # The one that is known to work, then from the best downwards.
         for profile in dict.fromkeys([first, *profiles]):
             try:
                 return profile, await self._curl.look(agent, url, profile)

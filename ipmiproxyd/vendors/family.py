@@ -44,6 +44,8 @@ class Family(ABC):
     :cvar consoles: what it has.
     :cvar signs_out: see :data:`SignOut`.
     :cvar slot_seconds: after how long without use the panel forgets a session by itself, where that is known.
+    :cvar ports: what the page of its HTML5 console connects to beside the panel's own port.
+    :cvar browser_cookies: those that a browser has that is signed in, where they are enough to sign out.
     :cvar java: the profile of Java that it is known to like, or empty.
     """
 
@@ -55,6 +57,8 @@ class Family(ABC):
     consoles: ClassVar[frozenset[ConsoleKind]] = frozenset({"java"})
     signs_out: ClassVar[SignOut] = "after-viewer"
     slot_seconds: ClassVar[int | None] = None
+    ports: ClassVar[Sequence[int]] = ()
+    browser_cookies: ClassVar[Sequence[str]] = ()
     java: ClassVar[str] = ""
 
     @abstractmethod
@@ -68,6 +72,13 @@ class Family(ABC):
     @abstractmethod
     def sign_out(self, site: Site, session: WebSession) -> Talk[None]:
         """Whatever the panel answers, it was tried. A session that is gone already is fine."""
+
+    def in_browser(self, cookies: Mapping[str, str]) -> WebSession | None:
+        """The session of a browser with these cookies, good enough for :meth:`sign_out`; None if they are not."""
+
+        if not self.browser_cookies or not all(cookies.get(name) for name in self.browser_cookies):
+            return None
+        return WebSession(family=self.key, cookies=cookies)
 
     def jnlp(self, site: Site, session: WebSession) -> Talk[bytes]:  # noqa: ARG002
         """The description of the Java console, as the panel gives it. Raises NoLicence, Html5Only, NoSlot, …"""

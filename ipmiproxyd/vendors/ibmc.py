@@ -30,6 +30,8 @@ class IbmcOld(Family):
     manufacturers = _HUAWEI
     probes = ("/", "/login.html")
     consoles = frozenset({"java", "html5"})
+    ports = (2198,)
+    browser_cookies = ("SessionId3",)
     java = "jdk_8u121"
 
     def recognise(self, seen: Mapping[str, Answer]) -> str:

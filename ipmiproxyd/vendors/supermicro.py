@@ -41,6 +41,7 @@ class Supermicro(Family):
     manufacturers = frozenset({10876})
     probes = ("/",)
     consoles = frozenset({"java", "html5"})
+    browser_cookies = ("SID",)
     java = "jdk_8u121"
 
     def recognise(self, seen: Mapping[str, Answer]) -> str:

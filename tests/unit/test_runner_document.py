@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from ipmiproxyd.agents import inside, runner
 from tests.support.scratch import scratch
 
-PROGRAM = {"name": "Xvnc", "argv": ["Xvnc", ":7"], "ready": "display", "env": ["A=b=c"], "stdin": "a secret"}
+PROGRAM = {"name": "Xvnc", "argv": ["Xvnc", ":7"], "ready": "display", "env": ["A=b=c"], "stdin": "a secret", "door": ""}
 FILE = {"place": "home", "name": ".config/rc.xml", "text": "<a/>\n", "encoding": "utf-8"}
 JOB: dict[str, Any] = {
     "id": "c0ffee-1",
@@ -91,6 +91,7 @@ class DocumentTests(SynchronousTestCase):
             ("job", "programs", 0, "env"): (["A"], ["=x"], ["A-B=c"], {"A": "b"}),
             ("job", "files", 0, "place"): ("etc", "home/x"),
             ("job", "programs", 0, "stdin"): (None, "x" * 262_145, "\0"),
+            ("job", "programs", 0, "door"): (None, True, "socket", "../door"),
             ("job", "files", 0, "name"): ("", ".", "..", "/a", "a/", "a//b", "../a", "a/../b", "a b", "a\n", "x" * 65),
             ("job", "files", 0, "encoding"): ("utf-16", "", None),
             ("job", "library", 0, "sha256"): ("", "../../etc/shadow", "0" * 63, "A" * 64),
