@@ -14,7 +14,7 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -126,7 +126,7 @@ class _Told(Protocol):
             self._said = b""
             self.hang_up()
 
-    def connectionLost(self, reason: Failure = Failure(ConnectError())) -> None:  # noqa: ARG002, B008
+    def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: ARG002
         if not self.whole.called:
             self.whole.callback(self._said)
 

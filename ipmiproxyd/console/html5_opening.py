@@ -39,8 +39,8 @@ class Html5Opening:
         self._web.show(session, family)
         session.stage("html5", "Asking the panel for its HTML5 console")
         page = await shop.panels.talk(agent, device, lambda site: family.html5(site, web))
-        _, pin = await shop.panels.known(agent, device)
-        program, files = shop.browser.programs(device.web_url, pin, page, family.ports)
+        tls, pin = await shop.panels.known(agent, device)
+        program, files = shop.browser.programs(device.web_url, pin, page, family.ports, tls=tls)
         await start_job(session, shop, (program,), files, window=("browser", "Opening the console in a browser"))
         if not page.cookies:
             # Then the page has signed in by itself, with what stands in its address.

@@ -58,8 +58,8 @@ class PanelOpening:
         shop = self._shop
         device = session.request.device
         session.stage("panel", "Contacting the server's management panel")
-        _, pin = await shop.panels.trusted(shop.agents[session.request.agent], device)
-        program, files = shop.browser.programs(device.web_url, pin)
+        tls, pin = await shop.panels.trusted(shop.agents[session.request.agent], device)
+        program, files = shop.browser.programs(device.web_url, pin, tls=tls)
         await start_job(session, shop, (program,), files, window=("browser", "Opening the panel in a browser"))
         await self._shown(session)
 

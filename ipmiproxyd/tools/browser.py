@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from ipmiproxyd.agents.sandbox import HOME, LIBRARY
 from ipmiproxyd.model import JobFile, Program, Ready, Secret
 from ipmiproxyd.tools import steer
+from ipmiproxyd.tools.bridged import LEAST, Bridges, OwnCertificate
 from ipmiproxyd.vendors.family import Page
 
 _POLICY: Final = "panel.json"
@@ -141,9 +142,10 @@ class PanelBrowser:
         self._command = tuple(shlex.split(program))
         self._steer = (python, "-I", "-S", f"{LIBRARY}/{_STEER}")
         self._steer_text = Path(steer.__file__).read_text()
+        self._bridges = Bridges(python=python)
 
     def programs(
-        self, url: str, pin: str | None, page: Page | None = None, ports: Sequence[int] = ()
+        self, url: str, pin: str | None, page: Page | None = None, ports: Sequence[int] = (), *, tls: str = "modern"
     ) -> tuple[Program, tuple[JobFile, ...]]:
         """Chromium on ``url``, and its policy.
 
@@ -152,8 +154,20 @@ class PanelBrowser:
         :param page: the page to be shown, signed in already, instead of the first one: nothing of it is in the command
             line, the environment or a file.
         :param ports: what the panel's pages may connect to beside its own port.
+        :param tls: what the panel speaks, see :data:`ipmiproxyd.tools.curl.TLS_PROFILES`. If the browser does not, the
+            panel is behind a bridge.
         """
 
+        if pin is None or tls not in LEAST:
+            return self._programs(url, pin, page, _direct(url, ports))
+        own = OwnCertificate.make(urlsplit(url).hostname or "")
+        program, files = self._programs(url, own.pin, page, {})
+        program, file = self._bridges.behind(program, url, tuple(ports), pin, tls, own)
+        return program, (*files, file)
+
+    def _programs(
+        self, url: str, pin: str | None, page: Page | None, way: Mapping[str, Any]
+    ) -> tuple[Program, tuple[JobFile, ...]]:
         trust = () if pin is None else (f"--ignore-certificate-errors-spki-list={pin}",)
         argv = (
             *self._steer,
@@ -168,6 +182,7 @@ class PanelBrowser:
         told: dict[str, Any] = {"origin": origin_in_script(url), "door": True}
         if page is not None:
             told |= {"url": f"{url}{page.path}", "cookies": dict(page.cookies), "storage": dict(page.storage)}
+            told |= {"referer": f"{url}{page.referer}"} if page.referer else {}
         program = Program(
             name=self.NAME,
             argv=argv,
@@ -175,8 +190,8 @@ class PanelBrowser:
             stdin=Secret(json.dumps(told)),
             door=True,
         )
-        policy = _policy(url, ports)
-        if page is not None and page.storage:
+        policy = {**_POLICIES, "URLAllowlist": [origin_of(url)], "NewTabPageLocation": f"{url}/", **way}
+        if page is not None and (page.storage or page.referer):
             policy |= _ATTACHABLE
         return program, (
             JobFile(place="chromium-policy", name=_POLICY, text=json.dumps(policy)),
@@ -184,13 +199,12 @@ class PanelBrowser:
         )
 
 
-def _policy(url: str, ports: Sequence[int]) -> dict[str, Any]:
+def _direct(url: str, ports: Sequence[int]) -> dict[str, Any]:
+    """The policy for a browser that speaks to the panel by itself."""
+
     host = host_and_port(url).rpartition(":")[0]
     direct = [host_and_port(url), *(f"{host}:{port}" for port in ports)]
     return {
-        **_POLICIES,
-        "URLAllowlist": [origin_of(url)],
-        "NewTabPageLocation": f"{url}/",
         "ProxySettings": {
             "ProxyMode": "fixed_servers",
             "ProxyServer": _NOWHERE,

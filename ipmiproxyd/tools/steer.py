@@ -9,6 +9,7 @@ Standard input holds one JSON object, since it may hold secrets; each member may
     url      the page to be opened in the only window; without it the command line names one. Once the browser has it,
              or shows why not, the job is told that this program is ready
     cookies  {name: value}, set for the panel's host before
+    referer  the address that this page is told to be come to from
     storage  {name: value}, put into the sessionStorage of the panel's origin before the page's scripts run
     door     true: descriptor 3 is a listening socket. Whoever connects is told the browser's cookies for the panel's
              host in one line, {name: value}
@@ -139,8 +140,10 @@ class Browser:
 
     # --- what it is told ----------------------------------------------------------------------------------------------
 
-    def open(self, url: str, origin: str, cookies: dict[str, str], storage: dict[str, str]) -> None:
-        """Make the only window."""
+    def open(self, told: Object) -> None:
+        """Make the only window. What it needs to know is forgotten then."""
+        url, origin, referer = told.pop("url"), told["origin"], told.pop("referer", "")
+        cookies, storage = told.pop("cookies", {}), told.pop("storage", {})
         given = [
             # Pages have scripts that read some of these, so none is for HTTP only.
             {"name": name, "value": value, "url": f"{origin}/", "path": "/", "secure": origin.startswith("https:")}
@@ -149,31 +152,34 @@ class Browser:
         if given:
             self.call("Storage.setCookies", cookies=given)
         self.call("Target.setDiscoverTargets", discover=True)
-        if storage:
-            self.open_with(storage, url, origin)
+        if storage or referer:
+            self.open_with(storage, referer, url, origin)
         else:
             self.await_page(self.window(url))
         with open(READY, "w", encoding="ascii") as file:
             file.write("\n")
+
+    def targets(self) -> list[Object]:
+        return list(self.call("Target.getTargets")["targetInfos"])
 
     def window(self, url: str) -> str:
         made = self.call("Target.createTarget", url=url, newWindow=True, windowState="fullscreen")
         return str(made["targetId"])
 
     def await_page(self, window: str) -> None:
-        """Until the window shows something: what a page is follows from where it is."""
-        while True:
-            target = self.await_event("Target.targetInfoChanged", "")["targetInfo"]
-            if target["targetId"] == window and target["url"] not in ("", "about:blank"):
-                return
+        """Until the window shows something: then it has a title, be it the page's address."""
+        while not any(one["targetId"] == window and one["title"] for one in self.targets()):
+            self.await_event("Target.targetInfoChanged", "")
 
-    def open_with(self, storage: dict[str, str], url: str, origin: str) -> None:
+    def open_with(self, storage: dict[str, str], referer: str, url: str, origin: str) -> None:
         """Into an empty window first, to which a script is attached that runs before those of the page."""
         session = self.call("Target.attachToTarget", targetId=self.window("about:blank"), flatten=True)["sessionId"]
         self.call("Page.enable", session)
         script = STORE % (json.dumps(origin), json.dumps(storage))
         self.call("Page.addScriptToEvaluateOnNewDocument", session, source=script)
-        if not self.call("Page.navigate", session, url=url).get("errorText"):  # else the window says what is wrong
+        way: Object = {"referrer": referer} if referer else {}
+        told = self.call("Page.navigate", session, url=url, **way)
+        if not told.get("errorText"):  # else the window says what is wrong
             self.await_event("Page.domContentEventFired", session)
         self.call("Target.detachFromTarget", sessionId=session)
 
@@ -184,8 +190,7 @@ class Browser:
             self.receive(0)
             if self.less:
                 self.less = False
-                targets = self.call("Target.getTargets")["targetInfos"]
-                if not any(target["type"] == "page" for target in targets):
+                if not any(one["type"] == "page" for one in self.targets()):
                     self.send("Browser.close")
 
     def cookies(self, origin: str) -> dict[str, str]:
@@ -230,7 +235,7 @@ def main() -> None:
     origin = document.get("origin", "")
     try:
         if "url" in document:
-            browser.open(document.pop("url"), origin, document.pop("cookies", {}), document.pop("storage", {}))
+            browser.open(document)
     except RefusedError as problem:
         browser.end()
         sys.exit(f"The browser refused {problem}")

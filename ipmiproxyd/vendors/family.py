@@ -22,11 +22,13 @@ class Page:
     :ivar path: of the console's page. May hold a secret (a temporary URL).
     :ivar cookies: to be set for the panel's host before.
     :ivar storage: to be set in the browser's sessionStorage for the panel's origin before.
+    :ivar referer: the path of the page that the browser has to say that it comes from, where the panel looks at that.
     """
 
     path: str = field(repr=False)
     cookies: Mapping[str, str] = field(default_factory=dict, repr=False)
     storage: Mapping[str, str] = field(default_factory=dict, repr=False)
+    referer: str = ""
 
 
 class Family(ABC):

@@ -90,7 +90,7 @@ class IbmcOld(Family):
             raise BmcUnsupported("The panel's firmware has no HTML5 console.", hint="Use type=java or type=panel.")
         if answer.status >= 400 or _TITLE in answer.text:
             raise words.odd("the request for the HTML5 console", answer)
-        return Page(path=path, cookies=session.cookies)
+        return Page(path=path, cookies=session.cookies, referer="/login.html")
 
 
 class Ibmc(Family):

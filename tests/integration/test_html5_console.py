@@ -3,12 +3,24 @@ panels, and a real Chromium on a real display."""
 
 from __future__ import annotations
 
+import re
 import signal
+from pathlib import Path
 from typing import Any, ClassVar
 
-from tests.support.java_world import PASSWORD, USER, JavaWorld, PanelHere
+from twisted.internet import reactor
 
-TAB, RETURN = 0xFF09, 0xFF0D
+from tests.support import leftovers
+from tests.support.java_world import PASSWORD, USER, JavaWorld, PanelHere
+from tests.support.ws_client import WsClient, connect_raw
+
+PROXY = re.compile(rb"--proxy-server=127\.0\.0\.1:(\d+)")
+BACKSPACE, TAB, RETURN, CONTROL = 0xFF08, 0xFF09, 0xFF0D, 0xFFE3
+
+
+def press(viewer: WsClient, key: int) -> None:
+    for down in (1, 0):
+        viewer.say(bytes((4, down, 0, 0)) + key.to_bytes(4, "big"))
 
 
 class Html5World(JavaWorld):
@@ -17,14 +29,20 @@ class Html5World(JavaWorld):
     async def html5(self, kind: str, **more: Any) -> tuple[PanelHere, dict[str, Any]]:
         """A console that shows its page."""
 
-        panel = await self.node(kind, **more)
-        opened = await self.opened("device=node1 type=html5")
+        panel = await self.node(kind, kind, **more)
+        opened = await self.opened(f"device={kind} type=html5")
         await panel.happens("request", path="/favicon.ico")  # Chromium's, for a page that is there
         return panel, opened
 
-    async def key(self, panel: PanelHere, opened: dict[str, Any]) -> None:
-        await self.use(opened["url"])
+    async def key(self, panel: PanelHere, opened: dict[str, Any]) -> WsClient:
+        """Press a key until the page, which may not have the keyboard yet, tells of it."""
+
+        viewer = await self.use(opened["url"])
+        while not panel.of("key"):
+            await leftovers.pause(0.1)
+            press(viewer, ord("a"))
         self.assertEqual((await panel.happens("key"))["key"], "a")
+        return viewer
 
     def secrets(self, panel: PanelHere) -> tuple[str, ...]:
         return (PASSWORD, *panel.personality.sessions, *panel.personality.tokens)
@@ -46,6 +64,7 @@ class Html5Tests(Html5World):
         self.assertTrue(shown["opened"] < shown["slot_since"] < shown["ready"], shown)
         self.assertIsNone(shown["slot_until"])
         self.assertEqual(panel.signs, (1, 0))
+        self.assertEqual({told["tls"] for told in panel.of("request")}, {"TLSv1.3"})
         await self.close(opened["console"])
         await self.nothing_left()
         self.assertEqual(panel.signs, (1, 1))
@@ -100,16 +119,15 @@ class PanelTests(Html5World):
         }
     }
 
-    async def signed_in(self) -> tuple[PanelHere, dict[str, Any]]:
-        panel = await self.node("generic")
+    async def signed_in(self, **more: Any) -> tuple[PanelHere, dict[str, Any]]:
+        panel = await self.node("generic", **more)
         (self.folder / "panel0" / "power").write_text("1")  # what its first page shows
         opened = await self.opened()
         await panel.happens("request", path="/favicon.ico")
-        viewer = await self.use(opened["url"])
-        await panel.happens("text", value="a")
-        for key in (0xFF08, *map(ord, USER), TAB, *map(ord, PASSWORD), RETURN):
-            for down in (1, 0):
-                viewer.say(bytes((4, down, 0, 0)) + key.to_bytes(4, "big"))
+        viewer = await self.key(panel, opened)
+        await leftovers.pause(0.2)
+        for key in (*[BACKSPACE] * len(panel.of("key")), *map(ord, USER), TAB, *map(ord, PASSWORD), RETURN):
+            press(viewer, key)
         await panel.happens("sign-in", ok=True)
         await panel.happens("request", path="/power")
         return panel, opened
@@ -121,8 +139,36 @@ class PanelTests(Html5World):
         await self.nothing_left()
         self.assertEqual(panel.signs, (1, 1))
 
-    async def test_the_daemon_is_killed(self) -> None:
-        panel, _ = await self.signed_in()
+    async def test_old_one_and_the_daemon_is_killed(self) -> None:
+        panel, _ = await self.signed_in(tls="legacy")
         await self.restarted()
         await self.nothing_left()
         self.assertEqual(panel.signs, (1, 1))
+
+
+class OldPanelTests(Html5World):
+    """A panel whose TLS no browser speaks any more."""
+
+    async def test_html5(self) -> None:
+        panel, opened = await self.html5("ami-api", tls="legacy")
+        self.assertEqual((await panel.happens("request", path="/api/kvm/viewer"))["status"], 200)
+        viewer = await self.key(panel, opened)
+        self.assertEqual({told["tls"] for told in panel.of("request")}, {"TLSv1"})
+        for secret in self.secrets(panel):
+            self.assert_unseen(secret)
+        await self.check_bridge(panel)
+        for key, down in ((CONTROL, 1), (ord("w"), 1), (ord("w"), 0), (CONTROL, 0)):
+            viewer.say(bytes((4, down, 0, 0)) + key.to_bytes(4, "big"))
+        self.assertEqual((await self.closes(opened["console"]))["reason"], "job-failed")  # its window was closed
+        await self.nothing_left()
+        self.assertEqual(panel.signs, (1, 1))
+
+    async def check_bridge(self, panel: PanelHere) -> None:
+        """Nobody else gets as much as a word from it."""
+
+        commands = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in leftovers.processes_of(self.jobs)]
+        (port,) = {int(found[1]) for found in map(PROXY.search, commands) if found}
+        stranger = await connect_raw(reactor, port)
+        stranger.transport.write(f"CONNECT {panel.url.removeprefix('https://')} HTTP/1.1\r\n\r\n".encode())
+        await stranger.gone()
+        self.assertEqual(bytes(stranger.data), b"")

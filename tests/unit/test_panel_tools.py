@@ -14,10 +14,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from ipmiproxyd.agents import inside, runner, sandbox
 from ipmiproxyd.errors import BmcError, BmcUnreachable, ProxyError
-from ipmiproxyd.model import Command, Job, JobSpec, JobStage, Outcome, Ready, StreamAddress
+from ipmiproxyd.model import Command, Job, JobSpec, JobStage, Outcome, Program, Ready, StreamAddress
+from ipmiproxyd.tools import steer
 from ipmiproxyd.tools.browser import PanelBrowser, origin_of
 from ipmiproxyd.tools.curl import Curl, NoCommonTls, spki_pin
 from ipmiproxyd.tools.xvnc import Display
+from ipmiproxyd.vendors.family import Page
 from tests.simulator.panel import make_certificate
 
 URL = "https://10.0.0.7:8443"
@@ -119,13 +121,14 @@ class BrowserTests(SynchronousTestCase):
             self.assertEqual(self.told(None, url)[1]["origin"], origin)
 
     def test_who_may_attach_to_a_page(self) -> None:
-        """Only who has the pipe, and only where there is something to be stored."""
+        """Only who has the pipe, and only where the page could not be opened otherwise."""
 
         self.assertEqual(self.policy(page=Page(path="/", cookies={"a": "b"}))["DeveloperToolsAvailability"], 2)
-        policy = self.policy(page=Page(path="/", storage={"a": "b"}))
-        self.assertEqual(policy["DeveloperToolsAvailability"], 1)
-        self.assertIn("devtools://*", policy["URLBlocklist"])
-        self.assertIn("chrome://*", policy["URLBlocklist"])
+        for page in (Page(path="/", storage={"a": "b"}), Page(path="/", referer="/x")):
+            policy = self.policy(page=page)
+            self.assertEqual(policy["DeveloperToolsAvailability"], 1)
+            self.assertIn("devtools://*", policy["URLBlocklist"])
+            self.assertIn("chrome://*", policy["URLBlocklist"])
 
     def test_ports_of_the_panel(self) -> None:
         for url, direct in (("https://bmc", "bmc:443;bmc:5900"), ("http://[::1]:81", "[::1]:81;[::1]:5900")):

@@ -17,7 +17,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from ipmiproxyd.agents import inside, runner
 from tests.support.scratch import scratch
 
-PROGRAM = {"name": "Xvnc", "argv": ["Xvnc", ":7"], "ready": "display", "env": ["A=b=c"], "stdin": "a secret", "door": ""}
+PROGRAM = {"name": "Xvnc", "argv": ["Xvnc", ":7"], "ready": "display", "env": ["A=b=c"], "stdin": "a secret"}
+PROGRAM |= {"door": ""}
 FILE = {"place": "home", "name": ".config/rc.xml", "text": "<a/>\n", "encoding": "utf-8"}
 JOB: dict[str, Any] = {
     "id": "c0ffee-1",
