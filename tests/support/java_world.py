@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any, ClassVar, Final, cast
 
@@ -57,18 +58,20 @@ class _Panel(Panel):
             self.visitors.append(request.channel)
         for hold in self.holds:
             if hold.fits(request) and not hold.gate.called:
-                hold.gate.addCallback(self._answer, request)
+                content: Any = request.content
+                hold.gate.addCallback(self._answer, request, content.read())
                 if not hold.reached.called:
                     hold.reached.callback(None)
                 return NOT_DONE_YET
         return super().render(request)
 
-    def _answer(self, _: None, request: HttpRequest) -> None:
+    def _answer(self, _: None, request: HttpRequest, body: bytes) -> None:
         """The panel does what it was asked for, whether or not anybody still waits."""
 
-        body = super().render(request)
-        if body is not NOT_DONE_YET and request.channel is not None:
-            request.write(body)
+        request.content = BytesIO(body)  # Twisted closes it when the visitor leaves
+        answer = super().render(request)
+        if answer is not NOT_DONE_YET and request.channel is not None:
+            request.write(answer)
             request.finish()
 
 
