@@ -31,6 +31,8 @@ have broken off for some other reason."""
 
 PATIENCE: Final = 60.0
 AT_ONCE: Final = 32
+QUEUE: Final = 128
+"""Requests that may wait for one panel: as many consoles as there may be to it, each with one."""
 MAX_PAUSE: Final = 15.0
 MAX_STEPS: Final = 60
 
@@ -47,7 +49,7 @@ class PanelHttp:
         self._curl = curl
         self._store = store
         self._clock = clock
-        self._turns = Turns(clock, places=AT_ONCE, patience=PATIENCE)
+        self._turns = Turns(clock, places=AT_ONCE, patience=PATIENCE, queue=QUEUE)
 
     async def trusted(self, agent: Agent, device: Device) -> tuple[str, str | None]:
         """The profile of TLS that the panel speaks, and its key's pin (None for plain HTTP).
