@@ -173,7 +173,11 @@ def _ask(name: str) -> str:
     """A secret from the terminal, or a line of standard input."""
 
     if sys.stdin.isatty():
-        return getpass.getpass(f"{name}: ")
+        try:
+            return getpass.getpass(f"{name}: ")
+        except EOFError:
+            print()
+            raise UsageError(f"no {name} was given") from None
     line = sys.stdin.readline(_LONGEST_SECRET)
     if not line:
         raise UsageError(f"standard input has no line for {name}=")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final, get_args
 
 from twisted.internet import task
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList, FirstError
 
 from ipmiproxyd.model import ConsoleType
 from tests.simulator import kvm
@@ -98,14 +98,23 @@ async def demonstrate(reactor: Any, folder: Path, show: Show) -> None:
             print("Making the simulated vendor's Java program, if it is not there yet …", flush=True)
             kvm.jars()
         print("Starting a simulated server and the daemon …", flush=True)
-        await server.start()
-        await daemon.start()
-        await _open(server, daemon, show)
+        begun = Deferred.fromCoroutine(_begin(server, daemon, show))
+        await DeferredList([stopped, begun], fireOnOneCallback=True, fireOnOneErrback=True, consumeErrors=True)
+        begun.cancel()  # of no effect once the console is there
         await stopped
         print("\nClosing …", flush=True)
+    except FirstError as error:
+        if not stopped.called:
+            error.subFailure.raiseException()
     finally:
         await daemon.stop()
         await server.stop()
+
+
+async def _begin(server: SimulatedServer, daemon: DaemonProcess, show: Show) -> None:
+    await server.start()
+    await daemon.start()
+    await _open(server, daemon, show)
 
 
 def _once(stopped: Deferred[None]) -> None:

@@ -120,7 +120,7 @@ class ConsoleManager:
             "console": session.snapshot(),
             "url": self._sharing.owner_url(session),
             "reused": reused,
-            "warnings": [*self._around.relay.warnings(), *session.has.warnings],
+            "warnings": [*self._around.relay.warnings(), *session.has.warnings, *_kept_times(session, request)],
         }
 
     async def _reuse_or_make(self, request: OpenRequest) -> tuple[ConsoleSession, bool]:
@@ -353,6 +353,11 @@ class ConsoleManager:
 
         self._stopping = True
         half = [session for session in self._sessions.values() if session.state is not ConsoleState.READY]
+        if len(half) < len(self._sessions):
+            log.warn(
+                "{count} consoles' programs go on; the next start closes them (daemon stop would have)",
+                count=len(self._sessions) - len(half),
+            )
         await self._close_all(half, Ending("shutdown", "The gateway was stopped."))
         for session in self._sessions.values():
             session.let_go()
@@ -435,6 +440,14 @@ def _target(request: OpenRequest) -> tuple[str, ...]:
     device = request.device
     screen = device.vnc if request.type == "vnc" else device.web_url
     return (device.bmc, screen, request.type, request.user)
+
+
+def _kept_times(session: ConsoleSession, request: OpenRequest) -> list[str]:
+    """What is to be told if a console is used again that was opened with other times."""
+
+    if (session.request.idle, session.request.max_time) == (request.idle, request.max_time):
+        return []
+    return ["The console that was there already is used, and keeps its own idle time and limit."]
 
 
 def _rules(request: OpenRequest) -> tuple[object, ...]:

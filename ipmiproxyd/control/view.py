@@ -65,6 +65,8 @@ _FORMS: Final[Mapping[str, Callable[[Any], str]]] = {
     "max": show_duration,
     "uptime": lambda value: show_duration(round(value)),
     "slot_seconds": show_duration,
+    "slot_since": _moment,
+    "slot_until": _moment,
 }
 _HEADS: Final = {"slot_seconds": "forgets after"}
 _WORDS: Final = {

@@ -184,13 +184,30 @@ class Curl:
         bounds = ("prlimit", f"--fsize={within}", "--core=0") if within else ()
         return Command(
             argv=(*bounds, self._program, "-q", "-K", "-"),
-            stdin="\n".join([*options, *common]).encode() + b"\n",
+            stdin=_configuration([*options, *common]),
             timeout=limit + _GRACE,
             output_limit=output,
         )
 
 
+def _configuration(options: list[str]) -> bytes:
+    """For curl's standard input. Raises BmcError for what cannot be told: a NUL would hide the option after it."""
+
+    text = "\n".join(options) + "\n"
+    try:
+        # What is no UTF-8 may be in a body alone, where it is meant.
+        data = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        data = b"\0"
+    if b"\0" in data:
+        raise BmcError("The panel has told something that cannot be sent back to it.")
+    return data
+
+
 def _request(url: str, request: Request) -> Iterator[str]:
+    if not request.path.startswith("/"):
+        # Some are made of what a panel has said: "https://192.0.2.1" + "@elsewhere/" is elsewhere.
+        raise BmcError(f"The panel at {url} names a page in a way that is not allowed.")
     yield f"url = {_quoted(url + request.path)}"
     yield "http1.0" if request.http10 else "http1.1"
     if request.http10:

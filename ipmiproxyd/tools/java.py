@@ -118,7 +118,10 @@ class JavaProgram:
         try:
             launcher = base64.b64encode(self._launcher.read_bytes()).decode()
         except FileNotFoundError:
-            raise ToolMissing("The launcher for Java consoles was not built.", hint="Run make.") from None
+            raise ToolMissing(
+                "The launcher for Java consoles is not there.",
+                hint="make build makes it, and make wheel puts it into the wheel; pip install . leaves it out.",
+            ) from None
         deployment = ".java/deployment"
         sites = "".join(f"{site}\n" for site in sorted({f"{jnlp.origin}/", jnlp.codebase}))
         return (

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -22,7 +25,7 @@ from ipmiproxyd.wire.jnlp import Jar, Jnlp
 AGENT_KIND: Final = "java"
 """Kind of stored document, one for each agent: its registered Javas, and the one to be used."""
 JARS_KIND: Final = "jars"
-"""Kind of stored document: what a panel's file was when it was fetched last."""
+"""Kind of stored document: what a panel's file was when it was fetched last. See :meth:`JavaConsoles._key`."""
 INSTEAD_KIND: Final = "java-instead"
 """Kind of stored document: with which Java a vendor's program ran where it had died with another."""
 
@@ -216,7 +219,7 @@ class JavaConsoles:
         self, agent: Agent, device: Device, session: WebSession, jar: Jar, place: int, java: Java,
         installed: Sequence[Java],
     ) -> tuple[LibraryFile, ...]:  # fmt: skip
-        key = f"{agent.name} {jar.url} {jar.version}"
+        key = await self._key(agent, device, jar)
         known = await self._store.get(JARS_KIND, key)
         if known is not None:
             files = tuple(LibraryFile(*pair) for pair in known["files"])
@@ -233,6 +236,14 @@ class JavaConsoles:
         document = {"files": [[file.sha256, file.name] for file in files], "at": self._clock.seconds()}
         await self._store.put(JARS_KIND, key, document)
         return files
+
+    async def _key(self, agent: Agent, device: Device, jar: Jar) -> str:
+        """Under what a file is remembered: it is what a panel of that key had there. A digest, for there may be secrets
+        in the URL. What was fetched with less trust, or from another panel that had the address, is another file."""
+
+        _, pin = await self._panels.known(agent, device)
+        told = [agent.name, device.web_url, device.web_trust, pin, jar.url, jar.version, jar.native]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
     async def _fetch(
         self, agent: Agent, device: Device, session: WebSession, jar: Jar, place: int, java: Java,
@@ -268,13 +279,19 @@ class JavaConsoles:
                 unpacker = await self._files.unpacker(agent, agent.cache, java, installed, pack200=self._pack200)
             if jar.native:
                 return await self._files.take_libraries(agent, agent.cache, path, unpacker=unpacker)
-            name = f"{place:02d}-{parts.path.rpartition('/')[2].removesuffix(PACKED)}"
+            name = f"{place:02d}-{_plain(parts.path.rpartition('/')[2].removesuffix(PACKED))}"
             return (await self._files.take_jar(agent, agent.cache, path, name=name, unpacker=unpacker),)
         raise _NotThereError(f"{urlsplit(jar.url).path.rpartition('/')[2]}.")
 
 
 class _NotThereError(ProxyError):
     """The panel does not have a file."""
+
+
+def _plain(name: str) -> str:
+    """A file's name as a job may have it: the end of it, without what is not plain."""
+
+    return re.sub(r"[^A-Za-z0-9._-]", "_", name)[-48:]
 
 
 def _able(java: Java) -> Java:

@@ -37,6 +37,7 @@ FETCH_AGAIN = "Fetch it again; its name has to be the one that it has at Oracle'
 JAVA_LIMIT, UNPACK_LIMIT = 20, 120  # seconds
 UNPACKED_LIMIT = 192 << 20  # bytes
 HALF_DONE = 3600  # seconds after which nobody works on a file any more
+LISTING_MEMORY = 256 << 20  # bytes, beyond what there is: a listing of some million entries is nobody's
 LISTED = 300  # entries of a jar of native libraries: more are too many anyway
 
 
@@ -295,9 +296,11 @@ def unpack200(command: list[str], path: str) -> None:
 
 
 def open_jar(path: str) -> zipfile.ZipFile:
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (LISTING_MEMORY, most))  # this process has nothing else to do
     try:
         return zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError, MemoryError) as error:
         raise RefusedError("bad-jnlp", "A file of the Java console is no jar") from error
 
 

@@ -23,7 +23,8 @@ from ipmiproxyd.vendors.talk import Answer, Pause, Request, Site, Talk
 T = TypeVar("T")
 
 KIND: Final = "panel"
-"""Kind of stored document: what is remembered of a panel, by its host."""
+"""Kind of stored document: what is remembered of a panel, by its host. What a look by plain HTTP has found, or one that
+trusts whatever it meets, is remembered apart: it says nothing to those who know a key."""
 
 ANEW: Final = 86400.0
 """Seconds after which a panel that did not speak the best TLS is asked for it again: it may have got a new firmware, or
@@ -57,13 +58,12 @@ class PanelHttp:
         Raises BadCertificate if it shows another key than before, TlsTooOld, BmcUnreachable, BmcError.
         """
 
-        url = device.web_url
-        key = urlsplit(url).netloc
+        url, key = device.web_url, _key(device)
         known = await self._store.get(KIND, key) or {}
         first, looked, now = known.get("tls", _MODERN), known.get("looked", 0.0), self._clock.seconds()
         if now - looked >= ANEW:
             first, looked = _MODERN, now
-        async with self._turns.turn(key):
+        async with self._turns.turn(urlsplit(url).netloc):
             profile, pin = await self._look(agent, url, first)
         before = known.get("pin")
         if device.web_trust == "pin" and before and pin and pin != before:
@@ -79,14 +79,15 @@ class PanelHttp:
     async def forget(self, device: Device) -> bool:
         """Trust whatever key the panel shows next. False if none was known."""
 
-        return await self._store.delete(KIND, urlsplit(device.web_url).netloc)
+        return await self._store.delete(KIND, _key(device))
 
     async def shared_with(self, device: Device, pin: str | None) -> list[str]:
         """Other panels that show the very same key: such a pin proves little."""
 
         mine = urlsplit(device.web_url).netloc
         known = await self._store.list(KIND) if pin else {}
-        return [host for host, document in known.items() if host != mine and document.get("pin") == pin]
+        hosts = {key.partition(" ")[0] for key, document in known.items() if document.get("pin") == pin}
+        return sorted(hosts - {mine})
 
     async def talk(self, agent: Agent, device: Device, make: Callable[[Site], Talk[T]], title: str = "console") -> T:
         """Have a conversation. Raises what the family raises, and what :meth:`trusted` does."""
@@ -111,6 +112,8 @@ class PanelHttp:
         except StopIteration as end:
             result: T = end.value
             return result
+        except (ValueError, RecursionError) as error:
+            raise _odd(device.web_url) from error
         finally:
             talk.close()
         raise BmcError(f"The conversation with the panel at {device.web_url} does not end.")
@@ -128,7 +131,7 @@ class PanelHttp:
     async def known(self, agent: Agent, device: Device) -> tuple[str, str | None]:
         """What :meth:`trusted` has found before; only a panel that nothing is known of is looked at."""
 
-        known = await self._store.get(KIND, urlsplit(device.web_url).netloc)
+        known = await self._store.get(KIND, _key(device))
         return await self.trusted(agent, device) if known is None else (known["tls"], known["pin"])
 
     def site(self, device: Device, title: str = "console") -> Site:
@@ -178,8 +181,23 @@ def _again(request: Request, path: str) -> Request:
     )  # fmt: skip
 
 
+def _key(device: Device) -> str:
+    """Under what a panel is remembered."""
+
+    parts = urlsplit(device.web_url)
+    key = parts.netloc if parts.scheme == "https" else f"{parts.netloc} {parts.scheme}"
+    return key if device.web_trust == "pin" else f"{key} {device.web_trust}"
+
+
+def _odd(url: str) -> BmcError:
+    return BmcError(f"The panel at {url} answers in a way that nobody understands.", hint="Open it with type=panel.")
+
+
 def _within(url: str, path: str, location: str) -> str:
-    target = urlsplit(urljoin(url + path, location))
+    try:
+        target = urlsplit(urljoin(url + path, location))
+    except ValueError:
+        raise _odd(url) from None
     here = urlsplit(url)
     if (target.scheme, target.netloc) != (here.scheme, here.netloc):
         raise BmcError(f"The panel at {url} redirects to another place.")

@@ -23,6 +23,10 @@ DOCUMENT_LIMIT: Final = 1 << 18
 JARS_LIMIT, ARGUMENTS_LIMIT = 64, 256
 TEXT_LIMIT: Final = 1 << 15
 """Characters of one argument or parameter: a certificate may be one."""
+NAME_LIMIT: Final = 2048
+"""Characters of a file's URL."""
+UNQUOTED: Final = 4
+"""How many times a URL may be quoted."""
 
 _DECLARATION: Final = re.compile(r"<!\s*(doctype|entity|element|attlist|notation)\b", re.IGNORECASE)
 _PAGE: Final = re.compile(r"<!doctype\s+html\b[^<>\[\]]{0,200}>", re.IGNORECASE)
@@ -170,6 +174,9 @@ class Places:
                 f"The description of the Java console asks for a {what} from another place than the panel: {where}.",
                 hint="If that is the BMC as well, allow it for this device.",
             )
+        elif self._secure and parts.scheme == "http":
+            secure = parts.netloc.removesuffix(":80") if at == 80 else parts.netloc
+            return urlunsplit(("https", secure, parts.path, parts.query, ""))
         return urlunsplit((*parts[:4], ""))
 
 
@@ -183,11 +190,12 @@ def _host(name: str) -> str:
 def _check_path(named: str, what: str) -> None:
     """No climbing, whichever way it is written."""
 
-    path, before = named, ""
-    while path != before:
-        path, before = unquote(path), path
-    plain_path = "".join(path.split("?", 1)[0])
-    if len(named) > 2048 or any(letter <= " " or letter in '\\"<>|' for letter in plain_path):
+    path = named.split("?", 1)[0]
+    # As often as anybody may do it: without a limit, "%252525…" would take the square of its length.
+    for _ in range(UNQUOTED if len(named) <= NAME_LIMIT else 0):
+        path = unquote(path)
+    plain_path = path.split("?", 1)[0] if path == unquote(path) else "|"
+    if len(named) > NAME_LIMIT or any(letter <= " " or letter in '\\"<>|' for letter in plain_path):
         raise BadJnlp(f"The description of the Java console names a {what} in a way that is not allowed.")
     if any(part in ("..", ".") for part in plain_path.split("/")):
         raise BadJnlp(f"The description of the Java console names a {what} outside of its folder.")

@@ -25,7 +25,7 @@ EXISTING: Final = Argument(
     "existing",
     Choice[Existing](get_args(Existing)),
     "what to do if this user has a console of this type to the device already: use it (if clipboard= and "
-    "login_buttons= are the same), open another, or replace it",
+    "login_buttons= are the same; its times stay), open another, or replace all that there are",
     default="reuse",
 )
 WAIT: Final = Argument("wait", Flag(), "answer only once the console is ready", default=True)
