@@ -37,7 +37,7 @@ FETCH_AGAIN = "Fetch it again; its name has to be the one that it has at Oracle'
 JAVA_LIMIT, UNPACK_LIMIT = 20, 120  # seconds
 UNPACKED_LIMIT = 192 << 20  # bytes
 HALF_DONE = 3600  # seconds after which nobody works on a file any more
-LISTING_MEMORY = 256 << 20  # bytes, beyond what there is: a listing of some million entries is nobody's
+JAR_MEMORY = 256 << 20  # bytes in which a jar's listing has to fit: one of millions of entries does not
 LISTED = 300  # entries of a jar of native libraries: more are too many anyway
 
 
@@ -296,9 +296,9 @@ def unpack200(command: list[str], path: str) -> None:
 
 
 def open_jar(path: str) -> zipfile.ZipFile:
-    _, most = resource.getrlimit(resource.RLIMIT_DATA)
-    resource.setrlimit(resource.RLIMIT_DATA, (LISTING_MEMORY, most))  # this process has nothing else to do
     try:
+        # This process has nothing else to do.
+        resource.setrlimit(resource.RLIMIT_DATA, (JAR_MEMORY, resource.getrlimit(resource.RLIMIT_DATA)[1]))
         return zipfile.ZipFile(path)
     except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError, MemoryError) as error:
         raise RefusedError("bad-jnlp", "A file of the Java console is no jar") from error

@@ -191,10 +191,10 @@ def _check_path(named: str, what: str) -> None:
     """No climbing, whichever way it is written."""
 
     path = named.split("?", 1)[0]
-    # As often as anybody may do it: without a limit, "%252525…" would take the square of its length.
+    # Not to its end: that of "%252525…" takes the square of its length.
     for _ in range(UNQUOTED if len(named) <= NAME_LIMIT else 0):
         path = unquote(path)
-    plain_path = path.split("?", 1)[0] if path == unquote(path) else "|"
+    plain_path = path if path == unquote(path) else "|"
     if len(named) > NAME_LIMIT or any(letter <= " " or letter in '\\"<>|' for letter in plain_path):
         raise BadJnlp(f"The description of the Java console names a {what} in a way that is not allowed.")
     if any(part in ("..", ".") for part in plain_path.split("/")):

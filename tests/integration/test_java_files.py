@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import stat
+import struct
 import tarfile
 import zipfile
 from collections.abc import Coroutine, Sequence
@@ -149,6 +150,17 @@ class CacheTests(JavaFilesCase):
             taking = self.files.take_libraries(self.agent, self.cache, self.fetched(memory.getvalue()))
             await self.fails(taking, BadJnlp)
         self.assertFalse((self.folder.parent / "x.so").exists())
+
+    async def test_listing_without_end(self) -> None:
+        count = 1_000_000
+        listing = struct.pack("<4s6H3L5H2L", b"PK\1\2", 20, 20, *[0] * 7, 1, *[0] * 6) + b"x"
+        size = len(listing) * count
+        end = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, count, count, size, 0)
+        end += struct.pack("<4sLQL", b"PK\6\7", 0, size, 1)
+        end += struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
+        taking = self.files.take_jar(self.agent, self.cache, self.fetched(listing * count + end), name="1.jar")
+        self.assertIn("no jar", await self.fails(taking, BadJnlp))
+        self.assertEqual(os.listdir(self.cache), [])
 
     async def test_file_that_is_larger_than_it_says(self) -> None:
         memory = io.BytesIO()

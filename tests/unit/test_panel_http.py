@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -96,6 +97,29 @@ class PanelHttpTests(SynchronousTestCase):
         self.successResultOf(Deferred.fromCoroutine(self.panels.forget(DEVICE)))
         self.assertEqual(self.look()[0], (MODERN, "pin-2"))
 
+    def test_who_trusts_less_changes_nothing_for_others(self) -> None:
+        self.look()
+        self.curl.pin = "pin-2"
+        for other in (replace(DEVICE, web_trust="insecure"), replace(DEVICE, web_trust="ca")):
+            found = self.successResultOf(Deferred.fromCoroutine(self.panels.trusted(self.agent, other)))
+            self.assertEqual(found, (MODERN, "pin-2"))
+        self.curl.pin = None
+        self.successResultOf(
+            Deferred.fromCoroutine(self.panels.trusted(self.agent, replace(DEVICE, web="http://192.0.2.1")))
+        )
+        known = self.successResultOf(Deferred.fromCoroutine(self.panels.known(self.agent, DEVICE)))
+        self.assertEqual(known, (MODERN, "pin-1"))
+        shared = self.successResultOf(Deferred.fromCoroutine(self.panels.shared_with(DEVICE, "pin-2")))
+        self.assertEqual(shared, [])
+        self.curl.pin = "pin-2"
+        self.failureResultOf(Deferred.fromCoroutine(self.panels.trusted(self.agent, DEVICE)), BadCertificate)
+
+    def test_what_nobody_understands(self) -> None:
+        def talk() -> Talk[int]:
+            return int((yield Request("/")).text)
+
+        self.assertIn("nobody understands", str(self.failureResultOf(self.talk(talk()), BmcError).value))
+
     def test_each_request_is_for_that_key_alone(self) -> None:
         def talk() -> Talk[int]:
             return (yield Request("/a")).status
@@ -114,7 +138,8 @@ class PanelHttpTests(SynchronousTestCase):
         self.curl.answers |= {"/y": to("http://192.0.2.1/"), "/z": to("file:///etc/passwd")}
         self.successResultOf(self.talk(talk("/a")))
         self.assertEqual([path for path, *_ in self.curl.asked], ["/a", "/b", "/c/"])
-        for path, words in (("/loop", "without end"), ("/x", "another"), ("/y", "another"), ("/z", "another")):
+        self.curl.answers["/w"] = to("http://[")
+        for path, words in (("/w", "nobody understands"), ("/loop", "without end"), ("/x", "another"), ("/y", "another"), ("/z", "another")):
             self.assertIn(words, str(self.failureResultOf(self.talk(talk(path)), BmcError).value))
 
     def test_a_conversation_without_end(self) -> None:
@@ -174,6 +199,28 @@ class TooMuchTests(SynchronousTestCase):
             error = self.failureResultOf(Deferred.fromCoroutine(work), ProxyError)
             self.assertIs(error.type, BmcError)
             self.assertIn("more than", str(error.value))
+
+    def test_what_would_go_elsewhere(self) -> None:
+        """Some requests are made of what a panel has said."""
+
+        for request in (
+            Request("@192.0.2.9/"),
+            Request(".example.org/"),
+            Request(":8080/"),
+            Request("/", cookies={"a": "b\0"}),
+            Request("/", headers={"X-Auth-Token": "\ud800"}),
+        ):
+            agent = OneRun(Outcome(status=0))
+            work = Curl().ask(agent, self.url, request, MODERN, Trust())
+            error = self.failureResultOf(Deferred.fromCoroutine(work), BmcError)
+            self.assertNotIn("192.0.2.9", str(error.value))
+            self.assertEqual(agent.command.argv, ())
+
+    def test_a_body_that_is_no_text(self) -> None:
+        agent = OneRun(Outcome(status=0, stdout=b"HTTP/1.1 200 OK\r\n\r\n"))
+        work = Curl().ask(agent, self.url, Request("/", method="POST", body=b"\xff"), MODERN, Trust())
+        self.successResultOf(Deferred.fromCoroutine(work))
+        self.assertIn(b'data-raw = "\xff"', agent.command.stdin)
 
     def test_it_breaks_off(self) -> None:
         self.failureResultOf(self.fetch(Outcome(status=56))[1], BmcUnreachable)

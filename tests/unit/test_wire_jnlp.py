@@ -215,8 +215,18 @@ class RefusedTests(SynchronousTestCase):
             self.assertEqual(read(document, allowed=(name,)).jars[0].url, "https://10.0.0.7:8080/a.jar")
         self.assertRaises(BadJnlp, read, document, allowed=("10.0.0.7:443",))
 
+    def test_host_that_is_allowed_is_not_trusted_more_than_the_panel(self) -> None:
+        for codebase, url in (
+            ("http://10.0.0.7/", "https://10.0.0.7/a.jar"),
+            ("http://10.0.0.7:80/", "https://10.0.0.7/a.jar"),
+            ("http://10.0.0.7:8080/", "https://10.0.0.7:8080/a.jar"),
+        ):
+            self.assertEqual(read(with_jar("a.jar", codebase), allowed=("10.0.0.7",)).jars[0].url, url)
+        (jar,) = read(with_jar("a.jar", "http://10.0.0.7/"), "http://192.0.2.7/x", allowed=("10.0.0.7",)).jars
+        self.assertEqual(jar.url, "http://10.0.0.7/a.jar")
+
     def test_paths_that_climb(self) -> None:
-        for href in ("../a.jar", "a/../../b.jar", "/x/..", "%2e%2e/a.jar", "%252e%252e/a.jar", "a/%2E%2E%2Fb.jar"):
+        for href in ("../a.jar", "a/../../b.jar", "/x/..", "%2e%2e/a.jar", "%252e%252e/a.jar", "a/%2E%2E%2Fb.jar", "a%3F/../../b.jar"):
             self.refused(with_jar(href), "outside of its folder")
         self.refused(with_jar("a.jar", "https://192.0.2.7/../x"), "outside of its folder")
         for href in ("..\\a.jar", "a b.jar", "a%0Ab.jar", "a%00.jar", "a|b.jar", "%5c..%5cx.jar", "x" * 3000):
@@ -286,6 +296,7 @@ class AnythingTests(SynchronousTestCase):
         for part in parts:
             text = "<jnlp>" + part * (size // len(part) - 10)
             self.assertRaises(BadJnlp, read, text)
+        self.assertRaises(BadJnlp, read, with_jar("%" + "25" * (size // 2 - 100)))
         self.assertLess(time.monotonic() - begun, 5)
 
 
