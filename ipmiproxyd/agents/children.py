@@ -104,7 +104,8 @@ class Running:
     # --- what others do with it ---------------------------------------------------------------------------------------
 
     def limit_to(self, seconds: float) -> None:
-        self._later(seconds, self._time_is_up)
+        if not self._exited:
+            self._later(seconds, self._time_is_up)
 
     def end(self) -> None:
         """TERM, and after a while KILL, to everything in its session. Idempotent."""

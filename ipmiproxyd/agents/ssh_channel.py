@@ -12,7 +12,6 @@ from twisted.conch.ssh.channel import SSHChannel
 from twisted.conch.ssh.common import getNS
 from twisted.conch.ssh.connection import SSHConnection
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionLost
 from twisted.logger import ILogObserver, LogEvent, Logger
 from zope.interface import implementer
 
@@ -68,13 +67,11 @@ class Channel(SSHChannel):
         self.opened.callback(None)
 
     def openFailed(self, reason: Any) -> None:
-        error = getattr(reason, "value", reason)
-        if isinstance(error, ConnectionLost):
-            self.opened.errback(ChannelRefused("the connection was lost", None))
+        if isinstance(reason, ConchError):
+            words = reason.value.decode("utf-8", "replace") if isinstance(reason.value, bytes) else str(reason.value)
+            self.opened.errback(ChannelRefused(words, reason.data))
         else:
-            said = error.args[0]
-            words = said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
-            self.opened.errback(ChannelRefused(words, error.args[1]))
+            self.opened.errback(ChannelRefused("the connection was lost", None))
 
     def closeReceived(self) -> None:
         self._drop_queue()

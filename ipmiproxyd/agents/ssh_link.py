@@ -11,7 +11,7 @@ from typing import Any, Final
 from twisted.conch.error import ConchError
 from twisted.conch.ssh.transport import DISCONNECT_BY_APPLICATION
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import ConnectError, DNSLookupError
+from twisted.internet.error import ConnectError, ConnectingCancelledError, DNSLookupError
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Factory
 from twisted.internet.threads import deferToThread
@@ -86,6 +86,7 @@ class Link:
         return self._connection is not None
 
     def start(self) -> None:
+        self._keeping = Deferred()  # the coroutine looks at it
         self._keeping = Deferred.fromCoroutine(self._keep())
         self._keeping.addErrback(lambda failure: log.failure("agent {agent}", failure, agent=self._name))
 
@@ -131,6 +132,7 @@ class Link:
             while True:
                 try:
                     lost = await self._dial()
+                    self._check_closed()
                     pause = BACK_OFF[0]
                     problem = await _shielded(lost)
                 except ProxyError as error:
@@ -141,11 +143,18 @@ class Link:
                     log.failure("agent {agent}: the connection was not made", agent=self._name)
                     problem = AgentUnreachable(f"The agent {self._name} cannot be used: see the log.")
                 self._down(problem)
+                self._check_closed()
                 await self._pause(pause)
                 pause = min(2 * pause, BACK_OFF[1])
         except CancelledError:
             if self._transport is not None:
                 await self._goodbye(self._transport)
+
+    def _check_closed(self) -> None:
+        """Whoever was told something may have closed this while it ran, which cannot be cancelled then."""
+
+        if self._keeping is None:
+            raise CancelledError
 
     async def _goodbye(self, transport: Transport) -> None:
         self._connection, self._transport = None, None
@@ -181,6 +190,8 @@ class Link:
         transport = Transport(str(place), place.user, key, place.host_keys)
         try:
             await tcp_endpoint(self._reactor, place.host, place.port).connect(_Once(transport))
+        except ConnectingCancelledError:
+            raise CancelledError from None
         except (ConnectError, DNSLookupError, OSError) as error:
             raise AgentUnreachable(
                 f"The agent {self._name} ({place}) cannot be reached: {_reason(error)}.",

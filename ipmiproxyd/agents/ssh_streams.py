@@ -185,6 +185,17 @@ class Stream(Channel):
     def unregisterProducer(self) -> None:
         self._producer = None
 
+    def refused(self, refusal: ChannelRefused) -> str:
+        """Why it was not opened, in words."""
+
+        if refusal.code is None:
+            return refusal.words
+        if isinstance(self._address, UnixStream):  # sshd says no more
+            return "the agent's sshd cannot open the socket, or may not (AllowStreamLocalForwarding)"
+        if refusal.code == PROHIBITED:
+            return "the agent's sshd allows no forwarding (AllowTcpForwarding)"
+        return f"the agent's sshd says: {refusal.words}"
+
     # --- who is there -------------------------------------------------------------------------------------------------
 
     def getPeer(self) -> IAddress:
@@ -246,19 +257,13 @@ def _opened(connection: Connection, stream: Stream) -> Deferred[None]:
             stream.close_now()
         elif isinstance(result, Failure):
             refusal: Any = result.value
-            mine.errback(ConnectError(string=_words(refusal)))
+            mine.errback(ConnectError(string=stream.refused(refusal)))
         else:
             mine.callback(None)
 
     stream.opened.addBoth(opened)
     connection.openChannel(stream, stream.open_data)  # type: ignore[no-untyped-call]
     return mine
-
-
-def _words(refusal: ChannelRefused) -> str:
-    if refusal.code == PROHIBITED:
-        return "the agent's sshd allows no forwarding (AllowStreamLocalForwarding, AllowTcpForwarding)"
-    return f"the agent's sshd says: {refusal.words}"
 
 
 def _too_slow(result: Any, limit: float) -> Any:

@@ -167,9 +167,10 @@ class AgentWithRunner:
         self._closed = True
         if self._restart is not None and self._restart.active():
             self._restart.cancel()
-        if self._watch is not None:
-            self._watch.close_stdin()
-            await run_child(self._watch, 2.0)
+        watch = self._watch
+        if watch is not None:
+            watch.close_stdin()
+            await run_child(watch, 2.0)
 
     def _begin_watch(self) -> None:
         self._restart = None

@@ -19,6 +19,7 @@ from twisted.trial.unittest import TestCase
 
 from ipmiproxyd.agents.ssh_link import SshPlace
 from ipmiproxyd.model import Secret
+from tests.support import leftovers
 
 SSHD: Final = "/usr/sbin/sshd"
 NAME: Final = "ipmiproxyd-ssh"
@@ -102,38 +103,57 @@ class Sshd(ProcessProtocol):
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         self._listening: Deferred[None] = Deferred()
+        self._exited: Deferred[None] = Deferred()
         self._ended: Deferred[None] = Deferred()
         argv = [SSHD, "-D", "-e", "-f", str(self.folder / "sshd.conf")]
         process = cast(IReactorProcess, reactor).spawnProcess(self, SSHD, argv, env={"PATH": os.environ["PATH"]})
         assert process is not None
-        test.addCleanup(self.stop)
+        test.addCleanup(lambda: Deferred.fromCoroutine(self.finish()))
         await self._listening.addTimeout(10.0, cast(IReactorTime, reactor))
 
-    def stop(self) -> Deferred[None]:
+    async def stop(self) -> None:
         """End the one that listens; its connections go on."""
 
-        ended: Deferred[None] = Deferred()
-        if self._ended.called:
-            ended.callback(None)
-            return ended
-        self._ended.addCallback(ended.callback)
-        assert self.transport is not None
-        self.transport.signalProcess("TERM")
-        return ended
+        if not self._exited.called:
+            assert self.transport is not None
+            self.transport.signalProcess("TERM")
+            await self._exited
 
-    def connections(self) -> list[int]:
+    async def finish(self) -> None:
+        await self.stop()
+        await self._ended
+
+    def serving(self) -> list[int]:
         """The processes that serve its connections."""
 
         assert self.transport is not None
-        pid = self.transport.pid
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        found, left = [], children_of(cast(int, self.transport.pid))
+        while left:
+            pid = left.pop()
+            if Path(f"/proc/{pid}/comm").read_text() == "sshd\n":
+                found.append(pid)
+                left += children_of(pid)
+        return found
+
+    def cut(self) -> None:
+        """Kill them."""
+
+        for pid in self.serving():
+            leftovers.kill(pid)
 
     def errReceived(self, data: bytes) -> None:
         self.log += data
         if b"Server listening" in self.log and not self._listening.called:
             self._listening.callback(None)
 
+    def processExited(self, _reason: Failure) -> None:
+        self._exited.callback(None)
+
     def processEnded(self, _reason: Failure) -> None:
         self._ended.callback(None)
         if not self._listening.called:
             self._listening.errback(AssertionError(self.log.decode(errors="replace")))
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
