@@ -101,6 +101,9 @@ class LocalAgent(AgentWithRunner):
 
         await self.end_watch()
 
+    async def check(self) -> Mapping[str, Any]:
+        return {**self.describe(), "problems": []}
+
     # --- programs -----------------------------------------------------------------------------------------------------
 
     async def run(self, command: Command) -> Outcome:

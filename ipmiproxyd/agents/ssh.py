@@ -8,8 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from twisted.internet.defer import Deferred, DeferredSemaphore, succeed
+from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, succeed
+from twisted.internet.defer import TimeoutError as ListenTimeout
+from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
@@ -21,7 +24,7 @@ from ipmiproxyd.agents.ssh_link import Link, SshPlace
 from ipmiproxyd.agents.ssh_streams import StreamEndpoint
 from ipmiproxyd.agents.with_runner import RUNNER_LIMIT, AgentWithRunner, as_line
 from ipmiproxyd.errors import AgentOutdated, AgentUnreachable, ProxyError, ToolMissing
-from ipmiproxyd.model import Command, Outcome, StreamAddress
+from ipmiproxyd.model import Command, Outcome, StreamAddress, UnixStream
 
 INSTALLED: Final = "/usr/local/lib/ipmiproxyd/runner.py"
 """Where the runner is on an agent whose user may run it as root, by sudo."""
@@ -35,6 +38,22 @@ _LOAD: Final = (
     "import json, sys; given = json.load(sys.stdin); names = {'__name__': 'preparing'};"
     " exec(compile(given.pop('program'), 'preparing.py', 'exec'), names); names['main'](given)"
 )
+
+_LISTEN: Final = """
+import os, socket, sys
+if os.path.lexists(sys.argv[1]):
+    os.unlink(sys.argv[1])
+with socket.socket(socket.AF_UNIX) as listener:
+    listener.bind(sys.argv[1])
+    listener.listen()
+    print("listening", flush=True)
+    listener.settimeout(10)
+    try:
+        listener.accept()
+    except OSError:
+        pass
+os.unlink(sys.argv[1])
+"""
 
 log = Logger()
 
@@ -120,10 +139,38 @@ class SshAgent(AgentWithRunner):
         await self._link.close()
 
     async def check(self) -> Mapping[str, Any]:
-        """What it looks like, once it is connected. Raises what stands in the way."""
+        """What it looks like, once it is connected, and what will not work. Raises what stands in the way of all."""
 
         await self._link.connection()
-        return self.describe()
+        problem = await self._stream_problem()
+        return {**self.describe(), "problems": [problem] if problem else []}
+
+    async def _stream_problem(self) -> str:
+        """Why the displays' sockets cannot be reached, in words; found out with a socket that is made for it."""
+
+        listening: Deferred[bytes] = Deferred()
+        path = f"{self._found['folder']}/check"
+        program = RemoteProgram(
+            self._reactor,
+            self.name,
+            self._link.connection,
+            self._sessions,
+            lambda: (self._python, "-I", "-S", "-c", _LISTEN, path),
+            stdin=bytes,
+            on_line=listening.callback,
+        )
+        ended = Deferred.fromCoroutine(run_child(program, RUNNER_LIMIT))
+        ended.addErrback(lambda failure: failure.trap(ProxyError, CancelledError))
+        try:
+            await listening.addTimeout(RUNNER_LIMIT, self._reactor)
+            protocol: Any = await self.dial(UnixStream(path)).connect(Factory.forProtocol(Protocol))
+            protocol.transport.loseConnection()
+        except (ConnectError, ListenTimeout) as error:
+            return f"Displays cannot be reached: {getattr(error, 'strerror', None) or error}."
+        finally:
+            ended.cancel()
+            await ended
+        return ""
 
     def describe(self) -> Mapping[str, Any]:
         place, problem = self._place, self._link.problem

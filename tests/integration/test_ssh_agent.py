@@ -102,11 +102,17 @@ class SshOrdinaryUserTests(JobSuite, SshCase):
 class Talker(Protocol):
     """Keeps what it hears, and how it ended."""
 
+    transport: Any
+
     def __init__(self) -> None:
         self.heard = bytearray()
         self.clogged = False
+        self.made: Deferred[None] = Deferred()
         self.ended: Deferred[Any] = Deferred()
         self._waiting: list[tuple[int, Deferred[None]]] = []
+
+    def connectionMade(self) -> None:
+        self.made.callback(None)
 
     def dataReceived(self, data: bytes) -> None:
         self.heard += data
@@ -138,7 +144,7 @@ class Talker(Protocol):
 class SshConnectionTests(SshCase):
     """How it comes to be, is lost, and comes again."""
 
-    async def refused(self, kind: type[ProxyError], **place: Any) -> str:
+    async def not_reached(self, kind: type[ProxyError], **place: Any) -> str:
         agent = await self.make(place=self.sshd.place(**place))
         error = await self.assertFailure(Deferred.fromCoroutine(agent.run(Command(argv=("true",)))), kind)
         self.assertFalse(agent.describe()["connected"])
@@ -161,21 +167,22 @@ class SshConnectionTests(SshCase):
             make_key(path, *options, passphrase="open sesame")
             self.sshd.let_in(path.with_suffix(".pub"))
             await self.works(key=path, passphrase=Secret("open sesame"))
-            words = await self.refused(AgentUnreachable, key=path)
+            words = await self.not_reached(AgentUnreachable, key=path)
             self.assertIn("passphrase is not set", words)
-            self.assertIn("passphrase is wrong", await self.refused(AgentUnreachable, key=path, passphrase=Secret("x")))
+            words = await self.not_reached(AgentUnreachable, key=path, passphrase=Secret("x"))
+            self.assertIn("passphrase is wrong", words)
 
     async def test_key_that_is_not_let_in(self) -> None:
         make_key(self.folder / "ssh" / "other")
-        words = await self.refused(AgentUnreachable, key=self.folder / "ssh" / "other")
+        words = await self.not_reached(AgentUnreachable, key=self.folder / "ssh" / "other")
         self.assertIn("does not let", words)
-        self.assertIn("cannot be read", await self.refused(AgentUnreachable, key=self.folder / "nothing"))
-        self.assertIn("no SSH key", await self.refused(AgentUnreachable, key=self.folder / "ssh" / "sshd.conf"))
+        self.assertIn("cannot be read", await self.not_reached(AgentUnreachable, key=self.folder / "nothing"))
+        self.assertIn("no SSH key", await self.not_reached(AgentUnreachable, key=self.folder / "ssh" / "sshd.conf"))
 
     async def test_host_key_that_is_another(self) -> None:
-        words = await self.refused(HostKeyChanged, host_keys=("SHA256:else",))
+        words = await self.not_reached(HostKeyChanged, host_keys=("SHA256:else",))
         self.assertIn(self.sshd.host_key, words)
-        self.assertIn(self.sshd.host_key, await self.refused(HostKeyChanged, host_keys=()))
+        self.assertIn(self.sshd.host_key, await self.not_reached(HostKeyChanged, host_keys=()))
         self.assertNotIn(b"Accepted publickey", self.sshd.log.split(b"Accepted publickey", 1)[1])
 
     async def test_nobody_listens(self) -> None:
@@ -256,23 +263,17 @@ class SshStreamTests(SshCase):
         """Our side and the far side of a stream."""
 
         far = Talker()
-        arrived: Deferred[None] = Deferred()
-
-        def build() -> Talker:
-            far.connectionMade = lambda: arrived.callback(None)
-            return far
-
         address: StreamAddress
         if tcp:
-            port = CLOCK.listenTCP(0, Factory.forProtocol(build), interface="127.0.0.1")
+            port = CLOCK.listenTCP(0, Factory.forProtocol(lambda: far), interface="127.0.0.1")
             address = TcpStream("127.0.0.1", port.getHost().port)
         else:
             path = str(self.folder / "socket")
-            port = CLOCK.listenUNIX(path, Factory.forProtocol(build), mode=0o666)
+            port = CLOCK.listenUNIX(path, Factory.forProtocol(lambda: far), mode=0o666)
             address = UnixStream(path)
         self.addCleanup(port.stopListening)
-        near = await self.agent.dial(address).connect(Factory.forProtocol(Talker))
-        await arrived
+        near = cast(Talker, await self.agent.dial(address).connect(Factory.forProtocol(Talker)))
+        await far.made
         self.addCleanup(lambda: far.transport.abortConnection())
         return near, far
 

@@ -23,6 +23,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "config_kinds",
         "interfaces agents.sandbox",
         "wire vendors",
+        "config_sections",
         "config",
         "tools agents store access",
         "console",
@@ -36,7 +37,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
 # What stands on its own: no Twisted, nothing that does I/O by itself.
-PURE = ("errors", "model", "config", "config_kinds", "wire", "vendors")
+PURE = ("errors", "model", "config", "config_kinds", "config_sections", "wire", "vendors")
 NO_IO = frozenset(
     ["asyncio", "http", "multiprocessing", "select", "selectors", "sqlite3", "ssl", "subprocess", "twisted"]
 )
