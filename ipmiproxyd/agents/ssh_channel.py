@@ -46,6 +46,7 @@ class Channel(SSHChannel):
 
     :ivar opened: fires when the far side has opened it, fails with ChannelRefused. It cannot be cancelled.
     :ivar with_connection: it was lost with the connection.
+    :ivar dropped: something that was written did not go out.
     """
 
     _log = QUIET
@@ -56,6 +57,7 @@ class Channel(SSHChannel):
         self.opened: Deferred[None] = Deferred()
         self.is_open = False
         self.with_connection = False
+        self.dropped = False
         self._queue: deque[memoryview] = deque()
         self._ending = ""  # what follows the queue: "eof" or "close"
         self._unconsumed = 0
@@ -129,7 +131,8 @@ class Channel(SSHChannel):
         """Close, and forget what waits."""
 
         self._drop_queue()
-        self.loseConnection()
+        self._ending = "close"
+        self.flush()
 
     def addWindowBytes(self, data: int) -> None:
         self.remoteWindowLeft += data
@@ -163,6 +166,7 @@ class Channel(SSHChannel):
         """Nothing waits."""
 
     def _drop_queue(self) -> None:
+        self.dropped = self.dropped or self.clogged
         self._queue.clear()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
+from collections.abc import Iterable
 from typing import Any, Final
 
 from twisted.conch.ssh.common import NS
@@ -21,9 +22,10 @@ from twisted.internet.interfaces import (
     IProtocolFactory,
     IPushProducer,
     IStreamClientEndpoint,
-    ITransport,
+    ITLSTransport,
 )
 from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -40,7 +42,7 @@ PROHIBITED: Final = 1
 log = Logger()
 
 
-@implementer(ITransport, IConsumer, IPushProducer)
+@implementer(ITLSTransport, IConsumer, IPushProducer)
 class Stream(Channel):
     """A channel as the transport of a Twisted protocol.
 
@@ -61,6 +63,7 @@ class Stream(Channel):
         self._lost = False
         self._producer: Any = None
         self._producer_paused = False
+        self._tls: Any = None
 
     # --- inwards ------------------------------------------------------------------------------------------------------
 
@@ -117,9 +120,8 @@ class Stream(Channel):
         self._ends(ConnectionDone())
 
     def gone(self) -> None:
-        if self.with_connection:
-            self._inbox.clear()
-            self._is_lost(ConnectionLost("The SSH connection was lost."))
+        if self.with_connection or self.dropped:
+            self._is_lost(ConnectionLost())
         else:
             self._ends(ConnectionDone())
 
@@ -136,9 +138,13 @@ class Stream(Channel):
         self._ends(ConnectionAborted())
 
     def loseConnection(self) -> None:
+        if self._tls is not None:
+            self._tls.loseConnection()
+        else:
+            self.lose_beneath()
+
+    def lose_beneath(self) -> None:
         super().loseConnection()
-        if self._paused:  # a socket, too, hears no more then
-            self._inbox.clear()
 
     def _is_lost(self, how: Exception) -> None:
         if self._lost:
@@ -159,17 +165,29 @@ class Stream(Channel):
     # --- outwards -----------------------------------------------------------------------------------------------------
 
     def write(self, data: bytes) -> None:
+        if self._tls is not None:
+            self._tls.write(data)
+        else:
+            self.write_beneath(data)
+
+    def write_beneath(self, data: bytes) -> None:
         super().write(data)
         if self.clogged and self._producer is not None and not self._producer_paused:
             self._producer_paused = True
             self._producer.pauseProducing()
 
     def drained(self) -> None:
-        if self._producer_paused and self._producer is not None:
+        if self._ending != "close" and self._producer_paused and self._producer is not None:
             self._producer_paused = False
             self._producer.resumeProducing()
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
+        if self._tls is not None:
+            self._tls.registerProducer(producer, streaming)
+        else:
+            self.register_beneath(producer, streaming)
+
+    def register_beneath(self, producer: Any, streaming: bool) -> None:
         if self._producer is not None:
             raise RuntimeError(f"{self._producer!r} was never unregistered")
         if not streaming:
@@ -183,7 +201,23 @@ class Stream(Channel):
             producer.pauseProducing()
 
     def unregisterProducer(self) -> None:
+        if self._tls is not None:
+            self._tls.unregisterProducer()
+        else:
+            self.unregister_beneath()
+
+    def unregister_beneath(self) -> None:
         self._producer = None
+
+    def startTLS(self, contextFactory: Any, normal: bool = True) -> None:  # noqa: N803 - the interface's name
+        """Speak TLS from now on, as the client unless it is not ``normal``."""
+
+        nobody: Any = None  # its protocols are not made by a factory
+        factory = TLSMemoryBIOFactory(contextFactory, normal, nobody)
+        tls: Any = factory.protocol(factory, self.protocol, False)
+        self.protocol = tls
+        tls.makeConnection(_Beneath(self))
+        self._tls = tls
 
     def refused(self, refusal: ChannelRefused) -> str:
         """Why it was not opened, in words."""
@@ -198,14 +232,46 @@ class Stream(Channel):
 
     # --- who is there -------------------------------------------------------------------------------------------------
 
-    def getPeer(self) -> IAddress:
+    def getPeer(self) -> Any:
         return _peer(self._address)
 
-    def getHost(self) -> IAddress:
+    def getHost(self) -> Any:
         return UNIXAddress(None)
+
+    # --- what a TCP connection can do besides; the SSH connection below has what it needs -----------------------------
+
+    def loseWriteConnection(self) -> None:
+        self.end_writing()
+
+    def getTcpNoDelay(self) -> bool:
+        return True
+
+    def setTcpNoDelay(self, enabled: bool) -> None: ...
+
+    def getTcpKeepAlive(self) -> bool:
+        return True
+
+    def setTcpKeepAlive(self, enabled: bool) -> None: ...
 
     def logPrefix(self) -> str:
         return f"stream to {self._address}"
+
+
+class _Beneath:
+    """The stream itself, as the transport of the TLS on it."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self.write = stream.write_beneath
+        self.loseConnection = stream.lose_beneath
+        self.registerProducer = stream.register_beneath
+        self.unregisterProducer = stream.unregister_beneath
+
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        self.write(b"".join(data))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def _request(address: StreamAddress) -> tuple[bytes, bytes]:

@@ -6,87 +6,25 @@ import os
 import random
 import shutil
 import signal
-from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.error import ConnectError, ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
-from twisted.trial.unittest import TestCase
 
-from ipmiproxyd.agents import runner, ssh_link
+from ipmiproxyd.agents import ssh_link
 from ipmiproxyd.agents.ssh import SshAgent
 from ipmiproxyd.errors import AgentOutdated, AgentUnreachable, HostKeyChanged, ProxyError
 from ipmiproxyd.model import Command, Secret, StreamAddress, TcpStream, UnixStream
 from tests.support import leftovers
-from tests.support.agent_suite import MESSAGE, AgentHelpers, Endings, JobSuite, RunSuite
+from tests.support.agent_suite import MESSAGE, JobSuite, RunSuite
 from tests.support.end_peer import resident
-from tests.support.scratch import scratch
-from tests.support.sshd import Sshd, login_account, make_key
+from tests.support.ssh_case import AM_ROOT, SshCase
+from tests.support.sshd import Sshd, make_key
 
 CLOCK = cast(Any, reactor)
-AM_ROOT = os.geteuid() == 0
-PYTHON = "/usr/bin/python3"
-
-
-class SshCase(AgentHelpers, TestCase):
-    """Makes an sshd and the agent.
-
-    :cvar by_sudo: the account may run the runner as root.
-    """
-
-    timeout: ClassVar[float] = 60
-    by_sudo: ClassVar[bool] = False
-    sshd_options: ClassVar[tuple[str, ...]] = ()
-    agent: SshAgent
-
-    async def setUp(self) -> None:  # type: ignore[override]
-        self.folder = scratch(self)
-        self.folder.chmod(0o711)
-        self.endings = Endings()
-        account = login_account()
-        for name in ("ssh", "mine"):
-            (self.folder / name).mkdir(mode=0o711)
-        if AM_ROOT:
-            os.chown(self.folder / "mine", account.pw_uid, account.pw_gid)
-        self.installed = self.folder / "runner.py"
-        self.jobs_dir = self.folder / "mine" / "agent" / "jobs"
-        if self.by_sudo:
-            self.allow_sudo(account.pw_name)
-            self.jobs_dir = self.folder / "jobs"
-        self.sshd = Sshd(self.folder / "ssh", more=self.sshd_options)
-        await self.sshd.start(self)
-        self.agent = await self.make()
-        self.agent.watch(self.endings)
-
-    def allow_sudo(self, account: str) -> None:
-        shutil.copy(runner.__file__, self.installed)
-        rules = Path("/etc/sudoers.d") / self.folder.name
-        rules.write_text(
-            f"Defaults:{account} !use_pty, !requiretty, !mail_badpass\n"
-            f"{account} ALL=(root) NOPASSWD: {PYTHON} -I -S {self.installed}\n"
-        )
-        rules.chmod(0o440)
-        self.addCleanup(rules.unlink)
-
-    async def make(self, **settings: Any) -> SshAgent:
-        given: dict[str, Any] = {
-            "place": self.sshd.place(),
-            "folder": str(self.folder / "mine" / "agent"),
-            "jobs_dir": str(self.jobs_dir),
-            "home_files": {".config/small/file": "text"},
-            "python": PYTHON,
-            "lease": 60.0,
-            "reactor": reactor,
-            "installed": str(self.installed),
-            **settings,
-        }
-        agent = SshAgent("far", **given)
-        self.addCleanup(lambda: Deferred.fromCoroutine(agent.close()))
-        await agent.start()
-        return agent
 
 
 class SshRunTests(RunSuite, SshCase):
@@ -145,14 +83,14 @@ class SshConnectionTests(SshCase):
     """How it comes to be, is lost, and comes again."""
 
     async def not_reached(self, kind: type[ProxyError], **place: Any) -> str:
-        agent = await self.make(place=self.sshd.place(**place))
+        agent = await self.make_agent(place=self.sshd.place(**place))
         error = await self.assertFailure(Deferred.fromCoroutine(agent.run(Command(argv=("true",)))), kind)
         self.assertFalse(agent.describe()["connected"])
         self.assertEqual(agent.describe()["code"], kind.code)
         return str(error)
 
     async def works(self, **place: Any) -> None:
-        agent = await self.make(place=self.sshd.place(**place))
+        agent = await self.make_agent(place=self.sshd.place(**place))
         self.assertTrue((await agent.run(Command(argv=("true",)))).ok)
 
     async def test_kinds_of_keys(self) -> None:
@@ -187,7 +125,7 @@ class SshConnectionTests(SshCase):
 
     async def test_nobody_listens(self) -> None:
         await self.sshd.stop()
-        agent = await self.make()
+        agent = await self.make_agent()
         error = await self.assertFailure(Deferred.fromCoroutine(agent.check()), AgentUnreachable)
         self.assertIn("Connection refused", str(error))
 
@@ -219,7 +157,7 @@ class SshConnectionTests(SshCase):
         """A connection on which nothing comes any more is given up, and what waits hears of it."""
 
         self.patch(ssh_link, "BEAT", 0.2)
-        agent = await self.make()
+        agent = await self.make_agent()
         await leftovers.pause(1.2)
         self.assertTrue(agent.describe()["connected"])
         for pid in self.sshd.serving():
@@ -253,7 +191,7 @@ class SshConnectionTests(SshCase):
         (self.folder / "second").mkdir(mode=0o711)
         sshd = Sshd(self.folder / "second", more=("RekeyLimit 1M",))
         await sshd.start(self)
-        return await self.make(place=sshd.place())
+        return await self.make_agent(place=sshd.place())
 
 
 class SshStreamTests(SshCase):
@@ -372,5 +310,5 @@ if AM_ROOT:
         async def test_runner_that_is_another_one(self) -> None:
             with self.installed.open("a") as file:
                 file.write("# changed\n")
-            agent = await self.make()
+            agent = await self.make_agent()
             await self.assertFailure(Deferred.fromCoroutine(agent.check()), AgentOutdated)
