@@ -315,7 +315,8 @@ def _read_agents(described: object, problems: list[Problem]) -> dict[str, Remote
             problems.append(Problem(key, f"is no name for an agent: it may have {AGENT_NAME_WORDS}"))
         values = read_section(key, RemoteAgentSettings, raw, problems, suggestion_in)
         missing = [need for need in RemoteAgentSettings.NEEDED if values.get(need) in (None, "", Path())]
-        problems += [Problem(f"{key}.{need}", "must be set") for need in missing]
+        told = {problem.key for problem in problems}
+        problems += [Problem(f"{key}.{need}", "must be set") for need in missing if f"{key}.{need}" not in told]
         if not missing:
             agents[name] = RemoteAgentSettings(**values)
     return agents

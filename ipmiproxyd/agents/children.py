@@ -51,6 +51,11 @@ class Running:
 
     # --- what subclasses do -------------------------------------------------------------------------------------------
 
+    def write(self, data: bytes) -> None:
+        """To its standard input, where that was left open."""
+
+        raise NotImplementedError
+
     def close_stdin(self) -> None:
         raise NotImplementedError
 
@@ -165,6 +170,10 @@ class Child(Running, ProcessProtocol):
     def processEnded(self, reason: Failure) -> None:
         how: Any = reason.value
         self.is_over(how.exitCode, how.signal)
+
+    def write(self, data: bytes) -> None:
+        if not self._exited and self.transport is not None:
+            self.transport.write(data)
 
     def close_stdin(self) -> None:
         if not self._exited and self.transport is not None:

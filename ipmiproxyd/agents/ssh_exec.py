@@ -244,6 +244,10 @@ class RemoteProgram(Running):
 
     # --- its end ------------------------------------------------------------------------------------------------------
 
+    def write(self, data: bytes) -> None:
+        if self._channel is not None:
+            self._channel.write(data)
+
     def close_stdin(self) -> None:
         if self._channel is not None:
             self._channel.end_writing()

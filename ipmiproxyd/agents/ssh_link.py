@@ -28,7 +28,7 @@ SIGN_IN_LIMIT: Final = 15.0
 BACK_OFF: Final = (0.5, 30.0)
 """Seconds until it is dialled again: the first time, and at most."""
 FRESH: Final = 2.0
-"""Seconds for which the last refusal is taken for the next, instead of dialling at once for whoever asks."""
+"""Seconds for which an attempt that failed answers whoever asks; afterwards it is dialled at once for them."""
 BEAT: Final = 4.0
 """Seconds between two questions whether the agent is still there."""
 MISSED: Final = 3
@@ -78,7 +78,7 @@ class Link:
         self._transport: Transport | None = None
         self._keeping: Deferred[None] | None = None
         self._pausing: Deferred[None] | None = None
-        self._failed_at = 0.0
+        self._failed_at = -FRESH
         self._waiting: list[tuple[Deferred[Connection], bool]] = []
 
     @property
@@ -135,13 +135,15 @@ class Link:
                     self._check_closed()
                     pause = BACK_OFF[0]
                     problem = await _shielded(lost)
+                    self._failed_at = -FRESH
                 except ProxyError as error:
-                    problem = error
+                    problem, self._failed_at = error, self._reactor.seconds()
                 except CancelledError:
                     raise
                 except Exception:
                     log.failure("agent {agent}: the connection was not made", agent=self._name)
                     problem = AgentUnreachable(f"The agent {self._name} cannot be used: see the log.")
+                    self._failed_at = self._reactor.seconds()
                 self._down(problem)
                 self._check_closed()
                 await self._pause(pause)
@@ -169,7 +171,7 @@ class Link:
             words = " ".join(filter(None, (problem.message, problem.hint)))
             log.warn("agent {agent}: {words}", agent=self._name, words=words)
         self._connection, self._transport = None, None
-        self.problem, self._failed_at = problem, self._reactor.seconds()
+        self.problem = problem
         self._answer(problem, patient=False)
 
     async def _pause(self, seconds: float) -> None:

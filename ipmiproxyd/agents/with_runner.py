@@ -193,6 +193,8 @@ class AgentWithRunner:
         event = json.loads(line)
         if event["event"] == "alive":
             self._back_off = BACK_OFF[0]
+            if self._watch is not None:
+                self._watch.write(b"\n")
         elif event["event"] == "ended":
             self._tell(_job(event["job"]))
 

@@ -6,7 +6,7 @@ import os
 import random
 import shutil
 import signal
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
@@ -192,6 +192,23 @@ class SshConnectionTests(SshCase):
         sshd = Sshd(self.folder / "second", more=("RekeyLimit 1M",))
         await sshd.start(self)
         return await self.make_agent(place=sshd.place())
+
+
+class SshLeaseTests(SshCase):
+    lease: ClassVar[float] = 0.6
+
+    async def test_silent_connection_is_no_sign_of_life(self) -> None:
+        """Nobody hears of its end as long as the kernel tries on; the job ends with its lease all the same."""
+
+        spec, job = await self.launch(MESSAGE, lease=0.6)
+        await leftovers.pause(1.5)
+        self.assertEqual(await self.agent.jobs(), [job])
+        for pid in self.sshd.serving():
+            os.kill(pid, signal.SIGSTOP)
+            self.addCleanup(leftovers.kill, pid)
+        await leftovers.until_none(lambda: self.inside(spec))
+        self.sshd.cut()
+        await leftovers.until_none(lambda: self.agent.describe()["connected"])
 
 
 class SshStreamTests(SshCase):

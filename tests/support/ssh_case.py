@@ -29,6 +29,7 @@ class SshCase(AgentHelpers, TestCase):
 
     timeout: ClassVar[float] = 60
     by_sudo: ClassVar[bool] = False
+    lease: ClassVar[float] = 60.0
     sshd_options: ClassVar[tuple[str, ...]] = ()
     agent: SshAgent
 
@@ -68,7 +69,7 @@ class SshCase(AgentHelpers, TestCase):
             "jobs_dir": str(self.jobs_dir),
             "home_files": {".config/small/file": "text"},
             "python": PYTHON,
-            "lease": 60.0,
+            "lease": self.lease,
             "reactor": reactor,
             "installed": str(self.installed),
             **settings,
