@@ -140,6 +140,7 @@ class RemoteAgentSettings:
     host_keys: tuple[str, ...] = setting(kinds.list_of(kinds.ssh_fingerprint, empty=True), [])
     folder: str = setting(kinds.agent_path, "")
     jobs_dir: str = setting(kinds.agent_path, "")
+    runner: str = setting(kinds.agent_path, "/usr/local/lib/ipmiproxyd/runner.py")
     python: str = setting(kinds.program, "/usr/bin/python3")
     users: Literal["auto", "always", "never"] = setting(kinds.choice("auto", "always", "never"), "auto")
     group: str = setting(kinds.name(r"|[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}", "a group's name, or empty"), "")

@@ -223,6 +223,7 @@ def _remote_agents(settings: Settings, reactor: Any) -> list[HostedAgent]:
             ),
             folder=mine.folder,
             jobs_dir=mine.jobs_dir,
+            installed=mine.runner,
             home_files={ENTERPRISE_NUMBERS_PATH: ENTERPRISE_NUMBERS},
             python=mine.python,
             users=mine.users,

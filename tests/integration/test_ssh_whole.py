@@ -7,12 +7,15 @@ import signal
 from pathlib import Path
 from typing import Any, ClassVar
 
+from twisted.internet.defer import gatherResults
+
+from tests.simulator.bmc import BmcUser
 from tests.support import leftovers
 from tests.support.scratch import scratch
+from tests.support.ssh_case import AM_ROOT, allow_sudo
 from tests.support.sshd import Sshd, login_account
+from tests.support.vnc_servers import VncServers
 from tests.support.world import SMALL_PROGRAM, World
-
-AM_ROOT = os.geteuid() == 0
 
 
 class SshWorld(World):
@@ -20,6 +23,7 @@ class SshWorld(World):
 
     timeout: ClassVar[float] = 60
     more: ClassVar[dict[str, Any]] = {}
+    by_sudo: ClassVar[bool] = False
 
     async def _prepare(self) -> None:
         place = scratch(self)
@@ -32,6 +36,9 @@ class SshWorld(World):
         self.sshd = Sshd(place / "ssh")
         await self.sshd.start(self)
         self.far = place / "mine" / "agent"
+        self.jobs_folder = place / "jobs" if self.by_sudo else self.far / "jobs"
+        if self.by_sudo:
+            allow_sudo(self, account.pw_name, place / "runner.py")
         east = {
             "host": "127.0.0.1",
             "port": self.sshd.port,
@@ -40,13 +47,14 @@ class SshWorld(World):
             "host-keys": [self.sshd.host_key],
             "folder": str(self.far),
             "jobs-dir": str(self.jobs),
+            "runner": str(place / "runner.py"),
         }
         self.settings = {**self.more, "agents": {"east": east}}  # type: ignore[misc]
         await super()._prepare()
 
     @property
     def jobs(self) -> Path:
-        return self.far / "jobs"
+        return self.jobs_folder
 
     async def nothing_left(self, *_: Any) -> None:
         await leftovers.until_none(lambda: leftovers.processes_of(self.jobs / ""))
@@ -89,6 +97,50 @@ class SshWholeTests(SshWorld):
         self.assertEqual((await self.client.must("power status device=node1"))["power"], "off")
         east = (await self.client.must("agent list"))["agents"][1]
         self.assertEqual((east["connected"], east["code"]), (False, "agent-unreachable"))
+
+
+class SshVncTests(SshWorld):
+    async def test_vnc_server_that_the_agent_reaches(self) -> None:
+        real = await VncServers(self).xvnc("VncAuth", password="secret12", size="1280x1024")
+        await self.client.must(f"device set name=node1 vnc=127.0.0.1:{real.port} vnc_password=secret12")
+        opened = await self.opened("device=node1 type=vnc agent=east")
+        await self.use(opened["url"])
+        await self.close(opened["console"])
+
+
+class SshJavaTests(SshWorld):
+    timeout: ClassVar[float] = 90
+    users = (BmcUser("ADMIN", "s3cret-&+/=x"),)
+    personality = "supermicro"
+
+    async def test_java_console(self) -> None:
+        opened = await self.opened("device=node1 type=java agent=east")
+        await self.server.panel.recorded("kvm-connected", limit=20.0)
+        await self.use(opened["url"])
+        self.assertEqual((await self.server.panel.recorded("kvm-key", limit=20.0))["char"], "a")
+        self.assert_unseen("s3cret-&+/=x")
+        await self.close(opened["console"])
+        await self.nothing_left()
+
+
+if AM_ROOT:
+
+    class SshSudoTests(SshWorld):
+        by_sudo = True
+        more: ClassVar[dict[str, Any]] = {"panel": {"chromium": SMALL_PROGRAM}}
+
+        async def test_many_at_once_over_one_connection(self) -> None:
+            self.assertEqual((await self.client.must("agent list"))["agents"][1]["isolation"], "users")
+            clients = [await self.connect() for _ in range(10)]
+            opening = [
+                self.open(f"device=node1 agent=east user=u{number}", client) for number, client in enumerate(clients)
+            ]
+            replies = await gatherResults(opening)
+            self.assertEqual({reply.body.get("state") for reply in replies}, {"ready"}, replies)
+            for reply in replies:
+                await self.use(reply.body["url"])
+            await self.client.must("console close device=node1")
+            await self.nothing_left()
 
 
 class SshLostTests(SshWorld):

@@ -21,6 +21,19 @@ AM_ROOT = os.geteuid() == 0
 PYTHON = "/usr/bin/python3"
 
 
+def allow_sudo(test: TestCase, account: str, installed: Path) -> None:
+    """Install the runner, and let the account run it as root."""
+
+    shutil.copy(runner.__file__, installed)
+    rules = Path("/etc/sudoers.d") / installed.parent.name
+    rules.write_text(
+        f"Defaults:{account} !use_pty, !requiretty, !mail_badpass\n"
+        f"{account} ALL=(root) NOPASSWD: {PYTHON} -I -S {installed}\n"
+    )
+    rules.chmod(0o440)
+    test.addCleanup(rules.unlink)
+
+
 class SshCase(AgentHelpers, TestCase):
     """Makes an sshd and the agent.
 
@@ -45,22 +58,12 @@ class SshCase(AgentHelpers, TestCase):
         self.installed = self.folder / "runner.py"
         self.jobs_dir = self.folder / "mine" / "agent" / "jobs"
         if self.by_sudo:
-            self.allow_sudo(account.pw_name)
+            allow_sudo(self, account.pw_name, self.installed)
             self.jobs_dir = self.folder / "jobs"
         self.sshd = Sshd(self.folder / "ssh", more=self.sshd_options)
         await self.sshd.start(self)
         self.agent = await self.make_agent()
         self.agent.watch(self.endings)
-
-    def allow_sudo(self, account: str) -> None:
-        shutil.copy(runner.__file__, self.installed)
-        rules = Path("/etc/sudoers.d") / self.folder.name
-        rules.write_text(
-            f"Defaults:{account} !use_pty, !requiretty, !mail_badpass\n"
-            f"{account} ALL=(root) NOPASSWD: {PYTHON} -I -S {self.installed}\n"
-        )
-        rules.chmod(0o440)
-        self.addCleanup(rules.unlink)
 
     async def make_agent(self, **settings: Any) -> SshAgent:
         given: dict[str, Any] = {
