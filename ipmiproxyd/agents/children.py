@@ -33,6 +33,7 @@ class Running:
     :param limit: bytes of output that are kept.
     :param on_line: takes each line of its standard output; without it the output is kept for the outcome.
     :ivar out_of_reach: it runs as another user, and cannot be signalled.
+    :ivar has_begun: it runs, or has run; until then it waits for something.
     :ivar ended: fires once with the :class:`~ipmiproxyd.model.Outcome`, or fails with a ProxyError if nobody will ever
         know. Cancelling it ends nothing: see :meth:`end`.
     """
@@ -40,6 +41,7 @@ class Running:
     def __init__(self, reactor: Any, *, limit: int, on_line: Callable[[bytes], None] | None) -> None:
         self.ended: Deferred[Outcome] = Deferred()
         self.out_of_reach = False
+        self.has_begun = True
         self._reactor = reactor
         self._limit = limit
         self._on_line = on_line

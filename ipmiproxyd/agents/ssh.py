@@ -94,7 +94,7 @@ class SshAgent(AgentWithRunner):
         self._jobs_dir = jobs_dir
         self._home_files = home_files
         self._python = python
-        self._users: Final = users
+        self._users: Literal["auto", "always", "never"] = users
         self._prefix = user_prefix
         self._group = group
         self._installed = installed
@@ -159,8 +159,14 @@ class SshAgent(AgentWithRunner):
             stdin=bytes,
             on_line=listening.callback,
         )
-        ended = Deferred.fromCoroutine(run_child(program, RUNNER_LIMIT))
+
+        def over(_: Any) -> None:
+            if not listening.called:
+                listening.errback(ListenTimeout("no socket could be made there"))
+
+        ended: Deferred[Any] = Deferred.fromCoroutine(run_child(program, RUNNER_LIMIT))
         ended.addErrback(lambda failure: failure.trap(ProxyError, CancelledError))
+        ended.addCallback(over)
         try:
             await listening.addTimeout(RUNNER_LIMIT, self._reactor)
             protocol: Any = await self.dial(UnixStream(path)).connect(Factory.forProtocol(Protocol))
@@ -277,6 +283,8 @@ class SshAgent(AgentWithRunner):
             orphaned=self._is_orphaned,
         )
         outcome = await run_child(program, command.timeout)
+        if outcome.timed_out and not program.has_begun:
+            raise AgentUnreachable(f"The agent {self.name} did not start {command.argv[0]} in time.")
         if program.missing:
             raise ToolMissing(
                 f"{command.argv[0]} is not installed on the agent {self.name}.",

@@ -141,6 +141,7 @@ class RemoteProgram(Running):
     ) -> None:
         super().__init__(reactor, limit=limit, on_line=on_line)
         self.missing = False
+        self.has_begun = False
         self._name = name
         self._sessions = sessions
         self._stdin = stdin
@@ -168,6 +169,7 @@ class RemoteProgram(Running):
         self.out_of_reach = self._as_root()
         line = shell_line(_SCRIPT, self._mark, home(), *argv())
         channel = self._channel = await open_exec(self._reactor, connection, line, self)
+        self.has_begun = True
         channel.write(self._stdin())
         self._stdin = bytes
         if not self._keep_open:

@@ -184,7 +184,7 @@ class AgentWithRunner:
             log.error("agent {agent}: {error}", agent=self.name, error=error.message)
             self._watch_again()
         else:
-            self._silence = self._reactor.callLater(SILENCE, self._watch.end)
+            self._silence = self._reactor.callLater(SILENCE, self._silent)
             self._watch.ended.addBoth(self._watch_ended)
 
     def _watch_line(self, line: bytes) -> None:
@@ -197,6 +197,13 @@ class AgentWithRunner:
                 self._watch.write(b"\n")
         elif event["event"] == "ended":
             self._tell(_job(event["job"]))
+
+    def _silent(self) -> None:
+        watch = self._watch
+        if watch is not None and watch.has_begun:
+            watch.end()
+        else:
+            self._silence = self._reactor.callLater(SILENCE, self._silent)
 
     def _tell(self, job: Job) -> None:
         self._running.pop(job.id, None)
