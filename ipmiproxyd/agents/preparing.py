@@ -47,7 +47,10 @@ def digest(path: str) -> str:
 def group_number(group: str) -> int:
     if not group:
         return os.getgid()
-    return int(group) if group.isdecimal() else grp.getgrnam(group).gr_gid
+    try:
+        return int(group) if group.isdecimal() else grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise LookupError(f"there is no such group: {group}") from None
 
 
 def prepare(given: Object) -> Object:
@@ -67,7 +70,7 @@ def prepare(given: Object) -> Object:
 def main(given: Object) -> None:
     try:
         print(json.dumps(prepare(given)))
-    except KeyError as error:
+    except LookupError as error:
         print(json.dumps({"failed": str(error.args[0])}))
     except OSError as error:
         print(json.dumps({"failed": f"{error.filename}: {error.strerror}"}))

@@ -231,8 +231,8 @@ class RemoteProgram(Running):
                 self._fail("the program's session was closed", "See what its sshd logs.")
                 return
         if self._heads[0] is not None and not self._ended_by_us and not self.missing:
-            said = b"".join(head or b"" for head in self._heads).decode("utf-8", "replace").split("\n")
-            words = next((line.strip() for line in reversed(said) if line.strip()), "it said nothing")
+            said = [(head or b"").decode("utf-8", "replace").strip() for head in self._heads]
+            words = next((text.splitlines()[-1] for text in said if text), "it said nothing")
             self._fail(f"its account runs no commands ({words[:200]})", "Give the account a shell such as /bin/sh.")
             return
         number = channel.signal if channel.status is None and channel.signal is not None else None

@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 
 from ipmiproxyd.agents import ssh_link
 from ipmiproxyd.agents.ssh import SshAgent
-from ipmiproxyd.errors import AgentOutdated, AgentUnreachable, HostKeyChanged, ProxyError
+from ipmiproxyd.errors import AgentOutdated, AgentUnreachable, HostKeyChanged, ProxyError, ToolMissing
 from ipmiproxyd.model import Command, Secret, StreamAddress, TcpStream, UnixStream
 from tests.support import leftovers
 from tests.support.agent_suite import MESSAGE, JobSuite, RunSuite
@@ -128,6 +128,29 @@ class SshConnectionTests(SshCase):
         agent = await self.make_agent()
         error = await self.assertFailure(Deferred.fromCoroutine(agent.check()), AgentUnreachable)
         self.assertIn("Connection refused", str(error))
+
+    async def away(self, kind: type[ProxyError], more: str = "", **settings: Any) -> str:
+        """What is said of an agent whose sshd has another line of configuration, or that is wanted otherwise."""
+
+        folder = self.folder / f"other-{random.randrange(10**9)}"
+        folder.mkdir(mode=0o711)
+        sshd = Sshd(folder, more=(more,))
+        await sshd.start(self)
+        agent = await self.make_agent(place=sshd.place(), **settings)
+        return str(await self.assertFailure(Deferred.fromCoroutine(agent.check()), kind))
+
+    async def test_what_stands_in_the_way(self) -> None:
+        for more, words in (
+            ("Ciphers aes256-gcm@openssh.com", "no common algorithm"),
+            ("MACs hmac-sha2-256-etm@openssh.com", "no common algorithm"),
+            ("ForceCommand echo not for you", "not for you"),
+            ("DenyUsers *", "does not let"),
+        ):
+            self.assertIn(words, await self.away(AgentUnreachable, more))
+        self.assertIn("no-python", await self.away(ToolMissing, python="no-python"))
+        self.assertIn("Python does not work", await self.away(AgentUnreachable, python="/bin/false"))
+        self.assertIn("no such group", await self.away(AgentUnreachable, group="no-such-group-here"))
+        self.assertIn("/proc/x", await self.away(AgentUnreachable, folder="/proc/x"))
 
     async def test_lost_connection_comes_again(self) -> None:
         """What ran is told of as lost, and does not go on for long; the watch hears of what ended meanwhile."""
