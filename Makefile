@@ -73,9 +73,9 @@ soak: test-packages build ## What takes long
 bench: build $(STAMPS)/bench ## Measurements
 	$(BIN)/python -m benchmarks
 
-demo: build ## A simulated server, the daemon and an open console, until Ctrl-C
-	@.ci/packages run
-	@$(BIN)/python -m tests.demo --host "$(HOST)"
+demo: build ## A simulated server, the daemon and an open console, until Ctrl-C; VENDOR=supermicro TYPE=java
+	@.ci/packages run demo
+	@$(BIN)/python -m tests.demo --host "$(HOST)" --vendor "$(VENDOR)" --type "$(TYPE)"
 
 clean: ## Remove what was built
 	rm -rf .venv .tox .mypy_cache .ruff_cache .hypothesis build dist *.egg-info .coverage* _trial_temp*

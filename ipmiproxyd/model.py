@@ -122,7 +122,8 @@ class Command:
     """One short program run on an agent. ``argv`` holds no secret; secrets go by ``stdin``.
 
     The agent supplies PATH, LANG=C.UTF-8 and a HOME of its own in which the tools' small files are.
-    ``timeout`` in seconds; then TERM and, two seconds later, KILL to the whole process group.
+    ``timeout`` in seconds; then TERM and, two seconds later, KILL to the whole process group. The same befalls a
+    program that says more than ``output_limit`` bytes.
     """
 
     argv: tuple[str, ...]
@@ -177,7 +178,8 @@ class Ready(enum.Enum):
 class Program:
     """One program inside a job. All its paths are inside the sandbox (see ``agents/sandbox.py``).
 
-    ``stdin``: what it reads, at most 256 Ki characters; it goes through pipes and anonymous memory only.
+    ``stdin``: what it reads, at most 256 Ki characters; it goes through pipes and anonymous memory only. ``door``: its
+    file descriptor 3 is a listening UNIX socket, :attr:`Job.door` to the agent; one program of a job may have it.
     """
 
     name: str
@@ -185,6 +187,7 @@ class Program:
     ready: Ready = Ready.STARTED
     env: Mapping[str, str] = field(default_factory=dict)
     stdin: Secret | None = field(default=None, repr=False)
+    door: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,7 +232,10 @@ class JobSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A job as its runner tells of it."""
+    """A job as its runner tells of it.
+
+    :ivar door: where its program with :attr:`Program.door` listens.
+    """
 
     id: str
     display: int
@@ -237,6 +243,7 @@ class Job:
     vnc: StreamAddress
     user: str
     reason: str = ""  # plain words, once it has ended
+    door: UnixStream | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,6 +348,8 @@ class Console:
     typing: Typing | None = None
     closes_in: float | None = None  # seconds, in the last minute before it closes by itself
     closes_why: str = ""  # idle or max-time
+    slot_since: float | None = None  # since when it holds one of the few slots of its panel
+    slot_until: float | None = None  # when that times out by itself, of panels that know no sign-out
     reason: str = ""  # a stable word: idle, closed, viewer, abandoned, max-time, replaced, shutdown, or an error's code
     message: str = ""  # the same in plain words
 

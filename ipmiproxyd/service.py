@@ -19,7 +19,10 @@ from ipmiproxyd.access.grants import GrantBook
 from ipmiproxyd.agents.desk import AgentDesk
 from ipmiproxyd.agents.local import LocalAgent
 from ipmiproxyd.config import Settings
+from ipmiproxyd.console.browser_sessions import KIND as BROWSER_SESSION
+from ipmiproxyd.console.browser_sessions import BrowserSessions
 from ipmiproxyd.console.displays import DisplayPool
+from ipmiproxyd.console.html5_opening import Html5Opening
 from ipmiproxyd.console.java_desk import JavaDesk
 from ipmiproxyd.console.java_opening import JavaOpening
 from ipmiproxyd.console.manager import ConsoleManager, Limits, Surroundings
@@ -95,6 +98,7 @@ def make_daemon(settings: Settings, reactor: Any, notifier: Notifier) -> DaemonS
     )
     vendors = VendorDesk(panels, store, by_key(settings.vendors.values()), agents)
     web = WebSessions(vendors, panels, agents, reactor)
+    browsers = BrowserSessions(vendors, panels, agents, reactor)
     javas = JavaConsoles(
         JavaFiles(python=settings.agent.python),
         panels,
@@ -113,10 +117,10 @@ def make_daemon(settings: Settings, reactor: Any, notifier: Notifier) -> DaemonS
         grants=grants,
         limits=_limits(settings),
         capture=lambda server: capture(server, reactor),
-        releases={WEB_SESSION: web.release},
+        releases={WEB_SESSION: web.release, BROWSER_SESSION: browsers.release},
         clock=reactor,
     )
-    consoles = _consoles(settings, around, panels, vendors, web, javas)
+    consoles = _consoles(settings, around, panels, vendors, web, browsers, javas)
     daemon = DaemonService(
         Parts(
             store=store,
@@ -275,6 +279,7 @@ def _consoles(
     panels: PanelHttp,
     vendors: VendorDesk,
     web: WebSessions,
+    browsers: BrowserSessions,
     javas: JavaConsoles,
 ) -> ConsoleManager:
     workshop = Workshop(
@@ -286,7 +291,7 @@ def _consoles(
             xvnc=settings.displays.xvnc,
             openbox=settings.displays.openbox,
         ),
-        browser=PanelBrowser(program=settings.panel.chromium),
+        browser=PanelBrowser(program=settings.panel.chromium, python=settings.agent.python),
         panels=panels,
         lease=settings.agent.lease,
         start_timeout=settings.consoles.open_timeout,
@@ -294,7 +299,8 @@ def _consoles(
     # The stages ask the manager for the relay port, the manager starts the stages.
     stages: dict[str, Any] = {}
     manager = ConsoleManager(around, stages)
-    stages["panel"] = PanelOpening(workshop, manager.serve)
+    stages["panel"] = PanelOpening(workshop, manager.serve, browsers.record)
+    stages["html5"] = Html5Opening(workshop, manager.serve, vendors, web, browsers)
     stages["java"] = JavaOpening(workshop, manager.serve, vendors, web, javas, JavaProgram())
     stages["vnc"] = VncOpening(
         around.agents,

@@ -1,4 +1,4 @@
-"""A simulated server, the daemon, and an open console, until Ctrl-C: ``make demo``."""
+"""A simulated server, the daemon, and an open console, until Ctrl-C: ``make demo``, ``make demo VENDOR=… TYPE=…``."""
 
 from __future__ import annotations
 
@@ -10,19 +10,37 @@ import signal
 import subprocess
 import sys
 import tempfile
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, get_args
 
 from twisted.internet import task
 from twisted.internet.defer import Deferred
 
+from ipmiproxyd.model import ConsoleType
+from tests.simulator import kvm
+from tests.simulator.panel import RECORD
 from tests.simulator.server import SimulatedServer
+from tests.simulator.vendors import PERSONALITIES
+from tests.simulator.vendors.generic import SECTION
 from tests.support.daemon import DaemonProcess
 
 DEVICE = "node1"
+TYPES: Final = tuple(kind for kind in get_args(ConsoleType) if kind != "vnc")
 
 
-def settings(host: str) -> dict[str, dict[str, Any]]:
+@dataclass(frozen=True)
+class Show:
+    """What is shown: whose panel, by which type of console, and where browsers find it."""
+
+    vendor: str
+    type: str
+    host: str
+
+
+def settings(host: str) -> dict[str, Mapping[str, Any]]:
     """Of the demo's daemon: patient with a reader who looks around first. ``host``: where browsers find it."""
 
     here = host in ("127.0.0.1", "localhost")
@@ -36,11 +54,25 @@ def settings(host: str) -> dict[str, dict[str, Any]]:
         },
         "displays": {"range": "1-100"},
         "consoles": {"unvisited": "12h", "abandoned": "12h", "idle": "never"},
+        **tomllib.loads(SECTION),
     }
 
 
 class DemoError(Exception):
     """The demo cannot go on; the text says why."""
+
+
+def wanted(vendor: str, kind: str, host: str) -> Show:
+    """What is to be shown. Raises DemoError for a vendor or a type that there is not."""
+
+    known = ", ".join(sorted(PERSONALITIES))
+    if vendor and vendor not in PERSONALITIES:
+        raise DemoError(f"No simulated panel is called {vendor!r}. VENDOR is one of: {known}.")
+    if kind and kind not in TYPES:
+        raise DemoError(f"No type of console is called {kind!r} here. TYPE is one of: {', '.join(TYPES)}.")
+    if kind not in ("", "panel") and vendor in ("", "generic"):
+        raise DemoError(f"TYPE={kind} needs a VENDOR other than generic: one of {known}.")
+    return Show(vendor or "generic", kind or "panel", host)
 
 
 def display_users() -> set[str]:
@@ -54,18 +86,21 @@ def remove_users(names: set[str]) -> None:
         subprocess.run(["userdel", name], check=False, capture_output=True)
 
 
-async def demonstrate(reactor: Any, folder: Path, host: str) -> None:
+async def demonstrate(reactor: Any, folder: Path, show: Show) -> None:
     stopped: Deferred[None] = Deferred()
     await task.deferLater(reactor, 0)  # the reactor has set its own handlers by then
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: reactor.callFromThread(_once, stopped))
-    server = SimulatedServer(folder / DEVICE, name=DEVICE, hint="")
-    daemon = DaemonProcess(folder / "daemon", settings(host), own_session=True)
+    server = SimulatedServer(folder / DEVICE, name=DEVICE, personality=show.vendor, hint="")
+    daemon = DaemonProcess(folder / "daemon", settings(show.host), own_session=True)
     try:
+        if show.type == "java":
+            print("Making the simulated vendor's Java program, if it is not there yet …", flush=True)
+            kvm.jars()
         print("Starting a simulated server and the daemon …", flush=True)
         await server.start()
         await daemon.start()
-        await _open(server, daemon)
+        await _open(server, daemon, show)
         await stopped
         print("\nClosing …", flush=True)
     finally:
@@ -78,31 +113,48 @@ def _once(stopped: Deferred[None]) -> None:
         stopped.callback(None)
 
 
-async def _open(server: SimulatedServer, daemon: DaemonProcess) -> None:
+async def _open(server: SimulatedServer, daemon: DaemonProcess, show: Show) -> None:
     client = await daemon.connect()
     device = server.device()
     await client.must(
         f"device add name={DEVICE} address={device.address} port={device.port} web={device.web} cipher={device.cipher} "
         f"username={device.username} password={device.password.reveal()} notes='simulated by make demo'"
     )
-    reply = await client.ask(f"console open device={DEVICE}")
+    words = f"device={DEVICE}" + (f" type={show.type}" if show.type != "panel" else "")
+    reply = await client.ask(f"console open {words}")
     if not reply.ok:
         raise DemoError(" ".join(filter(None, (reply.body["message"], reply.body.get("hint")))))
     opened = reply.body
     status = await client.must("daemon status")
     await client.close()
-    here = Path(sys.executable).parent
+    here = _short(Path(sys.executable).parent)
+    control = f"{here}/ipmiproxyctl --socket {daemon.control}"
+    warnings = "".join(f"Warning: {warning}\n" for warning in opened["warnings"])
     print(
         f"\nConsole: {opened['url']}\n"
-        f"Control: ipmiproxyctl --socket {daemon.control}\n\n"
-        f"The URL works once; 'console open device={DEVICE}' tells another one. "
-        f"Sign in as {device.username} with {device.password.reveal()}.\n"
+        f"Control: ipmiproxyctl --socket {daemon.control}\n{warnings}\n"
+        f"The URL works once; 'console open {words}' tells another one.\n{_to_do(server, show)}\n"
         f"Displays run as {status['agents'][0]['displays_run_as']}. "
-        f"ipmiproxyctl is in {_short(here)}; for example:\n\n"
-        f"    {_short(here)}/ipmiproxyctl --socket {daemon.control} power status device={DEVICE}\n\n"
+        f"ipmiproxyctl is in {here}; for example:\n\n"
+        f"    {control} {'power status' if show.type == 'panel' else 'vendor probe'} device={DEVICE}\n\n"
         "Ctrl-C ends it all.",
         flush=True,
     )
+
+
+def _to_do(server: SimulatedServer, show: Show) -> str:
+    """What whoever has opened the console can try there."""
+
+    device = server.device()
+    record = f"What happens at the simulated panel is written to\n    {server.panel.folder / RECORD}"
+    if show.type == "panel":
+        return f"Sign in as {device.username} with {device.password.reveal()}."
+    if show.type == "java":
+        return (
+            "The daemon has signed in at the panel and fetched its Java program, which runs in the display. Type: it\n"
+            f"tells the simulated server every key, and shows it. {record}"
+        )
+    return f"The daemon has signed in at the panel. {record}"
 
 
 def _short(folder: Path) -> str:
@@ -112,9 +164,9 @@ def _short(folder: Path) -> str:
         return str(folder)
 
 
-async def told(reactor: Any, folder: Path, host: str) -> None:
+async def told(reactor: Any, folder: Path, show: Show) -> None:
     try:
-        await demonstrate(reactor, folder, host)
+        await demonstrate(reactor, folder, show)
     except DemoError as error:
         print(f"The demo cannot go on: {error}", file=sys.stderr)
         raise SystemExit(1) from None
@@ -123,11 +175,17 @@ async def told(reactor: Any, folder: Path, host: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--host", default="127.0.0.1", help="the name or address at which browsers find this machine")
-    host = parser.parse_args().host or "127.0.0.1"
+    parser.add_argument("--vendor", default="", help="whose panel the simulated server has")
+    parser.add_argument("--type", default="", help="the console's type")
+    given = parser.parse_args()
+    try:
+        show = wanted(given.vendor, given.type, given.host or "127.0.0.1")
+    except DemoError as error:
+        parser.exit(2, f"{error}\n")
     folder = Path(tempfile.mkdtemp(prefix="ipmiproxyd-demo-", dir="/tmp"))
     users = display_users()
     try:
-        task.react(lambda reactor: Deferred.fromCoroutine(told(reactor, folder, host)))
+        task.react(lambda reactor: Deferred.fromCoroutine(told(reactor, folder, show)))
     finally:
         shutil.rmtree(folder)
         if os.geteuid() == 0:

@@ -30,7 +30,7 @@ _MISSING: Final = (b"setsid: failed to execute", b"command not found")
 class Running:
     """A running program. Subclasses know how to signal it, and tell what it says and how it ends.
 
-    :param limit: bytes of output that are kept.
+    :param limit: bytes of output; a program that says more is ended.
     :param on_line: takes each line of its standard output; without it the output is kept for the outcome.
     :ivar out_of_reach: it runs as another user, and cannot be signalled.
     :ivar has_begun: it runs, or has run; until then it waits for something.
@@ -49,6 +49,7 @@ class Running:
         self._err = bytearray()
         self._exited = False
         self._timed_out = False
+        self._said_too_much = False
         self._timers: list[IDelayedCall] = []
 
     # --- what subclasses do -------------------------------------------------------------------------------------------
@@ -75,7 +76,11 @@ class Running:
 
     def printed(self, data: bytes) -> None:
         if self._on_line is None:
-            self._out += data[: max(0, self._limit - len(self._out))]
+            room = self._limit - len(self._out)
+            self._out += data[:room]
+            if len(data) > room and not self._said_too_much:
+                self._said_too_much = True
+                self.end()
             return
         self._out += data
         *lines, rest = self._out.split(b"\n")
@@ -212,8 +217,8 @@ def start_child(
     limit: int = 1 << 20,
     on_line: Callable[[bytes], None] | None = None,
 ) -> Child:
-    """Start ``argv``. ``keep_open``: leave its standard input open after ``stdin``. ``limit``: bytes of output that
-    are kept. Raises ToolMissing."""
+    """Start ``argv``. ``keep_open``: leave its standard input open after ``stdin``. ``limit``: bytes of output; a
+    program that says more is ended. Raises ToolMissing."""
 
     child = Child(reactor, stdin=stdin, keep_open=keep_open, limit=limit, on_line=on_line)
     try:

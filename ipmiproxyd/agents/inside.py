@@ -29,11 +29,12 @@ if TYPE_CHECKING:
     Object = dict[str, Any]
 
 HOME, RUN = "/home/console", "/run/console"
-XAUTHORITY, READY = RUN + "/xauthority", RUN + "/ready"
+XAUTHORITY, READY, DOOR = RUN + "/xauthority", RUN + "/ready", RUN + "/vnc/door"
 PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games"
 WINDOW_SIZE = 100  # pixels; smaller windows do not count as a program's window
 LAST_WORDS = 50  # milliseconds in which those who end together are expected to end
-DISPLAY_FD = 3
+DISPLAY_FD, DOOR_FD = 3, 3
+NOT_FOUND = 127  # exit status of a program that is to start another one, and does not find it
 COOKIE = b"MIT-MAGIC-COOKIE-1"
 CHANGE_WINDOW_ATTRIBUTES, GET_WINDOW_ATTRIBUTES, GET_GEOMETRY, QUERY_TREE = 2, 3, 14, 15
 EVENT_MASK, SUBSTRUCTURE_NOTIFY, INPUT_OUTPUT, VIEWABLE = 1 << 11, 1 << 19, 1, 2
@@ -110,6 +111,12 @@ class Programs:
             file.write(xauthority(self.display, self.cookie))
         os.mkfifo(READY)
         self.ready = os.open(READY, os.O_RDWR)
+        self.door = socket.socket(socket.AF_UNIX)
+        if any(program["door"] for program in programs):
+            # Now: once there is a display nothing more can be put into that folder.
+            self.door.bind(DOOR)
+            os.chmod(DOOR, 0o660)
+            self.door.listen()
         for program in programs:
             self.start(program)
             say(event="stage")
@@ -121,6 +128,7 @@ class Programs:
         given, give = os.pipe()
         streams = {0: given, 1: output_in, 2: output_in}
         streams |= {DISPLAY_FD: self.ready} if program["ready"] == "display" else {}
+        streams |= {DOOR_FD: self.door.fileno()} if program["door"] else {}
         env = {"PATH": PATH, "LANG": "C.UTF-8", "HOME": HOME, "XDG_RUNTIME_DIR": RUN}
         env |= {"DISPLAY": f":{self.display}", "XAUTHORITY": XAUTHORITY}
         env |= dict(entry.split("=", 1) for entry in program["env"])
@@ -132,7 +140,7 @@ class Programs:
             raise OverError("tool-missing", f"{name} is not installed on the agent ({argv[0]})") from error
         for fd in (output_in, given):
             os.close(fd)
-        with open(give, "wb") as file, contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(BrokenPipeError), open(give, "wb") as file:
             file.write(program.pop("stdin").encode())
         self.names[pid], self.outputs[output], self.last[pid] = name, pid, b""
         if program["ready"] == "window":
@@ -184,6 +192,8 @@ class Programs:
         while ready := [fd for fd in readable(list(self.outputs), 0) if self.outputs[fd] in ended]:
             self.pump(ready[0])
         pid = next(pid for pid in self.names if pid in ended)
+        if ended[pid] == NOT_FOUND:
+            raise OverError("tool-missing", f"{self.names[pid]} is not installed on the agent")
         raise OverError("job-failed", obituary(self.names[pid], ended[pid], self.last[pid]))
 
     def await_window(self) -> None:

@@ -78,6 +78,7 @@ FILE = {"place": "home|chromium-policy|library", "name": rf"(?:{FILE_NAME}/){{0,
 LEASE = (0.1, 7 * 86400)
 PROGRAM = {"name": r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,31}", "argv": [TEXT, 200], "ready": "display|told|started|window"}
 PROGRAM |= {"env": [r"[A-Za-z_][A-Za-z0-9_]{0,63}=[^\0\ud800-\udfff]{0,8192}", 32], "stdin": TEXT}
+PROGRAM |= {"door": "|door"}
 JOB = {
     "id": ID,
     "display": (1, 999),
@@ -434,7 +435,8 @@ def library(folder: str, wanted: list[Object]) -> list[tuple[int, str]]:
 
 
 def check_java(folder: str) -> None:
-    """Raises RefusedError unless only root, and who asks for jobs, can change what is in a folder with a Java."""
+    """Raises RefusedError unless only root, and who asks for jobs, can change what is in a folder with a Java, and the
+    displays' users can read it."""
     trusted = {0, os.geteuid(), int(os.environ.get("SUDO_UID", os.geteuid()))}
     own = f"{folder}/".startswith((f"{HOME}/", f"{RUN}/", "/proc/", "/dev/", "/sys/"))
     if own or os.path.realpath(folder) != folder or not os.path.isdir(folder):
@@ -443,6 +445,8 @@ def check_java(folder: str) -> None:
         status = os.stat(folder)
         if status.st_uid not in trusted or (status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX):
             raise RefusedError("tool-missing", f"{folder} on the agent can be changed by others: no Java of a job's")
+        if os.geteuid() == 0 and not status.st_mode & 0o001:
+            raise RefusedError("tool-missing", f"{folder} on the agent is closed to the displays' users: chmod o+x it")
         folder = os.path.dirname(folder)
 
 
@@ -491,7 +495,9 @@ class Keeper:
         tcp = {"tcp": ["127.0.0.1", VNC_PORT + job["display"]]}
         vnc = tcp if job["vnc"] == "tcp" else {"unix": f"{self.folder}/vnc/socket"}
         self.state: Object = {"id": job["id"], "display": job["display"], "vnc": vnc, "user": "", "uid": 0}
-        self.state |= {"state": "starting", "ready": False, "stages": [], "code": "", "reason": "", "processes": []}
+        door = f"{self.folder}/vnc/door" if any(program["door"] for program in job["programs"]) else ""
+        self.state |= {"door": door, "processes": []}
+        self.state |= {"state": "starting", "ready": False, "stages": [], "code": "", "reason": ""}
         self.display: Lock | None = None
         self.end, self.log, self.log_size = RefusedError("job-failed", ""), b"", 0
 
@@ -716,7 +722,8 @@ def say(**event: Any) -> None:
 def public(state: Object) -> Object:
     """A job as it is told to others."""
     job = {name: state[name] for name in ("id", "display", "vnc", "user", "reason")}
-    return job | {"running": state["state"] in ("starting", "running")}
+    running = state["state"] in ("starting", "running")
+    return job | {"door": state.get("door", ""), "running": running}  # none in a state of an earlier runner
 
 
 def hello(site: Site, _: Object) -> None:

@@ -22,6 +22,11 @@ VNC: Final = f"{RUN}/vnc"
 VNC_SOCKET: Final = f"{VNC}/socket"
 """Where Xvnc listens; the runner tells the agent's own path of it."""
 
+DOOR: Final = f"{VNC}/door"
+"""Where a program with :attr:`~ipmiproxyd.model.Program.door` listens, by the socket that it has as DOOR_FD."""
+
+DOOR_FD: Final = 3
+
 DISPLAY_FD: Final = 3
 """Where a program with :attr:`~ipmiproxyd.model.Ready.DISPLAY` writes its display's number."""
 

@@ -271,6 +271,7 @@ def _job_document(spec: JobSpec, *, cache: str, inside: str) -> Mapping[str, Any
                 "ready": program.ready.value,
                 "env": [f"{name}={value}" for name, value in program.env.items()],
                 "stdin": program.stdin.reveal() if program.stdin else "",
+                "door": "door" if program.door else "",
             }
             for program in spec.programs
         ],
@@ -296,6 +297,7 @@ def _job(told: Mapping[str, Any]) -> Job:
         vnc=UnixStream(vnc["unix"]) if "unix" in vnc else TcpStream(*vnc["tcp"]),
         user=told["user"],
         reason=told["reason"],
+        door=UnixStream(told["door"]) if told.get("door") else None,  # none in what an older runner tells
     )
 
 

@@ -28,28 +28,31 @@ class JavaDesk:
         return await self._javas.listing(self._agent(agent))
 
     async def use(self, agent: str, name: str) -> Mapping[str, Any]:
-        return _told(await self._javas.use(self._agent(agent), name))
+        host = self._agent(agent)
+        return await self._told(host, await self._javas.use(host, name))
 
     async def install(self, agent: str, name: str) -> Mapping[str, Any]:
-        return _told(await self._javas.install(self._agent(agent), name))
+        host = self._agent(agent)
+        return await self._told(host, await self._javas.install(host, name))
 
     async def register(self, agent: str, name: str, home: str) -> Mapping[str, Any]:
-        return _told(await self._javas.register(self._agent(agent), name, checked_home(home)))
+        host = self._agent(agent)
+        return await self._told(host, await self._javas.register(host, name, checked_home(home)))
 
     async def remove(self, agent: str, name: str) -> None:
         host = self._agent(agent)
         used = self._in_use(agent)
         for java in await self._javas.installed(host):
             if java.name == name and java.home in used:
-                raise Forbidden(f"A console runs with {name}.", hint="Close it first: see console list.")
+                raise Forbidden(f"A console runs with {name}.", hint="Close that console first: see console list.")
         await self._javas.remove(host, name)
+
+    async def _told(self, agent: Agent, java: Java) -> Mapping[str, Any]:
+        used, _ = await self._javas.choice(agent, await self._javas.installed(agent))
+        return {"name": java.name, "version": java.version, "home": java.home, "used": java == used}
 
     def _agent(self, name: str) -> Agent:
         try:
             return self._agents[name]
         except KeyError:
             raise NotFound(f"There is no agent named {name!r}.") from None
-
-
-def _told(java: Java) -> Mapping[str, Any]:
-    return {"name": java.name, "version": java.version, "home": java.home}

@@ -54,22 +54,22 @@ class JavaOpening:
         installed = await self._javas.installed(agent)
         session.stage("sign-in", "Signing in to the panel")
         web = await self._web.open(session.ledger, agent, device, family)
+        self._web.show(session, family)
         session.stage("jnlp", "Asking the panel for its Java console")
         raw = await self._shop.panels.talk(agent, device, lambda site: family.jnlp(site, web))
         jnlp = parse(raw, base=device.web_url, allowed=(device.address,))
-        if family.signs_out == "after-jnlp":
-            await session.ledger.give_back(WEB_SESSION)
+        if family.signs_out == "after-jnlp" and not await session.ledger.give_back(WEB_SESSION):
+            session.has.slot_since = None
         await self._run(session, agent, family, web, jnlp, installed)
 
     async def _run(
         self, session: ConsoleSession, agent: Agent, family: Family, web: WebSession, jnlp: Jnlp,
         installed: Sequence[Java],
     ) -> None:  # fmt: skip
-        java, words = await self._javas.choice(agent, installed, await self._wanted(session, family, jnlp))
-        if words:
-            session.has.warnings.append(words)
+        java = await self._java(session, agent, family, jnlp, installed)
         tried = [java]
         while True:
+            session.has.java = java.home  # before it runs: nobody may remove it now
             session.stage("files", "Fetching the console's program")
             device = session.request.device
             kit = await self._javas.kit(agent, device, web, jnlp, java, installed)
@@ -77,8 +77,9 @@ class JavaOpening:
             window = ("java", f"Starting the console with Java {java.major}")
             try:
                 await start_job(
-                    session, self._shop, (program,), files, window=window, library=kit.library, java=java.home
-                )
+                    session, self._shop, (program,), files, window=window, library=kit.library, java=java.home,
+                    attempt=len(tried),
+                )  # fmt: skip
             except JobFailed as error:
                 why = cause(error.message)
                 other = None if why is None else next_java(why, tried, installed)
@@ -86,18 +87,31 @@ class JavaOpening:
                     raise
                 if other is None:
                     raise JobFailed(f"{why.words} {error.message}", hint=why.hint or None) from None
-                words = f"{why.words} It is tried again with {other.label}."
+                words = f"With {java.label} the console has not started: {why.words} {other.label} was tried next."
                 log.info("console {console}: {words}", console=session.id, words=words)
+                session.has.warnings.append(words)
                 await session.ledger.give_back("job")
                 await session.ledger.give_back("display")
                 java = other
                 tried.append(java)
             else:
-                session.has.java = java.home
-                await self._javas.remember(family.key, jnlp, java)
+                if len(tried) > 1:
+                    await self._javas.remember(family.key, jnlp, tried[:-1], java)
                 return
 
-    async def _wanted(self, session: ConsoleSession, family: Family, jnlp: Jnlp) -> str:
-        """The Java that the device is to have; else the one that has worked before."""
+    async def _java(
+        self, session: ConsoleSession, agent: Agent, family: Family, jnlp: Jnlp, installed: Sequence[Java]
+    ) -> Java:
+        """The Java that was chosen, or the one that had to take its place for this program before."""
 
-        return session.request.device.java or await self._javas.worked(family.key, jnlp)
+        own = session.request.device.java
+        java, words = await self._javas.choice(agent, installed, device=own, liked=family.java)
+        if words:
+            session.has.warnings.append(words)
+        other = await self._javas.instead(family.key, jnlp, java, installed)
+        if other is None:
+            return java
+        if own:
+            words = f"This console's program has not run with {java.label}, but with {other.label}, which is used."
+            session.has.warnings.append(words)
+        return other

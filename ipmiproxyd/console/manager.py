@@ -13,7 +13,7 @@ from twisted.logger import Logger
 
 from ipmiproxyd.console.deadlines import Patience
 from ipmiproxyd.console.displays import DisplayPool
-from ipmiproxyd.console.ids import new_id
+from ipmiproxyd.console.ids import console_of, new_id
 from ipmiproxyd.console.ledger import KIND as LEDGER_KIND
 from ipmiproxyd.console.ledger import Ledger, Release
 from ipmiproxyd.console.machine import Ending
@@ -306,11 +306,14 @@ class ConsoleManager:
     # --- the daemon's start and end -----------------------------------------------------------------------------------
 
     def job_ended(self, job: Job) -> None:
-        """The agent tells that a console's programs are gone."""
+        """The agent tells that a console's programs are gone. Before they are up, that is the opening's affair."""
 
-        session = self._sessions.get(job.id)
-        if session is not None:
-            session.close(Ending("job-failed", job.reason or "The console's programs ended."))
+        session = self._sessions.get(console_of(job.id))
+        if session is None:
+            return
+        reason = session.has.ended[job.id] = job.reason or "The console's programs ended."
+        if session.has.job == job.id:
+            session.close(Ending("job-failed", reason))
 
     async def recover(self) -> int:
         """Close whatever an earlier run of the daemon left behind. Returns how many consoles that were."""
@@ -330,7 +333,7 @@ class ConsoleManager:
     async def _stop_strangers(self, agent: Agent) -> None:
         try:
             for job in await agent.jobs():
-                session = self._sessions.get(job.id)
+                session = self._sessions.get(console_of(job.id))
                 if session is None or session.request.agent != agent.name:
                     log.warn("agent {agent}: job {job} belongs to no console", agent=agent.name, job=job.id)
                     await agent.stop(job.id)

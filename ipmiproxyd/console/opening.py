@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from twisted.internet.interfaces import IReactorTime
 
 from ipmiproxyd.console.displays import DisplayPool
+from ipmiproxyd.console.ids import job_id
 from ipmiproxyd.console.session import ConsoleSession
 from ipmiproxyd.console.timing import limited
-from ipmiproxyd.errors import BmcUnreachable, NoFreeDisplay
+from ipmiproxyd.errors import BmcUnreachable, JobFailed, NoFreeDisplay
 from ipmiproxyd.interfaces import Agent, VncServer
 from ipmiproxyd.model import Job, JobFile, JobSpec, JobStage, LibraryFile, Program
 from ipmiproxyd.tools.browser import PanelBrowser
@@ -23,6 +24,7 @@ from ipmiproxyd.tools.xvnc import Display
 from ipmiproxyd.wire.device import vnc_address
 
 Serve = Callable[[ConsoleSession], None]
+Shown = Callable[[ConsoleSession], Awaitable[None]]
 Check = Callable[[VncServer], Awaitable[None]]
 """Signs in to a VNC server and leaves again. Raises ProxyError for whatever keeps viewers from doing so."""
 
@@ -41,20 +43,25 @@ class Workshop:
 
 
 class PanelOpening:
-    """Opens a console of type ``panel``: the vendor's web panel in a locked-down browser."""
+    """Opens a console of type ``panel``: the vendor's web panel in a locked-down browser.
 
-    def __init__(self, workshop: Workshop, serve: Serve) -> None:
+    :param shown: is told once the browser is there.
+    """
+
+    def __init__(self, workshop: Workshop, serve: Serve, shown: Shown) -> None:
         self._shop = workshop
         self._serve = serve
+        self._shown = shown
 
     async def __call__(self, session: ConsoleSession) -> None:
         await serve_page(session, self._serve)
         shop = self._shop
         device = session.request.device
         session.stage("panel", "Contacting the server's management panel")
-        _, pin = await shop.panels.trusted(shop.agents[session.request.agent], device)
-        program, files = shop.browser.programs(device.web_url, pin)
+        tls, pin = await shop.panels.trusted(shop.agents[session.request.agent], device)
+        program, files = shop.browser.programs(device.web_url, pin, tls=tls)
         await start_job(session, shop, (program,), files, window=("browser", "Opening the panel in a browser"))
+        await self._shown(session)
 
 
 class VncOpening:
@@ -111,9 +118,11 @@ async def start_job(
     window: tuple[str, str],
     library: tuple[LibraryFile, ...] = (),
     java: str = "",
+    attempt: int = 1,
 ) -> None:
     """Start the display and ``programs`` on it. ``window``: name and words of the stage in which the last one shows
-    its window. ``library`` and ``java``: see :class:`~ipmiproxyd.model.JobSpec`."""
+    its window. ``library`` and ``java``: see :class:`~ipmiproxyd.model.JobSpec`. ``attempt``: the console's job before
+    this one has failed and was given back."""
 
     agent = shop.agents[session.request.agent]
 
@@ -123,7 +132,7 @@ async def start_job(
 
     session.stage("display", "Starting the display")
     spec = JobSpec(
-        id=session.id,
+        id=job_id(session.id, attempt),
         display=0,
         programs=programs,
         files=files,
@@ -150,17 +159,23 @@ async def _launch(
     while True:
         display = await _take_display(session, pool)
         # After the display, so that the display is given back only once the job has left it.
-        await session.ledger.record("job", session.id, {"agent": agent.name})
+        await session.ledger.record("job", job.id, {"agent": agent.name})
         screen, screen_files = shop.display.programs(display, clipboard=session.request.clipboard)
         spec = replace(
             job, display=display, programs=screen + job.programs, files=screen_files + job.files
         )
         try:
-            return await agent.launch(spec, on_stage)
+            started = await agent.launch(spec, on_stage)
         except NoFreeDisplay:
             # Another program of that host has it. The pool ends this loop when it has no other one to offer.
             pool.give_back(display, session.id)
             pool.held_by_others(display)
+        else:
+            if job.id in session.has.ended:  # in the meantime
+                raise JobFailed(session.has.ended[job.id])
+            session.has.job = job.id
+            session.has.door = started.door
+            return started
 
 
 async def _take_display(session: ConsoleSession, pool: DisplayPool) -> int:

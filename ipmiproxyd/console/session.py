@@ -17,7 +17,17 @@ from ipmiproxyd.console.machine import Ending, Steps, make_machine
 from ipmiproxyd.console.watch import Watch
 from ipmiproxyd.errors import BadValue, BmcState, Cancelled, Forbidden, InternalError, ProxyError
 from ipmiproxyd.interfaces import Progress, RelayPort, VncServer
-from ipmiproxyd.model import Console, ConsoleState, Grant, OpenRequest, Secret, Stage, Typing, ViewerInfo
+from ipmiproxyd.model import (
+    Console,
+    ConsoleState,
+    Grant,
+    OpenRequest,
+    Secret,
+    Stage,
+    Typing,
+    UnixStream,
+    ViewerInfo,
+)
 
 RETRY_AFTER: Final = 30.0
 """Seconds until what could not be given back is tried again."""
@@ -34,6 +44,11 @@ class Holdings:
 
     :ivar port: its page is served.
     :ivar screen: tells where its display is.
+    :ivar job: the id of its job, once that is up.
+    :ivar ended: why jobs of its have ended, by their ids.
+    :ivar door: where its browser tells what cookies it has.
+    :ivar slot_since: since when it is signed in to the panel, which has few slots for that.
+    :ivar slot_until: when the panel forgets that by itself, where nothing else ends it.
     :ivar java: the home of the Java that it runs with.
     :ivar warnings: what whoever opened it should know, in plain words.
     """
@@ -41,6 +56,11 @@ class Holdings:
     display: int | None = None
     port: RelayPort | None = None
     screen: Callable[[], VncServer] | None = None
+    job: str = ""
+    ended: dict[str, str] = field(default_factory=dict)
+    door: UnixStream | None = None
+    slot_since: float | None = None
+    slot_until: float | None = None
     java: str = ""
     warnings: list[str] = field(default_factory=list)
 
@@ -278,6 +298,7 @@ class ConsoleSession:
         ending = self.ending
         request = self.request
         watch = self._watch
+        signed_out = self.state is ConsoleState.CLOSED and self.has.slot_until is None
         return Console(
             id=self.id,
             serial=self._serial,
@@ -300,6 +321,8 @@ class ConsoleSession:
             typing=self._typing,
             closes_in=watch.closes_in,
             closes_why=watch.closes_why,
+            slot_since=None if signed_out else self.has.slot_since,
+            slot_until=self.has.slot_until,
             reason="" if ending is None else ending.reason,
             message="" if ending is None else ending.message,
         )

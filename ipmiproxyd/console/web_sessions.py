@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any, Final
 
+from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from ipmiproxyd.console.ledger import Ledger
-from ipmiproxyd.errors import AgentUnreachable, ProxyError
+from ipmiproxyd.console.session import ConsoleSession
+from ipmiproxyd.console.timing import limited, uncut
+from ipmiproxyd.errors import AgentUnreachable, BmcUnreachable, ProxyError
 from ipmiproxyd.interfaces import Agent
 from ipmiproxyd.model import Device, LedgerRecord
 from ipmiproxyd.tools.panel_http import PanelHttp
@@ -23,6 +26,8 @@ KIND: Final = "web-session"
 
 FORGOTTEN_AFTER: Final = 1800.0
 """Seconds after which a panel has forgotten a session by itself, where nothing else is known."""
+SIGN_OUT_LIMIT: Final = 15.0
+"""Seconds: fewer than a release may take, so that its end comes from here."""
 
 log = Logger()
 
@@ -35,10 +40,22 @@ class WebSessions:
         self._panels = panels
         self._agents = agents
         self._clock = clock
+        self._leaving: dict[tuple[str, int], float] = {}
 
     async def open(self, ledger: Ledger, agent: Agent, device: Device, family: Family) -> WebSession:
-        """Sign in for a console. Raises what :meth:`VendorDesk.sign_in` raises."""
+        """Sign in for a console. Raises what :meth:`VendorDesk.sign_in` raises.
 
+        Once begun it is not cut short: an answer that nobody reads is a session that nobody ends. Whoever cancels it
+        waits for it, and until it is signed out again.
+        """
+
+        try:
+            return await uncut(self._open(ledger, agent, device, family))
+        except CancelledError:
+            await ledger.give_back(KIND)
+            raise
+
+    async def _open(self, ledger: Ledger, agent: Agent, device: Device, family: Family) -> WebSession:
         session = await self._desk.sign_in(agent, device, family)
         data = {
             "agent": agent.name,
@@ -53,6 +70,13 @@ class WebSessions:
             raise
         return session
 
+    def show(self, session: ConsoleSession, family: Family) -> None:
+        """Have it seen that a console has signed in just now."""
+
+        session.has.slot_since = now = self._clock.seconds()
+        if family.signs_out == "none":
+            session.has.slot_until = now + (family.slot_seconds or FORGOTTEN_AFTER)
+
     async def release(self, record: LedgerRecord) -> None:
         """Sign out of a recorded session. Raises what hinders it, while the panel may still know the session."""
 
@@ -62,17 +86,21 @@ class WebSessions:
         agent = self._agents.get(record.data["agent"])
         if family is None or family.signs_out == "none":
             return
-        over = record.data["since"] + (family.slot_seconds or FORGOTTEN_AFTER)
+        known_as = (record.console, record.seq)
+        # From the first attempt on: until then the console may have used it.
+        begun = self._leaving.setdefault(known_as, self._clock.seconds())
         try:
             if agent is None:
                 raise AgentUnreachable(f"There is no agent named {record.data['agent']!r} any more.")
-            await self._sign_out(agent, device, family, session)
+            late = BmcUnreachable(f"The panel at {device.web_url} did not sign out in time.")
+            await limited(self._sign_out(agent, device, family, session), SIGN_OUT_LIMIT, self._clock, late)
         except ProxyError as error:
-            if self._clock.seconds() < over:
+            if self._clock.seconds() < begun + (family.slot_seconds or FORGOTTEN_AFTER):
                 raise
             log.warn(
                 "{device}: a session at its panel was not signed out: {error}", device=device.label, error=error.message
             )
+        self._leaving.pop(known_as, None)
 
     async def _sign_out(self, agent: Agent, device: Device, family: Family, session: WebSession) -> None:
         await self._panels.talk(agent, device, lambda site: family.sign_out(site, session))

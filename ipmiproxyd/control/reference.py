@@ -36,7 +36,7 @@ def codes() -> str:
 
     known = [error for error in all_errors() if error.__module__ == errors.__name__]
     rows = [(f"`{error.code}`", _one_line(error.__doc__ or "")) for error in known]
-    return _table(("code", "meaning"), rows)
+    return table(("code", "meaning"), rows)
 
 
 def target() -> str:
@@ -49,8 +49,8 @@ def commands() -> str:
     """Every command with its own arguments."""
 
     nobody: Any = None  # nothing is carried out: only the declarations are read
-    table = make_commands(nobody, nobody, nobody, nobody, nobody, nobody, nobody, Defaults())
-    return "\n".join(_command(command) for command in table.commands)
+    known = make_commands(nobody, nobody, nobody, nobody, nobody, nobody, nobody, Defaults())
+    return "\n".join(_command(command) for command in known.commands)
 
 
 def _command(command: Command) -> str:
@@ -64,7 +64,7 @@ def _command(command: Command) -> str:
 
 
 def _arguments(arguments: Sequence[Argument[Any]]) -> str:
-    return _table(("argument", "type", "default", "meaning"), map(_row, arguments))
+    return table(("argument", "type", "default", "meaning"), map(_row, arguments))
 
 
 def _row(argument: Argument[Any]) -> tuple[str, ...]:
@@ -78,7 +78,7 @@ def _row(argument: Argument[Any]) -> tuple[str, ...]:
     return f"`{argument.name}`", argument.type.label, default, argument.help
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [heads, ["---"] * len(heads), *rows]
     return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
 
@@ -90,12 +90,14 @@ def _one_line(text: str) -> str:
 def update(document: str) -> str:
     """The document with fresh text between its markers. Raises ValueError if a marker is missing."""
 
-    sections: Mapping[str, str] = {
-        "grammar": grammar(),
-        "codes": codes(),
-        "target": target(),
-        "commands": commands(),
-    }
+    return filled(
+        document, {"grammar": grammar(), "codes": codes(), "target": target(), "commands": commands()}
+    )
+
+
+def filled(document: str, sections: Mapping[str, str]) -> str:
+    """The document with these texts between their markers. Raises ValueError if a marker is missing."""
+
     for name, text in sections.items():
         begin, end = f"<!-- generated: {name} -->\n", f"<!-- end: {name} -->\n"
         head, found, rest = document.partition(begin)

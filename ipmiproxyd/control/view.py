@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO, TypeGuard
 
 from ipmiproxyd.control.arguments import show_duration
 from ipmiproxyd.wire.control import Refused, to_json
@@ -45,6 +45,9 @@ _COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "commands": ("command", "summary"),
     "arguments": ("name", "type", "default", "help"),
     "stages": ("label", "begun_ms", "done_ms"),
+    "vendors": ("vendor", "label", "consoles", "signs_out", "slot_seconds", "evidence"),
+    "installed": ("name", "version", "used", "windows", "unpacks", "home"),
+    "available": ("name", "there", "archive"),
 }
 _HIDDEN: Final = frozenset({"noun", "verb", "command"})
 
@@ -61,7 +64,15 @@ _FORMS: Final[Mapping[str, Callable[[Any], str]]] = {
     "idle": show_duration,
     "max": show_duration,
     "uptime": lambda value: show_duration(round(value)),
+    "slot_seconds": show_duration,
 }
+_HEADS: Final = {"slot_seconds": "forgets after"}
+_WORDS: Final = {
+    ("signs_out", "after-viewer"): "when closed",
+    ("signs_out", "after-jnlp"): "at once",
+    ("signs_out", "none"): "cannot",
+}
+"""For some words, by name, others that people understand."""
 _NOTHING: Final = {"idle": "never", "max": "never", "power": "not waited for"}
 """What null means, by name."""
 
@@ -89,7 +100,7 @@ def text_of(name: str, value: object) -> str:
         return ", ".join(text_of("", item) for item in value) or "-"
     if isinstance(value, dict):
         return ", ".join(f"{clean(key)} {text_of(key, item)}" for key, item in value.items()) or "-"
-    return clean(str(value))
+    return clean(_WORDS.get((name, str(value)), str(value)))
 
 
 def shape(data: Mapping[str, Any]) -> list[Block]:
@@ -99,7 +110,7 @@ def shape(data: Mapping[str, Any]) -> list[Block]:
     tables: list[Block] = []
     hidden = _HIDDEN if "usage" in data or "commands" in data else ()
     for name, value in data.items():
-        if isinstance(value, list) and (name in _COLUMNS or _is_rows(value)):
+        if _is_rows(value) or (name in _COLUMNS and value == []):
             tables.append(_table(name, value))
         elif name in hidden:
             continue
@@ -113,14 +124,14 @@ def shape(data: Mapping[str, Any]) -> list[Block]:
     return [*([Facts(rows)] if rows else []), *tables]
 
 
-def _is_rows(value: list[Any]) -> bool:
-    return bool(value) and all(isinstance(row, dict) for row in value)
+def _is_rows(value: object) -> TypeGuard[list[Any]]:
+    return isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)
 
 
 def _table(name: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     columns = _COLUMNS.get(name) or tuple(dict.fromkeys(key for row in rows for key in row))
     cells = tuple(tuple(text_of(column, row.get(column, "")) for column in columns) for row in rows)
-    heads = tuple(clean(column.removesuffix("_ms").replace("_", " ")) for column in columns)
+    heads = tuple(clean(_HEADS.get(column, column).removesuffix("_ms").replace("_", " ")) for column in columns)
     return Table(clean(name.replace("_", " ")), heads, cells)
 
 
@@ -181,7 +192,13 @@ class PlainView:
 def nothing_in(title: str) -> str:
     """Instead of a table without rows."""
 
-    return {"closed": "none was open", "revoked": "there was none"}.get(title, f"no {title}")
+    own = {
+        "closed": "none was open",
+        "revoked": "there was none",
+        "installed": "no Java is installed",
+        "available": "no other is known",
+    }
+    return own.get(title, f"no {title}")
 
 
 def plain_lines(block: Block) -> list[str]:

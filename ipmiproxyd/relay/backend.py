@@ -7,6 +7,7 @@ the time limit. What comes out is a :class:`Backend` that stands still until the
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
@@ -24,6 +25,14 @@ from ipmiproxyd.wire.rfb_hello import Encryption, ServerHello, Step
 
 LIMIT: Final = 15.0
 """Seconds for connecting and signing in, by default."""
+DEAD_AFTER_MS: Final = 45_000
+"""A server across a network whose kernel acknowledges nothing for so long is dead, even if there is nothing to say."""
+_LIVENESS: Final = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 20),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_AFTER_MS),
+)
 
 
 class Receiver(Protocol):
@@ -185,6 +194,10 @@ class _Connection(protocol.Protocol):
     def connectionMade(self) -> None:
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
+            connection: Any = self.transport
+            handle = connection.getHandle()
+            for option in () if handle.family == socket.AF_UNIX else _LIVENESS:
+                handle.setsockopt(*option)
 
     def dataReceived(self, data: bytes) -> None:
         self._hear(data)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import io
+import struct
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -33,6 +34,10 @@ MAX_PIXELS: Final = 1 << 24
 """A screen of 4096 × 4096; 64 MiB on the wire."""
 MAX_SIDE: Final = 1 << 14
 MAX_HEARD: Final = 512 << 20
+MAX_PART: Final = 4 * MAX_PIXELS
+"""Bytes that the client may wait for at once."""
+_ASKED_FOR: Final = frozenset({0, -223, -224})
+"""Raw, desktop size, last rectangle. vncdotool would decode others unasked: a megabyte of ZRLE may be a gigabyte."""
 
 
 async def capture(server: VncServer, clock: IReactorTime, *, settle: float = 1.0) -> bytes:
@@ -98,6 +103,19 @@ def _library() -> Callable[[_Camera], Any]:
             # It would take the first rectangle for the whole screen.
             self.screen = Image.new("RGB", (self.width, self.height))
             super().vncConnectionMade()
+
+        def expect(self, handler: Callable[..., None], size: int, *args: Any, **kwargs: Any) -> None:
+            if size > MAX_PART:
+                raise _not_understood()
+            super().expect(handler, size, *args, **kwargs)
+
+        def _handleRectangle(self, block: bytes) -> None:
+            _, _, width, height, encoding = struct.unpack(">HHHHi", block)
+            if encoding not in _ASKED_FOR:
+                raise _not_understood()
+            if encoding == 0:
+                _check_size(width, height)
+            super()._handleRectangle(block)
 
         def commitUpdate(self, rectangles: list[tuple[int, int, int, int]] | None = None) -> None:
             self.camera.updated(rectangles or [])

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
@@ -28,7 +28,7 @@ from twisted.web import http
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from ipmiproxyd.errors import BadRequest, Forbidden, InternalError, LimitReached, NotFound, ProxyError
+from ipmiproxyd.errors import BadRequest, BmcState, Forbidden, InternalError, LimitReached, NotFound, ProxyError
 from ipmiproxyd.interfaces import Grants, RelayedConsole
 from ipmiproxyd.model import Console, ConsoleState, Grant
 from ipmiproxyd.relay.channel import host_of, security_headers
@@ -36,7 +36,9 @@ from ipmiproxyd.relay.files import StaticFile
 from ipmiproxyd.relay.upgrade import upgrade
 from ipmiproxyd.relay.viewers import Viewers
 
-MAX_WAITING: Final = 32
+MAX_WAITING: Final = 128
+MAX_WAITING_OF_ONE: Final = 16
+"""Pages of one grant that wait for news: the others' must not go without because of them."""
 _MAX_SECRET: Final = 128
 
 log = Logger()
@@ -187,7 +189,8 @@ class ConsoleResource(Resource):
         since = _since(request)
         if self._last_words is not None or self._console.snapshot().serial > since:
             return self._json(request, self._status_for(grant))
-        if len(self._polls) >= MAX_WAITING:
+        own = sum(1 for poll in self._polls if poll.grant.id == grant.id)
+        if len(self._polls) >= MAX_WAITING or own >= MAX_WAITING_OF_ONE:
             raise LimitReached("Too many pages wait for this console.", hint="Close some of them.")
         poll = _Poll(request, grant, self._console.when_changed(since))
         self._polls.add(poll)
@@ -231,6 +234,8 @@ class ConsoleResource(Resource):
         if request.content.read(1):  # type: ignore[union-attr]
             raise BadRequest("A WebSocket begins with a request that has no body.")
         grant = self._grant_of(_offered_key(request))
+        if self._last_words is not None:
+            raise BmcState("The console is closed, or about to be.", hint="Open it again from where you came.")
         return upgrade(request, self._viewers, grant, self._console.screen())
 
     def _page_gone(self, _: Failure, poll: _Poll) -> None:
@@ -322,7 +327,7 @@ def status_document(console: Console, grant: Grant) -> dict[str, Any]:
         "held": any(viewer.steers for viewer in console.viewers),
         "credentials": grant.credentials,
         "clipboard": console.clipboard,
-        "typing": None if console.typing is None else asdict(console.typing),
+        "typing": _typing(console, grant),
         "idle": console.idle,
         "closes_in": console.closes_in,
         "closes_why": console.closes_why,
@@ -340,6 +345,15 @@ def _people(console: Console) -> list[dict[str, Any]]:
         for viewer in console.viewers
     }
     return list(people.values())
+
+
+def _typing(console: Console, grant: Grant) -> dict[str, Any] | None:
+    """How long a password is, is nothing for those who may only watch it being typed."""
+
+    if console.typing is None:
+        return None
+    is_open = console.typing.what == "text" or grant.credentials
+    return asdict(console.typing if is_open else replace(console.typing, done=0, of=0))
 
 
 def _no_access() -> Forbidden:

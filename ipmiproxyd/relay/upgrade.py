@@ -59,18 +59,21 @@ def upgrade(request: Request, viewers: Viewers, grant: Grant, server: VncServer)
 
     :returns: NOT_DONE_YET, for ``render``.
     :raises BadRequest: it is no handshake of a WebSocket; UpgradeRequired if it does not even want to be one.
+    :raises LimitReached: too many viewers come and go.
     """
 
     accept = _accept(request)
+    viewers.check_room()
     channel: Any = request.channel
     transport: Any = channel.transport
     peer = str(getattr(request.getClientAddress(), "host", "somebody"))
     channel.setTimeout(None)
+    unread = channel.clearLineBuffer()  # of somebody who did not wait for the answer
     channel.transport = None  # HTTP is over: nothing that still happens to its objects reaches the connection
     transport.unregisterProducer()
     transport.write(_answer(accept, b"binary" in _listed(request, b"Sec-WebSocket-Protocol")))
     transport.getHandle().setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_AFTER_MS)
-    viewers.welcome(grant, peer, server, lambda viewer: browser_end(viewer, viewers.reactor, transport, b""))
+    viewers.welcome(grant, peer, server, lambda viewer: browser_end(viewer, viewers.reactor, transport, unread))
     if isinstance(transport, RelayConnection):
         transport.stand_in()  # the viewer stands there now
     return NOT_DONE_YET

@@ -96,10 +96,10 @@ class Viewer:
 
         self._browser = browser
         self._timer = self._party.clock.callLater(HELLO_TIME, self.leave, VIOLATION, "The viewer said nothing in time")
+        self._dialling = dialling
         self._party.add(self)
         browser.send(websocket.frame(websocket.BINARY, BrowserHello.greeting))
         browser.start()
-        self._dialling = dialling
         dialling.addCallbacks(self._backend_up, self._backend_failed)
 
     def turn_away(self, browser: End, code: int, reason: str) -> None:
@@ -282,6 +282,7 @@ class Viewer:
         """What ends with relaying, whoever ends it."""
 
         self._stop_timer()
+        self._party.remove(self)
         if self._dialling is not None:
             self._dialling.cancel()
         if self._backend is not None:
@@ -295,7 +296,6 @@ class Viewer:
             self._display.finish()
             self._display_timer = self._party.clock.callLater(DISPLAY_LINGER, self._display.abort)
         self._messages = None
-        self._party.remove(self)
 
     def lost(self, end: End) -> None:
         if end is self._browser:

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from ipmiproxyd.errors import BmcState, Forbidden
+from ipmiproxyd.errors import BadValue, BmcState, Forbidden, LimitReached
 from ipmiproxyd.interfaces import RelayedConsole, VncServer
 from ipmiproxyd.model import Grant, Typing, ViewerInfo
 from ipmiproxyd.relay.backend import Backend
@@ -23,6 +23,8 @@ from ipmiproxyd.wire.websocket import Unmask
 
 ACTIVITY_EVERY: Final = 1.0
 """Seconds between two words to the console that its user is active."""
+LEAVING: Final = 4
+"""For each viewer that there may be, so many that are there or on their way out, however slow those are."""
 CROWDED_TIME: Final = 20.0
 """Seconds from a viewer's coming, its sign-in included, in which a server drops whom it has no room for."""
 
@@ -66,6 +68,7 @@ class Viewers:
         self.holder = ""
         self._manners = manners
         self._sockets = sockets
+        self._there = 0  # those that are leaving, too
         self._present: dict[Viewer, ViewerInfo] = {}  # the longest present first
         self._latest: dict[str, Viewer] = {}  # of each grant
         self._typist: Typist | None = None
@@ -79,12 +82,19 @@ class Viewers:
 
     # --- coming and going --------------------------------------------------------------------------------------------
 
+    def check_room(self) -> None:
+        """Raises LimitReached if there is not even room for one that is turned away by its WebSocket."""
+
+        if self._there >= LEAVING * self._manners.limit:
+            raise LimitReached("Too many viewers come and go on this console.", hint="Try again in a minute.")
+
     def welcome(self, grant: Grant, peer: str, server: VncServer, make_end: Callable[[Viewer], End]) -> None:
         """A WebSocket is open. ``make_end``: takes its connection over for its viewer."""
 
         viewer = Viewer(self, grant, peer, self.clock.seconds())
         browser = make_end(viewer)
         self._sockets.add(viewer)
+        self._there += 1
         if len(self._present) >= self._manners.limit:
             viewer.turn_away(browser, LIMIT, "Too many viewers are on this console already")
             return
@@ -123,6 +133,7 @@ class Viewers:
     def forget(self, viewer: Viewer) -> None:
         """Both its connections are closed."""
 
+        self._there -= 1
         self._sockets.discard(viewer)
 
     def close(self, reason: str) -> None:
@@ -201,11 +212,14 @@ class Viewers:
             self._tell()
         if self._typist is not None:
             return False  # it would get in between what is being typed
+        self._note_activity()
+        return True
+
+    def _note_activity(self) -> None:
         now = self.clock.seconds()
         if now - self._active_at >= ACTIVITY_EVERY:
             self._active_at = now
             self.console.user_active()
-        return True
 
     # --- typing ------------------------------------------------------------------------------------------------------
 
@@ -223,12 +237,13 @@ class Viewers:
             raise BmcState("Something is being typed already.", hint="Wait for it, or stop it.")
         if self.holder and self.holder != grant.id:
             raise Forbidden("Somebody else has control.", hint="Take control first.")
-        strokes = keystrokes(text, "us" if self.console.snapshot().type == "vnc" else "eu")
+        strokes = self._strokes(what, text)
         viewer = next((one for one in reversed(self._present) if one.grant.id == grant.id and one.is_relaying), None)
         if viewer is None:
             raise BmcState("The screen is not connected.", hint="Try again in a moment.")
         self.take_control(grant)
-        viewer.let_go()
+        for present in self._present:  # another window may hold Shift down
+            present.let_go()
         self.console.user_active()
         log.info("console {id}: {user!r} has the {what} typed", id=self.console.id, user=grant.user, what=what)
         self._writer = viewer
@@ -236,6 +251,16 @@ class Viewers:
             self.clock, what, grant.id, strokes,
             pace=self._manners.typing_pace, press=viewer.press, tell=self._typing,
         )  # fmt: skip
+
+    def _strokes(self, what: str, text: str) -> list[bytes]:
+        """Raises BadValue. Of a password it does not tell what it is made of."""
+
+        try:
+            return keystrokes(text, "us" if self.console.snapshot().type == "vnc" else "eu")
+        except BadValue:
+            if what != "password":
+                raise
+        raise BadValue("The password has characters that cannot be typed here, or too many.", hint="Nothing was typed.")
 
     def stop_typing(self, grant: Grant) -> None:
         """Raises Forbidden if it is not this viewer's."""
@@ -248,4 +273,6 @@ class Viewers:
     def _typing(self, typing: Typing | None) -> None:
         if typing is None:
             self._typist = self._writer = None
+        else:
+            self._note_activity()
         self.console.typing_changed(typing)

@@ -5,14 +5,20 @@ from __future__ import annotations
 import ipaddress
 import json
 import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from ipmiproxyd.agents.sandbox import HOME
-from ipmiproxyd.model import JobFile, Program, Ready
+from ipmiproxyd.agents.sandbox import HOME, LIBRARY
+from ipmiproxyd.model import JobFile, Program, Ready, Secret
+from ipmiproxyd.tools import steer
+from ipmiproxyd.tools.bridged import LEAST, Bridges, OwnCertificate
+from ipmiproxyd.vendors.family import Page
 
 _POLICY: Final = "panel.json"
 _PROFILE: Final = f"{HOME}/profile"
+_STEER: Final = "ipmiproxyd-steer.py"
 
 _NOWHERE: Final = "127.0.0.1:9"
 """The proxy for all but the panel: nobody listens there, and none but root could. URLBlocklist stops only pages and
@@ -113,48 +119,107 @@ _POLICIES: Final[dict[str, Any]] = {
 }
 
 
+# For steer.py, which has to attach to a page. The developer tools themselves are a page, and stay blocked.
+_ATTACHABLE: Final[dict[str, Any]] = {
+    "DeveloperToolsAvailability": 1,
+    "URLBlocklist": [*_POLICIES["URLBlocklist"], "devtools://*"],
+}
+
+
 class PanelBrowser:
-    """Makes the job's program for a console of type ``panel``.
+    """Makes the job's program for a console in a browser: Chromium, started and steered by ``steer.py``.
 
     The panel fills the screen and has no browser around it. What it opens comes as a window of its own that can be
     closed: a pop-up by the window manager's button, a new tab by the button of its browser window.
 
     :param program: Chromium's command, quoted as in a shell if it has words of its own.
+    :param python: an agent's Python, 3.9 or later.
     """
 
     NAME: Final = "Chromium"
 
-    def __init__(self, *, program: str = "chromium") -> None:
+    def __init__(self, *, program: str = "chromium", python: str = "python3") -> None:
         self._command = tuple(shlex.split(program))
+        self._steer = (python, "-I", "-S", f"{LIBRARY}/{_STEER}")
+        self._steer_text = Path(steer.__file__).read_text()
+        self._bridges = Bridges(python=python)
 
-    def programs(self, url: str, pin: str | None) -> tuple[Program, tuple[JobFile, ...]]:
-        """Chromium on ``url``, and its policy. ``pin``: see :meth:`ipmiproxyd.tools.curl.Curl.look`; only that
-        certificate is accepted although no authority vouches for it."""
+    def programs(
+        self, url: str, pin: str | None, page: Page | None = None, ports: Sequence[int] = (), *, tls: str = "modern"
+    ) -> tuple[Program, tuple[JobFile, ...]]:
+        """Chromium on ``url``, and its policy.
 
+        :param pin: see :meth:`ipmiproxyd.tools.curl.Curl.look`; only that certificate is accepted although no
+            authority vouches for it.
+        :param page: the page to be shown, signed in already, instead of the first one: nothing of it is in the command
+            line, the environment or a file.
+        :param ports: what the panel's pages may connect to beside its own port.
+        :param tls: what the panel speaks, see :data:`ipmiproxyd.tools.curl.TLS_PROFILES`. If the browser does not, the
+            panel is behind a bridge.
+        """
+
+        if pin is None or tls not in LEAST:
+            return self._programs(url, pin, page, _direct(url, ports))
+        own = OwnCertificate.make(urlsplit(url).hostname or "")
+        program, files = self._programs(url, own.pin, page, {})
+        program, file = self._bridges.behind(program, url, tuple(ports), pin, tls, own)
+        return program, (*files, file)
+
+    def _programs(
+        self, url: str, pin: str | None, page: Page | None, way: Mapping[str, Any]
+    ) -> tuple[Program, tuple[JobFile, ...]]:
         trust = () if pin is None else (f"--ignore-certificate-errors-spki-list={pin}",)
         argv = (
+            *self._steer,
             *self._command,
             "--kiosk",
             f"--user-data-dir={_PROFILE}",
             *_QUIET,
             *_DRAWING,
             *trust,
-            f"--app={url}/",
+            f"--app={url}/" if page is None else "--no-startup-window",
         )
-        policy = {
-            **_POLICIES,
-            "URLAllowlist": [origin_of(url)],
-            "NewTabPageLocation": f"{url}/",
-            "ProxySettings": {
-                "ProxyMode": "fixed_servers",
-                "ProxyServer": _NOWHERE,
-                "ProxyBypassList": f"<-loopback>;{host_and_port(url)}",
-            },
-        }
-        return (
-            Program(name=self.NAME, argv=argv, ready=Ready.WINDOW),
-            (JobFile(place="chromium-policy", name=_POLICY, text=json.dumps(policy)),),
+        told: dict[str, Any] = {"origin": origin_in_script(url), "door": True}
+        if page is not None:
+            told |= {"url": f"{url}{page.path}", "cookies": dict(page.cookies), "storage": dict(page.storage)}
+            told |= {"referer": f"{url}{page.referer}"} if page.referer else {}
+        program = Program(
+            name=self.NAME,
+            argv=argv,
+            ready=Ready.WINDOW if page is None else Ready.TOLD,
+            stdin=Secret(json.dumps(told)),
+            door=True,
         )
+        policy = {**_POLICIES, "URLAllowlist": [origin_of(url)], "NewTabPageLocation": f"{url}/", **way}
+        if page is not None and (page.storage or page.referer):
+            policy |= _ATTACHABLE
+        return program, (
+            JobFile(place="chromium-policy", name=_POLICY, text=json.dumps(policy)),
+            JobFile(place="library", name=_STEER, text=self._steer_text),
+        )
+
+
+def _direct(url: str, ports: Sequence[int]) -> dict[str, Any]:
+    """The policy for a browser that speaks to the panel by itself."""
+
+    host = host_and_port(url).rpartition(":")[0]
+    direct = [host_and_port(url), *(f"{host}:{port}" for port in ports)]
+    return {
+        "ProxySettings": {
+            "ProxyMode": "fixed_servers",
+            "ProxyServer": _NOWHERE,
+            "ProxyBypassList": ";".join(["<-loopback>", *direct]),
+        },
+    }
+
+
+def origin_in_script(url: str) -> str:
+    """A server as the pages' scripts see it: its port is named unless it is the scheme's own."""
+
+    parts = urlsplit(url)
+    usual = {"http": 80, "https": 443}[parts.scheme]
+    where = host_and_port(url).lower()
+    return f"{parts.scheme}://{where.removesuffix(f':{usual}')}"
 
 
 def host_and_port(url: str) -> str:

@@ -9,11 +9,11 @@ from urllib.parse import urlsplit
 
 from twisted.internet.interfaces import IReactorTime
 
-from ipmiproxyd.errors import BadJnlp, BadValue, BmcError, Exists, NotFound, ProxyError
+from ipmiproxyd.errors import BadJnlp, BadValue, BmcError, Exists, NotFound, ProxyError, ToolMissing
 from ipmiproxyd.interfaces import Agent, Store
 from ipmiproxyd.model import Device, LibraryFile
 from ipmiproxyd.tools.java_files import JavaFiles
-from ipmiproxyd.tools.java_profiles import DEFAULT, KNOWN, Java, archive, choose
+from ipmiproxyd.tools.java_profiles import DEFAULT, KNOWN, Java, archive, choose, installable, profile_in
 from ipmiproxyd.tools.panel_http import PanelHttp
 from ipmiproxyd.vendors.talk import Request, WebSession
 from ipmiproxyd.wire.jars import PACKED, jar_urls, needed
@@ -23,8 +23,8 @@ AGENT_KIND: Final = "java"
 """Kind of stored document, one for each agent: its registered Javas, and the one to be used."""
 JARS_KIND: Final = "jars"
 """Kind of stored document: what a panel's file was when it was fetched last."""
-WORKS_KIND: Final = "java-works"
-"""Kind of stored document: the Java with which a vendor's program has shown its window."""
+INSTEAD_KIND: Final = "java-instead"
+"""Kind of stored document: with which Java a vendor's program ran where it had died with another."""
 
 FRESH: Final = 86400.0
 """Seconds for which a panel's file is taken from the cache without asking again."""
@@ -76,88 +76,122 @@ class JavaConsoles:
         known = await self._known(agent)
         return await self._files.installed(agent, java_dir=self._java_dir, homes=known["homes"])
 
-    async def choice(self, agent: Agent, installed: Sequence[Java], wanted: str = "") -> tuple[Java, str]:
-        """The Java to use, and what is to be told about that. Raises ToolMissing."""
+    async def choice(
+        self, agent: Agent, installed: Sequence[Java], *, device: str = "", liked: str = ""
+    ) -> tuple[Java, str]:
+        """The Java to use, and what is to be told about that: what to do where the one that was chosen is missing.
+        Raises ToolMissing.
 
-        return choose(wanted or (await self._known(agent))["use"] or self._default, installed)
+        :param device: the device's own choice, if it has one.
+        :param liked: the profile that the panel's family likes: it counts where nobody has chosen.
+        """
+
+        use = (await self._known(agent))["use"]
+        if not (device or use) and any(java.name == liked and java.graphics for java in installed):
+            return choose(liked, installed)
+        wanted = device or use or self._default
+        java, words = choose(wanted, installed)
+        if words and device:
+            words += " To settle it: install that one, or change the device's java."
+        elif words:
+            words += f" To settle it: java use version={java.name}, or install that one (see java list)."
+        return java, words
 
     async def listing(self, agent: Agent) -> Mapping[str, Any]:
         """For ``java list``."""
 
         installed = await self.installed(agent)
-        used = (await self._known(agent))["use"] or self._default
-        names = {java.name for java in installed}
+        known = await self._known(agent)
+        try:
+            java, words = await self.choice(agent, installed)
+        except ToolMissing as error:
+            java, words = None, " ".join(filter(None, (error.message, error.hint)))
+        there = set(await self._files.archives(agent, self._archives))
+        profiles = [*KNOWN, *sorted(found for name in there if (found := profile_in(name)) and found not in KNOWN)]
+        names = {each.name for each in installed}
         return {
-            "use": used,
+            "use": known["use"] or self._default,
+            "chosen_by": "java use" if known["use"] else "[java] default",
+            "warnings": [words] if words else [],
             "installed": [
-                {"name": java.name, "version": java.version, "home": java.home, "windows": java.graphics,
-                 "unpacks": bool(java.unpack200), "used": java.name == used}
-                for java in installed
+                {"name": each.name, "version": each.version, "used": each == java, "windows": each.graphics,
+                 "unpacks": bool(each.unpack200), "home": each.home}
+                for each in installed
             ],
             "available": [
-                {"name": name, "archive": f"{self._archives}/{archive(name).name}"}
-                for name in KNOWN if name not in names
+                {"name": name, "there": archive(name).name in there,
+                 "archive": f"{self._archives}/{archive(name).name}"}
+                for name in profiles if name not in names
             ],
         }  # fmt: skip
 
     async def use(self, agent: Agent, name: str) -> Java:
-        """Let a Java be the one that consoles run with. Raises NotFound."""
+        """Let a Java be the one that consoles run with. What was learned about others counts no more. Raises NotFound,
+        BadValue."""
 
-        java = await self._named(agent, name)
+        java = _able(await self._named(agent, name))
         await self._store.put(AGENT_KIND, agent.name, {**await self._known(agent), "use": name})
+        for key in await self._store.list(INSTEAD_KIND):
+            await self._store.delete(INSTEAD_KIND, key)
         return java
 
     async def install(self, agent: Agent, name: str) -> Java:
+        """Raises BadValue, NotFound, Exists, Forbidden."""
+
+        if any(java.name == name for java in await self.installed(agent)):
+            raise Exists(f"{name} is installed already.", hint=f"For consoles to run with it: java use version={name}")
         return await self._files.install(agent, name, archives=self._archives, java_dir=self._java_dir)
 
     async def register(self, agent: Agent, name: str, home: str) -> Java:
-        """Let the Java in a folder have a name. Raises NotFound if there is none in it, Exists."""
+        """Let the Java in a folder have a name. Raises NotFound if there is none in it, Exists, BadValue, Forbidden."""
 
-        installed = await self.installed(agent)
-        if any(java.name == name and java.home != home for java in installed):
-            raise Exists(f"There is a Java named {name} already.")
+        java = _able(await self._files.look(agent, home, name=name))
+        for other in await self.installed(agent):
+            if other.name == name or other.home == java.home:
+                raise Exists(f"There is a Java named {other.name} already: the one in {other.home}.")
         known = await self._known(agent)
-        homes = {**known["homes"], name: home}
-        for java in await self._files.installed(agent, java_dir=self._java_dir, homes=homes):
-            if java.name == name:
-                await self._store.put(AGENT_KIND, agent.name, {**known, "homes": homes})
-                return java
-        raise NotFound(f"There is no Java that runs in {home} on the agent {agent.name}.")
+        await self._store.put(AGENT_KIND, agent.name, {**known, "homes": {**known["homes"], name: java.home}})
+        return java
 
     async def remove(self, agent: Agent, name: str) -> None:
         """Take a Java away that was installed, or forget one that was registered. Raises NotFound, Forbidden."""
 
         java = await self._named(agent, name)
         known = await self._known(agent)
-        if name in known["homes"]:
-            homes = {key: home for key, home in known["homes"].items() if key != name}
-            await self._store.put(AGENT_KIND, agent.name, {**known, "homes": homes})
-        else:
+        homes = {key: home for key, home in known["homes"].items() if key != name}
+        if homes == known["homes"]:
             await self._files.remove(agent, java, java_dir=self._java_dir)
-        if known["use"] == name:
-            await self._store.put(AGENT_KIND, agent.name, {**await self._known(agent), "use": ""})
+        use = "" if known["use"] == name else known["use"]
+        await self._store.put(AGENT_KIND, agent.name, {**known, "homes": homes, "use": use})
 
     async def _named(self, agent: Agent, name: str) -> Java:
         for java in await self.installed(agent):
             if java.name == name:
                 return java
-        raise NotFound(f"There is no Java named {name} on the agent {agent.name}.", hint="See java list.")
+        hint = f"java list tells those that there are. To install it: java install version={name}"
+        raise NotFound(
+            f"There is no Java named {name} on the agent {agent.name}.",
+            hint=hint if installable(name) else "See java list.",
+        )
 
     async def _known(self, agent: Agent) -> dict[str, Any]:
         return {"use": "", "homes": {}, **(await self._store.get(AGENT_KIND, agent.name) or {})}
 
-    # --- what has worked ----------------------------------------------------------------------------------------------
+    # --- what has helped ----------------------------------------------------------------------------------------------
 
-    async def worked(self, family: str, jnlp: Jnlp) -> str:
-        """The name of the Java that such a program ran with before; empty if that is not known."""
+    async def instead(self, family: str, jnlp: Jnlp, java: Java, installed: Sequence[Java]) -> Java | None:
+        """The Java with which such a program ran where it had died with this one; None if that is not known."""
 
-        known = await self._store.get(WORKS_KIND, _program(family, jnlp))
-        return "" if known is None else str(known["java"])
+        known = await self._store.get(INSTEAD_KIND, _program(family, jnlp)) or {}
+        name = known.get(java.name)
+        return next((other for other in installed if other.name == name), None)
 
-    async def remember(self, family: str, jnlp: Jnlp, java: Java) -> None:
+    async def remember(self, family: str, jnlp: Jnlp, failed: Sequence[Java], java: Java) -> None:
+        """Such a program has died with some, and then run with another."""
+
         key = _program(family, jnlp)
-        if await self._store.get(WORKS_KIND, key) != {"java": java.name}:
-            await self._store.put(WORKS_KIND, key, {"java": java.name})
+        known = await self._store.get(INSTEAD_KIND, key) or {}
+        await self._store.put(INSTEAD_KIND, key, {**known, **{each.name: java.name for each in failed}})
 
     # --- files --------------------------------------------------------------------------------------------------------
 
@@ -204,7 +238,17 @@ class JavaConsoles:
         self, agent: Agent, device: Device, session: WebSession, jar: Jar, place: int, java: Java,
         installed: Sequence[Java],
     ) -> tuple[LibraryFile, ...]:  # fmt: skip
-        path = f"{agent.cache}/.fetch-{place}-{self._clock.seconds():.6f}"
+        name = f".fetch-{place}-{self._clock.seconds():.6f}"
+        try:
+            return await self._fetch_to(f"{agent.cache}/{name}", agent, device, session, jar, place, java, installed)
+        except BaseException:
+            await self._files.drop(agent, agent.cache, name)
+            raise
+
+    async def _fetch_to(
+        self, path: str, agent: Agent, device: Device, session: WebSession, jar: Jar, place: int, java: Java,
+        installed: Sequence[Java],
+    ) -> tuple[LibraryFile, ...]:  # fmt: skip
         for url in jar_urls(jar):
             parts = urlsplit(url)
             request = Request(
@@ -231,6 +275,13 @@ class JavaConsoles:
 
 class _NotThereError(ProxyError):
     """The panel does not have a file."""
+
+
+def _able(java: Java) -> Java:
+    if not java.graphics:
+        hint = "Install its full package, such as Debian's openjdk-17-jre."
+        raise BadValue(f"{java.label} can show no windows: it is a headless one.", hint=hint)
+    return java
 
 
 def _program(family: str, jnlp: Jnlp) -> str:

@@ -9,6 +9,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from twisted.logger import Logger
+
 from ipmiproxyd.errors import BadJnlp, BadValue, Exists, Forbidden, InternalError, NotFound, ProxyError, ToolMissing
 from ipmiproxyd.interfaces import Agent
 from ipmiproxyd.model import Command, LibraryFile
@@ -31,6 +33,8 @@ _CALL: Final = "\nmain(given)\n"
 _ERRORS: Final[Mapping[str, type[ProxyError]]] = {
     error.code: error for error in (BadJnlp, BadValue, Exists, Forbidden, NotFound, ToolMissing)
 }
+
+log = Logger()
 
 
 class JavaFiles:
@@ -57,11 +61,22 @@ class JavaFiles:
         names = {home: name for name, home in homes.items()}
         return [_java(one, names.get(one["home"], "")) for one in found["javas"]]
 
+    async def archives(self, agent: Agent, folder: str) -> Collection[str]:
+        """The names of what lies in a folder for archives."""
+
+        names: list[str] = (await self._call(agent, "names", folder=folder))["names"]
+        return names
+
+    async def look(self, agent: Agent, home: str, *, name: str) -> Java:
+        """The Java in a folder, to be called ``name``. Raises NotFound; Forbidden for one that others can change."""
+
+        return _java(await self._call(agent, "look", timeout=60.0, home=home), name)
+
     async def install(
         self, agent: Agent, profile: str, *, archives: str, java_dir: str, machine: str = "x86_64"
     ) -> Java:
         """Unpack Oracle's archive of a profile, which an administrator has put into the folder ``archives`` of the
-        agent. Raises BadValue for an archive that is not what it is called, NotFound, Exists."""
+        agent. Raises BadValue for an archive that is not what it is called, NotFound, Exists, Forbidden."""
 
         wanted = archive(profile, machine)
         path = f"{archives.rstrip('/')}/{wanted.name}"
@@ -100,8 +115,12 @@ class JavaFiles:
         """The same with a jar of native libraries: what is in it. Raises BadJnlp for what may not be unpacked."""
 
         found = await self._take(agent, cache, path, unpacker, native=True)
-        names = libraries([Entry(*entry) for entry in found["listing"]])
-        files = await self._call(agent, "extract", timeout=60.0, cache=cache, sha256=found["sha256"], names=names)
+        try:
+            names = libraries([Entry(*entry) for entry in found["listing"]])
+            files = await self._call(agent, "extract", timeout=60.0, cache=cache, sha256=found["sha256"], names=names)
+        except BadJnlp:
+            await self.drop(agent, cache, found["sha256"])
+            raise
         return tuple(LibraryFile(sha256, name) for name, sha256 in files["files"].items())
 
     async def _take(
@@ -109,6 +128,15 @@ class JavaFiles:
     ) -> Mapping[str, Any]:
         more = {"path": path, "native": native, "command": list(unpacker)}
         return await self._call(agent, "take", timeout=150.0, cache=cache, **more)
+
+    async def drop(self, agent: Agent, cache: str, name: str) -> None:
+        """Let a file in the cache's folder be gone. If the agent cannot be asked now, what was half fetched goes later
+        (see :meth:`have`)."""
+
+        try:
+            await self._call(agent, "drop", cache=cache, name=name)
+        except ProxyError as error:
+            log.info("agent {agent}: {name} stays for now: {error}", agent=agent.name, name=name, error=error.message)
 
     async def unpacker(
         self, agent: Agent, cache: str, java: Java, installed: Sequence[Java], *, pack200: str = ""
@@ -140,7 +168,8 @@ class JavaFiles:
             why = "it took too long" if outcome.timed_out else said[-1] if said else "it said nothing"
             raise InternalError(f"Work on the files of Java on the agent {agent.name} failed: {why}.") from None
         if "failed" in answer:
-            raise _ERRORS.get(answer["failed"], InternalError)(f"{answer['message']}.")
+            kind = _ERRORS.get(answer["failed"], InternalError)
+            raise kind(f"{answer['message']}.", hint=answer.get("hint") or None)
         return answer
 
 

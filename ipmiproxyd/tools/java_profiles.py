@@ -17,6 +17,7 @@ KNOWN: Final = ("jdk_7u80", "jdk_8u121", "jre_8u251")
 
 _ORACLE: Final = re.compile(r"(jdk|jre|server_jre)_([678])u([0-9]{1,3})")
 _FOLDER: Final = re.compile(r"(jdk|jre)1\.([678])\.0_([0-9]{2,3})")
+_ARCHIVE: Final = re.compile(r"(jdk|jre|server-jre)-([678]u[0-9]{1,3})-linux-[a-z0-9]+\.tar\.gz")
 _DEBIAN: Final = re.compile(r"java-([0-9]{1,2})-openjdk-[a-z0-9]+")
 _NUMBERS: Final = re.compile(r"(?:1\.)?([0-9]{1,2})(?:[._+-]|\Z)")
 
@@ -77,6 +78,21 @@ def archive(profile: str, machine: str = "x86_64") -> Archive:
     return Archive(name=name, folder=folder, sha1=_CHECKSUMS.get(name, ""))
 
 
+def installable(profile: str) -> bool:
+    """Whether a profile may come in an archive of Oracle's."""
+
+    return _ORACLE.fullmatch(profile) is not None
+
+
+def profile_in(name: str) -> str:
+    """The profile that an archive of this name has; empty if it is none."""
+
+    if not (match := _ARCHIVE.fullmatch(name)):
+        return ""
+    profile = f"{match[1].replace('-', '_')}_{match[2]}"
+    return profile if archive(profile).name == name else ""
+
+
 def profile_of(home: str) -> str:
     """The name of the Java in a folder."""
 
@@ -94,7 +110,8 @@ def choose(wanted: str, installed: Sequence[Java]) -> tuple[Java, str]:
 
     wanted = wanted or DEFAULT
     able = [java for java in installed if java.graphics]
-    if exact := next((java for java in able if java.name == wanted), None):
+    exact = next((java for java in installed if java.name == wanted), None)
+    if exact in able:
         return exact, ""
     if not able:
         headless = "; those that are there can show no windows" if installed else ""
@@ -105,7 +122,8 @@ def choose(wanted: str, installed: Sequence[Java]) -> tuple[Java, str]:
     match = _ORACLE.fullmatch(wanted) or re.fullmatch(r"(debian)_([0-9]+)", wanted)
     majors = [int(match[2])] if match else []
     best = _ordered(able, [*majors, *_PREFERENCE])[0]
-    return best, f"{wanted} is not installed on the agent: {best.label} is used."
+    lacking = "is not installed" if exact is None else "can show no windows"
+    return best, f"{wanted} {lacking} on the agent: {best.label} is used."
 
 
 def _ordered(able: Sequence[Java], majors: Sequence[int]) -> list[Java]:

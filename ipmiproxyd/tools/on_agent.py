@@ -2,16 +2,18 @@
 standard library only: it is handed to ``python3 -c`` by standard input, so that it need not be there.
 
 ``main`` gets one JSON object, with ``verb`` and what the verb wants; it prints one JSON object, either the answer or
-``{"failed": code, "message": words}``. It never runs as root but where the daemon does.
+``{"failed": code, "message": words, "hint": words}``. It never runs as root but where the daemon does.
 """
 
 from __future__ import annotations
 
 import binascii
 import contextlib
+import gzip
 import hashlib
 import json
 import os
+import pwd
 import re
 import resource
 import shutil
@@ -19,7 +21,9 @@ import stat
 import subprocess
 import tarfile
 import tempfile
+import time
 import zipfile
+import zlib
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,15 +33,25 @@ if TYPE_CHECKING:
 
 ARCHIVE_FILES, ARCHIVE_SIZE = 20_000, 1 << 30  # of an unpacked Java
 MACHINES = {"amd64": "x86_64", "x64": "x86_64", "x86": "i386", "i586": "i386", "i686": "i386", "arm64": "aarch64"}
+FETCH_AGAIN = "Fetch it again; its name has to be the one that it has at Oracle's."
 JAVA_LIMIT, UNPACK_LIMIT = 20, 120  # seconds
 UNPACKED_LIMIT = 192 << 20  # bytes
+HALF_DONE = 3600  # seconds after which nobody works on a file any more
 LISTED = 300  # entries of a jar of native libraries: more are too many anyway
 
 
 class RefusedError(Exception):
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, hint: str = "") -> None:
         super().__init__(message)
-        self.code, self.message = code, message
+        self.code, self.message, self.hint = code, message, hint
+
+
+def me() -> str:
+    """The Unix user that this runs as."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return f"the user {os.geteuid()}"
 
 
 # --- Javas -----------------------------------------------------------------------------------------------------------
@@ -51,6 +65,31 @@ def list_javas(folders: list[str], homes: list[str]) -> Object:
             candidates += sorted(entry.path for entry in os.scandir(folder) if entry.is_dir())
     real = dict.fromkeys(os.path.realpath(path) for path in candidates if not os.path.basename(path).startswith("."))
     return {"javas": [java for home in real if (java := look_at(home))]}
+
+
+def names_in(folder: str) -> Object:
+    """What lies in a folder, as far as this user sees."""
+    try:
+        return {"names": sorted(os.listdir(folder))}
+    except OSError:
+        return {"names": []}
+
+
+def look(home: str) -> Object:
+    """The Java in one folder, which may be a link."""
+    folder = os.path.realpath(home)
+    java = look_at(folder)
+    if java is None:
+        hint = f"It has to be the folder with bin/java in it, which {me()} can run."
+        raise RefusedError("not-found", f"No Java runs in {home} on this agent", hint)
+    while folder != "/":
+        status = os.stat(folder)
+        # As the runner will see it, too.
+        if status.st_uid not in (0, os.geteuid()) or (status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX):
+            hint = f"Let it belong to root or {me()}, and nobody else write to it."
+            raise RefusedError("forbidden", f"{folder} can be changed by others: no console may run it", hint)
+        folder = os.path.dirname(folder)
+    return java
 
 
 def look_at(home: str) -> Object | None:
@@ -87,31 +126,55 @@ def has_graphics(home: str) -> bool:
 def install(archive: str, folder: str, sha1: str, into: str) -> Object:
     """Unpack one of Oracle's archives, which holds one folder of a known name, into the folder of Javas."""
     home = f"{into}/{folder}"
+    name = os.path.basename(archive)
     if os.path.lexists(home):
-        raise RefusedError("exists", f"{home} is there already")
-    os.makedirs(into, mode=0o755, exist_ok=True)
-    work = tempfile.mkdtemp(prefix=".installing-", dir=into)
-    try:
+        if look_at(home):
+            raise RefusedError("exists", f"It is installed already, in {home}")
+        raise RefusedError("exists", f"{home} is there already, but no Java in it runs", "Remove that folder first.")
+    with open_archive(archive) as file:
+        work = work_in(into)
         try:
-            with open(archive, "rb") as file:
+            try:
                 if sha1 and digest_of(file, hashlib.sha1(usedforsecurity=False)) != sha1:
-                    raise RefusedError("bad-value", f"{os.path.basename(archive)} is not what its maker has published")
+                    raise RefusedError("bad-value", f"{name} is not what its maker has published", FETCH_AGAIN)
                 file.seek(0)
                 unpack(file, folder, work)
-        except OSError as error:
-            raise RefusedError("not-found", f"{archive} cannot be read: {error.strerror or error}") from error
-        except (tarfile.TarError, EOFError, ValueError) as error:
-            raise RefusedError("bad-value", f"{os.path.basename(archive)} cannot be unpacked: {error}") from error
-        if not os.access(f"{work}/{folder}/bin/java", os.X_OK):
-            raise RefusedError("bad-value", f"{os.path.basename(archive)} holds no {folder}/bin/java")
-        java = look_at(f"{work}/{folder}")
-        if java is None:
-            raise RefusedError("bad-value", f"The Java in {os.path.basename(archive)} does not run on this machine")
-        os.rename(f"{work}/{folder}", home)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+            except (tarfile.TarError, EOFError, ValueError, zlib.error, gzip.BadGzipFile) as error:
+                raise RefusedError("bad-value", f"{name} cannot be unpacked: {error}", FETCH_AGAIN) from error
+            if not os.access(f"{work}/{folder}/bin/java", os.X_OK):
+                raise RefusedError("bad-value", f"{name} holds no {folder}/bin/java", FETCH_AGAIN)
+            java = look_at(f"{work}/{folder}")
+            if java is None:
+                hint = "It may be made for another kind of processor, or lack libraries: run its bin/java by hand."
+                raise RefusedError("bad-value", f"The Java in {name} does not run on this machine", hint)
+            os.rename(f"{work}/{folder}", home)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
     java["unpack200"] = java["unpack200"].replace(f"{work}/{folder}", home)
     return java | {"home": home}
+
+
+def open_archive(path: str) -> IO[bytes]:
+    name = os.path.basename(path)
+    command = f"as root on the agent: install -D -m 644 {name} {path}"
+    try:
+        return open(path, "rb")
+    except FileNotFoundError as error:
+        hint = f"Get {name} from Oracle's archive of Java releases; then, {command}"
+        raise RefusedError("not-found", f"There is no {path} on this agent", hint) from error
+    except OSError as error:
+        hint = f"Put it there again, {command}"
+        raise RefusedError("forbidden", f"{me()} may not read {path}: {error.strerror}", hint) from error
+
+
+def work_in(folder: str) -> str:
+    """A folder to work in, in the folder of Javas."""
+    try:
+        os.makedirs(folder, mode=0o755, exist_ok=True)
+        return tempfile.mkdtemp(prefix=".work-", dir=folder)
+    except OSError as error:
+        hint = f"As root on the agent: install -d -o {me()} -m 755 {folder}; or let [java] dir be another folder."
+        raise RefusedError("forbidden", f"{me()} may not write to {folder}: {error.strerror}", hint) from error
 
 
 def unpack(file: IO[bytes], folder: str, work: str) -> None:
@@ -162,12 +225,18 @@ def make_folders(work: str, parts: list[str]) -> None:
 def remove(home: str, java_dir: str) -> Object:
     """Only what is right below the folder of Javas."""
     if os.path.dirname(home) != java_dir.rstrip("/") or os.path.basename(home).startswith("."):
-        raise RefusedError("forbidden", f"{home} was not installed by ipmiproxyd")
+        hint = "Whoever has installed it can remove it."
+        raise RefusedError("forbidden", f"{home} was not installed by ipmiproxyd", hint)
     if not os.path.isdir(home) or os.path.islink(home):
         raise RefusedError("not-found", f"There is no Java in {home}")
     # Away in one step: nobody starts half of it.
-    gone = tempfile.mkdtemp(prefix=".removing-", dir=java_dir)
-    os.rename(home, f"{gone}/java")
+    gone = work_in(java_dir)
+    try:
+        os.rename(home, f"{gone}/java")
+    except OSError as error:
+        os.rmdir(gone)
+        words = f"{me()} may not remove {home}: {error.strerror}"
+        raise RefusedError("forbidden", words, "Remove it as root.") from error
     shutil.rmtree(gone)
     return {}
 
@@ -261,9 +330,16 @@ def extract(cache: str, sha256: str, names: dict[str, str]) -> Object:
     return {"files": found}
 
 
+def drop(cache: str, name: str) -> Object:
+    """Remove a file of the cache, if it is there."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(f"{cache}/{os.path.basename(name)}")
+    return {}
+
+
 def have(cache: str, wanted: list[str], limit: int) -> Object:
     """Which files of the cache are there; they are marked as used. What was not used for longest goes, so that all of
-    the cache is below a limit."""
+    the cache is below a limit; and so does what was left half done."""
     found = []
     for name in wanted:
         with contextlib.suppress(OSError):
@@ -274,14 +350,15 @@ def have(cache: str, wanted: list[str], limit: int) -> Object:
     size = 0
     for entry in entries:
         size += entry.stat().st_size
-        if size > limit and entry.name not in found:
+        forgotten = entry.name.startswith(".") and time.time() - entry.stat().st_mtime > HALF_DONE
+        if forgotten or (size > limit and entry.name not in found):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(entry.path)
     return {"found": found}
 
 
-VERBS = {"list": list_javas, "install": install, "remove": remove, "take": take, "put": put}
-VERBS |= {"extract": extract, "have": have}
+VERBS = {"list": list_javas, "names": names_in, "look": look, "install": install, "remove": remove}
+VERBS |= {"take": take, "put": put, "extract": extract, "have": have, "drop": drop}
 
 
 def main(document: Object) -> None:
@@ -290,7 +367,7 @@ def main(document: Object) -> None:
     try:
         answer = verb(**document)  # type: ignore[operator]
     except RefusedError as error:
-        answer = {"failed": error.code, "message": error.message}
+        answer = {"failed": error.code, "message": error.message, "hint": error.hint}
     except OSError as error:
         answer = {"failed": "internal", "message": f"{error.strerror or error} on the agent"}
     print(json.dumps(answer))

@@ -25,8 +25,14 @@ T = TypeVar("T")
 KIND: Final = "panel"
 """Kind of stored document: what is remembered of a panel, by its host."""
 
+ANEW: Final = 86400.0
+"""Seconds after which a panel that did not speak the best TLS is asked for it again: it may have got a new firmware, or
+have broken off for some other reason."""
+
 PATIENCE: Final = 60.0
 AT_ONCE: Final = 32
+QUEUE: Final = 128
+"""Requests that may wait for one panel: as many consoles as there may be to it, each with one."""
 MAX_PAUSE: Final = 15.0
 MAX_STEPS: Final = 60
 
@@ -43,7 +49,7 @@ class PanelHttp:
         self._curl = curl
         self._store = store
         self._clock = clock
-        self._turns = Turns(clock, places=AT_ONCE, patience=PATIENCE)
+        self._turns = Turns(clock, places=AT_ONCE, patience=PATIENCE, queue=QUEUE)
 
     async def trusted(self, agent: Agent, device: Device) -> tuple[str, str | None]:
         """The profile of TLS that the panel speaks, and its key's pin (None for plain HTTP).
@@ -54,16 +60,20 @@ class PanelHttp:
         url = device.web_url
         key = urlsplit(url).netloc
         known = await self._store.get(KIND, key) or {}
+        first, looked, now = known.get("tls", _MODERN), known.get("looked", 0.0), self._clock.seconds()
+        if now - looked >= ANEW:
+            first, looked = _MODERN, now
         async with self._turns.turn(key):
-            profile, pin = await self._look(agent, url, known.get("tls", _MODERN))
+            profile, pin = await self._look(agent, url, first)
         before = known.get("pin")
         if device.web_trust == "pin" and before and pin and pin != before:
             raise BadCertificate(
                 f"The panel at {url} shows another certificate than before.",
                 hint=f"If it was changed on purpose: ipmiproxyctl vendor forget device={device.label}",
             )
-        if (profile, pin) != (known.get("tls"), before):
-            await self._store.put(KIND, key, {**known, "tls": profile, "pin": pin})
+        found = {"tls": profile, "pin": pin, "looked": looked}
+        if found != known:
+            await self._store.put(KIND, key, found)
         return profile, pin
 
     async def forget(self, device: Device) -> bool:
@@ -110,12 +120,14 @@ class PanelHttp:
         the file is what was asked for. ``origin``: scheme and host, the panel's own or another that is known as good.
         Raises what :meth:`talk` raises."""
 
-        profile, pin = await self._remembered(agent, device)
+        profile, pin = await self.known(agent, device)
         trust = Trust(pin if device.web_trust == "pin" and pin else "", device.web_trust == "ca")
         async with self._turns.turn(urlsplit(device.web_url).netloc), self._turns.place():
             return await self._curl.fetch(agent, origin, request, profile, trust, path)
 
-    async def _remembered(self, agent: Agent, device: Device) -> tuple[str, str | None]:
+    async def known(self, agent: Agent, device: Device) -> tuple[str, str | None]:
+        """What :meth:`trusted` has found before; only a panel that nothing is known of is looked at."""
+
         known = await self._store.get(KIND, urlsplit(device.web_url).netloc)
         return await self.trusted(agent, device) if known is None else (known["tls"], known["pin"])
 
@@ -134,7 +146,7 @@ class PanelHttp:
 
     async def _look(self, agent: Agent, url: str, first: str) -> tuple[str, str | None]:
         profiles = list(TLS_PROFILES)
-        # From the one that is known to work downwards; after an update of its firmware it may speak a better one.
+        # The one that is known to work, then from the best downwards.
         for profile in dict.fromkeys([first, *profiles]):
             try:
                 return profile, await self._curl.look(agent, url, profile)

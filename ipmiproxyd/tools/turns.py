@@ -20,11 +20,15 @@ class Turns:
 
     :param places: how many may go at once over all keys.
     :param patience: the longest wait for a turn or a place, in seconds.
+    :param queue: how many may wait for one key.
     """
 
-    def __init__(self, clock: IReactorTime, *, places: int, patience: float) -> None:
+    def __init__(
+        self, clock: IReactorTime, *, places: int, patience: float, queue: int = QUEUE_PER_KEY
+    ) -> None:
         self._clock = clock
         self._patience = patience
+        self._queue = queue
         self._places = DeferredSemaphore(places)
         self._locks: dict[str, DeferredLock] = {}
 
@@ -37,7 +41,7 @@ class Turns:
         """
 
         lock = self._locks.setdefault(key, DeferredLock())
-        if len(lock.waiting) >= QUEUE_PER_KEY:
+        if len(lock.waiting) >= self._queue:
             raise LimitReached(f"Too many requests wait for the BMC {key}.", hint="Try again when it has answered.")
         await self._wait(lock, f"Earlier requests to the BMC {key} have not ended")
         try:

@@ -37,6 +37,7 @@ class Ami(Family):
     manufacturers = frozenset({2623, 6653, 7244, 10876, 20301, 20974, 37945})
     probes = ("/", "/page/login.html")
     slot_seconds = 1800
+    browser_cookies = ("SessionCookie",)
     java = "jdk_7u80"
 
     def recognise(self, seen: Mapping[str, Answer]) -> str:

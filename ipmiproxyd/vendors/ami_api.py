@@ -16,6 +16,7 @@ from ipmiproxyd.vendors.words import is_jnlp, json_of, locked, no_slot, odd, tex
 
 _SESSION: Final = "/api/session"
 _COOKIE: Final = "QSESSIONID"
+_TOKEN_COOKIE: Final = "__Host-garc"  # noqa: S105 - a name
 _TABLE_FULL: Final = "15000"
 _NO_SUCH_CALL: Final = "1010"
 _ADMINISTRATOR: Final = "4"
@@ -67,6 +68,14 @@ class AmiApi(Family):
             raise odd("the sign-in", answer)
         known = {name: text_in(said, name) for name in ("privilege", "extendedpriv", "racsession_id")}
         return WebSession(family=self.key, cookies=cookies, tokens={"csrf": csrf, "user": site.username, **known})
+
+    def in_browser(self, cookies: Mapping[str, str]) -> WebSession | None:
+        """Only the latest firmware has the token as a cookie; of others it is in the page."""
+
+        if _COOKIE not in cookies or _TOKEN_COOKIE not in cookies:
+            return None
+        known = {name: value for name, value in cookies.items() if name != _TOKEN_COOKIE}
+        return WebSession(family=self.key, cookies=known, tokens={"csrf": cookies[_TOKEN_COOKIE]})
 
     def sign_out(self, site: Site, session: WebSession) -> Talk[None]:
         yield _ask(site, session, _SESSION, "DELETE")
@@ -120,7 +129,7 @@ class AmiApi(Family):
 def _cookies(site: Site, session: WebSession) -> dict[str, str]:
     """With the token once more as a cookie, which the latest firmware compares with the header."""
 
-    more = {"__Host-garc": session.tokens["csrf"]} if site.scheme == "https" else {}
+    more = {_TOKEN_COOKIE: session.tokens["csrf"]} if site.scheme == "https" else {}
     return {**session.cookies, **more}
 
 

@@ -22,11 +22,13 @@ class Page:
     :ivar path: of the console's page. May hold a secret (a temporary URL).
     :ivar cookies: to be set for the panel's host before.
     :ivar storage: to be set in the browser's sessionStorage for the panel's origin before.
+    :ivar referer: the path of the page that the browser has to say that it comes from, where the panel looks at that.
     """
 
     path: str = field(repr=False)
     cookies: Mapping[str, str] = field(default_factory=dict, repr=False)
     storage: Mapping[str, str] = field(default_factory=dict, repr=False)
+    referer: str = ""
 
 
 class Family(ABC):
@@ -44,6 +46,8 @@ class Family(ABC):
     :cvar consoles: what it has.
     :cvar signs_out: see :data:`SignOut`.
     :cvar slot_seconds: after how long without use the panel forgets a session by itself, where that is known.
+    :cvar ports: what the page of its HTML5 console connects to beside the panel's own port.
+    :cvar browser_cookies: those that a browser has that is signed in, where they are enough to sign out.
     :cvar java: the profile of Java that it is known to like, or empty.
     """
 
@@ -55,6 +59,8 @@ class Family(ABC):
     consoles: ClassVar[frozenset[ConsoleKind]] = frozenset({"java"})
     signs_out: ClassVar[SignOut] = "after-viewer"
     slot_seconds: ClassVar[int | None] = None
+    ports: ClassVar[Sequence[int]] = ()
+    browser_cookies: ClassVar[Sequence[str]] = ()
     java: ClassVar[str] = ""
 
     @abstractmethod
@@ -68,6 +74,13 @@ class Family(ABC):
     @abstractmethod
     def sign_out(self, site: Site, session: WebSession) -> Talk[None]:
         """Whatever the panel answers, it was tried. A session that is gone already is fine."""
+
+    def in_browser(self, cookies: Mapping[str, str]) -> WebSession | None:
+        """The session of a browser with these cookies, good enough for :meth:`sign_out`; None if they are not."""
+
+        if not self.browser_cookies or not all(cookies.get(name) for name in self.browser_cookies):
+            return None
+        return WebSession(family=self.key, cookies=cookies)
 
     def jnlp(self, site: Site, session: WebSession) -> Talk[bytes]:  # noqa: ARG002
         """The description of the Java console, as the panel gives it. Raises NoLicence, Html5Only, NoSlot, …"""

@@ -17,6 +17,7 @@ In the configuration file:
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -122,6 +123,7 @@ class Generic(Family):
         self.signs_out = _when(told)  # type: ignore[misc]
         self.slot_seconds = told.slot_seconds or None  # type: ignore[misc]
         self.java = told.java  # type: ignore[misc]
+        self.browser_cookies = () if told.values else (told.cookie,)  # type: ignore[misc]
 
     def recognise(self, seen: Mapping[str, Answer]) -> str:
         page = seen.get(self.told.recognise_path)
@@ -294,7 +296,8 @@ def read_generic(key: str, section: object) -> Generic:
     for written, raw in section.items():
         kind = _KINDS.get(written)
         if kind is None:
-            mistakes.append((written, "there is no such setting"))
+            near = difflib.get_close_matches(written, _KINDS, n=1)
+            mistakes.append((written, "there is no such setting" + (f", did you mean {near[0]}?" if near else "")))
             continue
         try:
             given[written.replace("-", "_")] = kind(raw)

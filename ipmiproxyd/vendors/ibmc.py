@@ -30,6 +30,8 @@ class IbmcOld(Family):
     manufacturers = _HUAWEI
     probes = ("/", "/login.html")
     consoles = frozenset({"java", "html5"})
+    ports = (2198,)
+    browser_cookies = ("SessionId3",)
     java = "jdk_8u121"
 
     def recognise(self, seen: Mapping[str, Answer]) -> str:
@@ -88,7 +90,7 @@ class IbmcOld(Family):
             raise BmcUnsupported("The panel's firmware has no HTML5 console.", hint="Use type=java or type=panel.")
         if answer.status >= 400 or _TITLE in answer.text:
             raise words.odd("the request for the HTML5 console", answer)
-        return Page(path=path, cookies=session.cookies)
+        return Page(path=path, cookies=session.cookies, referer="/login.html")
 
 
 class Ibmc(Family):

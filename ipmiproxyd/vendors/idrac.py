@@ -129,6 +129,7 @@ class Idrac6(Idrac):
     label = "Dell iDRAC6 (rack)"
     evidence = "more than 6 projects, notes of one author with live hardware"
     slot_seconds = 1800
+    browser_cookies = ("_appwebSessionId_",)
     endpoint = "iDRAC"
     marks = ("Integrated Dell Remote Access Controller 6",)
     session_cookie = "_appwebSessionId_"
@@ -145,6 +146,8 @@ class Idrac6(Idrac):
 
 class _WithHtml5(Idrac):
     consoles = frozenset({"java", "html5"})
+    ports = (5900,)
+    browser_cookies = ("-http-session-",)
     session_cookie = "-http-session-"
     questions = ("prodClassName", "kvmEnabled,kvmPluginType,kvmActSes,kvmMaxSessions")
 

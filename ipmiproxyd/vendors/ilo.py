@@ -40,6 +40,7 @@ class Ilo(Family):
 
     probes = (_DATA, _LOGIN)
     generation: ClassVar[str]
+    browser_cookies = ("sessionKey",)
 
     def recognise(self, seen: Mapping[str, Answer]) -> str:
         found = _PRODUCT.search(seen[_DATA].text) if _DATA in seen else None
@@ -62,7 +63,7 @@ class Ilo(Family):
         )
 
     def sign_out(self, site: Site, session: WebSession) -> Talk[None]:  # noqa: ARG002
-        yield _post({"method": "logout", "session_key": session.tokens["key"]}, session)
+        yield _post({"method": "logout", "session_key": session.cookies["sessionKey"]}, session)
 
     def jnlp(self, site: Site, session: WebSession) -> Talk[bytes]:
         if session.tokens["console"] == "0":

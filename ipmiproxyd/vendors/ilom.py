@@ -82,6 +82,7 @@ class Ilom(_Ilom):
     label = "Oracle ILOM"
     evidence = "notes of one author with live hardware, 1 project"
     descriptions = ("/cgi-bin/jnlpgenerator-16",)
+    browser_cookies = ("ORA_ILOM_SESSION_SP",)
 
     def recognise(self, seen: Mapping[str, Answer]) -> str:
         for path, answer in seen.items():

@@ -23,6 +23,7 @@ class Imm1(Family):
     evidence = "6 projects"
     manufacturers = _IBM
     probes = ("/", "/page/session.html")
+    browser_cookies = ("session_id",)
     java = "jdk_7u80"
 
     def recognise(self, seen: Mapping[str, Answer]) -> str:
@@ -75,6 +76,7 @@ class Imm2(Family):
     probes = ("/", "/designs/imm/index.php")
     signs_out = "after-jnlp"
     slot_seconds = 600
+    browser_cookies = ("_appwebSessionId_",)
     java = "jdk_8u121"
 
     def recognise(self, seen: Mapping[str, Answer]) -> str:

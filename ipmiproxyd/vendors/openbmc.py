@@ -34,6 +34,7 @@ class OpenBmc(Family):
     probes = ("/", "/redfish/v1/")
     consoles = frozenset({"html5"})
     slot_seconds = 1800
+    browser_cookies = (_TOKEN,)  # the name of the other has changed
 
     def recognise(self, seen: Mapping[str, Answer]) -> str:
         page = seen.get("/", Answer(0)).text

@@ -41,6 +41,7 @@ class Supermicro(Family):
     manufacturers = frozenset({10876})
     probes = ("/",)
     consoles = frozenset({"java", "html5"})
+    browser_cookies = ("SID",)
     java = "jdk_8u121"
 
     def recognise(self, seen: Mapping[str, Answer]) -> str:
@@ -128,7 +129,7 @@ class Supermicro(Family):
             raise BmcUnsupported("This panel has no HTML5 console.", hint="Use type=java or type=panel.")
         if answer.status != 200:
             raise odd("the request for the HTML5 console", answer)
-        return Page(path=_HTML5, cookies=session.cookies)
+        return Page(path=_HTML5, cookies=session.cookies, referer=f"{_REDIRECT}?url_name=man_ikvm")
 
 
 def _form(site: Site, login_page: str) -> list[tuple[str, str]]:

@@ -26,6 +26,7 @@ class Xcc(Family):
     manufacturers = frozenset({19046})
     probes = ("/redfish/v1", "/")
     consoles = frozenset({"java", "html5"})
+    ports = (3900,)
     java = "jdk_8u121"
 
     def recognise(self, seen: Mapping[str, Answer]) -> str:

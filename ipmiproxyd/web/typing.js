@@ -44,7 +44,7 @@ export class Typing {
     const other = typing.by !== status.you && status.people.find(({ id }) => id === typing.by);
     const sentence = other ? `${nameAtStart(other)} has ${what} typed …` : `Typing ${what} …`;
     if (text.textContent !== sentence) text.textContent = sentence;
-    count.textContent = `${typing.done} of ${typing.of}`;
+    count.textContent = typing.of ? `${typing.done} of ${typing.of}` : "";
     progress.max = Math.max(1, typing.of);
     progress.value = typing.done;
     stop.hidden = !status.control;

@@ -76,7 +76,7 @@ class BrowserHello:
         self.rest = b""
 
     def feed(self, data: bytes) -> bytes:
-        """What to answer. Raises :class:`ProtocolError`. Not to be called any more once it is done."""
+        """What to answer. Raises :class:`ProtocolError`. Once it is done, all goes to ``rest``."""
 
         self._head += data
         answer = b""
@@ -86,7 +86,8 @@ class BrowserHello:
             if len(self._head) == before:
                 break
         if self.done:
-            self.rest, self._head = self._head, b""
+            self.rest += self._head
+            self._head = b""
         return answer
 
     def _version(self) -> bytes:

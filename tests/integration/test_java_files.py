@@ -48,7 +48,7 @@ class InstallTests(JavaFilesCase):
         return {java.name: java for java in await self.files.installed(self.agent, java_dir=str(self.java_dir))}
 
     async def test_from_archive_to_removal(self) -> None:
-        self.assertIn("cannot be read", await self.fails(self.install(), NotFound))
+        self.assertIn(f"There is no {self.archives / NAME}", await self.fails(self.install(), NotFound))
         java_archive.write(self.archives / NAME, members(FOLDER, "1.8.0_121"))
         java = await self.install()
         home = self.java_dir / FOLDER
@@ -62,7 +62,7 @@ class InstallTests(JavaFilesCase):
         found = await self.installed()
         self.assertEqual(found["jdk_8u121"], java)
         self.assertEqual((found["debian_17"].major, found["debian_17"].graphics), (17, True))
-        self.assertIn("there already", await self.fails(self.install(), Exists))
+        self.assertIn("installed already", await self.fails(self.install(), Exists))
         await self.files.remove(self.agent, java, java_dir=str(self.java_dir))
         self.assertEqual(list(self.java_dir.iterdir()), [])
         removing = self.files.remove(self.agent, found["debian_17"], java_dir=str(self.java_dir))

@@ -16,6 +16,8 @@ from twisted.logger import capturedLogs
 from ipmiproxyd.errors import NoFreePort
 from ipmiproxyd.interfaces import VncServer
 from ipmiproxyd.model import ConsoleState, Grant
+from ipmiproxyd.relay.backend import DEAD_AFTER_MS
+from ipmiproxyd.relay.viewer import Viewer
 from tests.support.fake_console import FakeConsole
 from tests.support.page_display import PageDisplay, Running
 from tests.support.relay_case import HELLO, WELCOME, RelayCase, free_ports, reactor, until
@@ -53,6 +55,21 @@ class RelayingTests(RelayCase):
         self.assertNotIn("sec-websocket-extensions", head)
         self.assertIn("server: ipmiproxyd\r\n", head)
         self.assertNotIn("key.", head)
+
+    async def test_who_does_not_wait_for_the_answer_is_heard(self) -> None:
+        self.serve()
+        client = await self.join(early=frame(BINARY, HELLO) + frame(BINARY, KEY_PRESS))
+        self.assertEqual(await client.hears(len(WELCOME)), WELCOME)
+        end = await self.display.viewer()
+        client.say(KEY_RELEASE)
+        await end.hears(16)
+        self.assertEqual(bytes(end.heard), KEY_PRESS + KEY_RELEASE)
+
+    async def test_a_request_behind_a_websockets_is_none(self) -> None:
+        self.serve()
+        client = await self.join(early=b"POST /api/close HTTP/1.1\r\n\r\n")
+        self.assertEqual((await client.is_closed())[0], 1002)
+        self.assertNotIn("close", self.console.told)
 
     async def test_no_subprotocol_is_named_that_was_not_offered(self) -> None:
         self.serve()
@@ -121,6 +138,10 @@ class RelayingTests(RelayCase):
         client, end = await self.greeted()
         end.say(b"hello")
         self.assertEqual(await client.hears(5), b"hello")
+        (viewer,) = (one for one in self.port._sockets if isinstance(one, Viewer))
+        handle = viewer._display._socket  # type: ignore[union-attr]
+        self.assertEqual(handle.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE), 1)
+        self.assertEqual(handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT), DEAD_AFTER_MS)
 
 
 class AdmissionTests(RelayCase):

@@ -13,12 +13,14 @@ from twisted.internet.utils import getProcessOutputAndValue
 from ipmiproxyd.errors import BadValue
 from ipmiproxyd.relay import gateway as gateway_module
 from ipmiproxyd.relay import host as host_module
+from ipmiproxyd.relay.viewer import Viewer
+from ipmiproxyd.relay.viewers import LEAVING
 from tests.support.fake_console import FakeConsole
 from tests.support.relay_case import RelayCase, free_ports, open_sockets, reactor, until
 from tests.support.relay_pages import INDEX
 from tests.support.relay_talk import MIB, cut_text
 from tests.support.relay_tls import HOST, GatewayCase
-from tests.support.ws_client import RawClient, Refused, ask, connect_raw
+from tests.support.ws_client import RawClient, Refused, WsClient, ask, connect_raw
 
 
 def request(path: str, *headers: str) -> bytes:
@@ -244,6 +246,28 @@ class BoundsTests(GatewayCase):
         for number in range(5):
             await self.greeted(number)
         self.assertTrue(await self.answers((await self.crowd(1))[0]))
+
+
+class TurnedAwayTests(GatewayCase):
+    settings = {"viewers": 1}  # noqa: RUF012
+
+    async def test_those_who_do_not_leave_are_few(self) -> None:
+        """Nobody answers the close frames: each WebSocket stays for a while."""
+
+        self.patch(WsClient, "_frame", lambda *_: None)
+        self.serve()
+        key = self.key()
+        for _ in range(LEAVING):
+            await self.join(key)
+        for _ in range(3):
+            with self.assertRaises(Refused) as caught:
+                await self.join(key)
+            self.assertEqual(caught.exception.status, 503)
+        self.assertEqual(sum(isinstance(one, Viewer) for one in self.port._sockets), LEAVING)
+        for client in self.clients:
+            await client.hang_up()
+        await until(lambda: not self.port._sockets)
+        await self.join(key)
 
 
 class BothTests(RelayCase):

@@ -94,6 +94,14 @@ class LeavingTests(RelayCase):
         self.assertEqual(self.console.told, ["viewers 1", "viewers 0"])
         self.assertEqual(self.display.ends, [])
 
+    async def test_a_violation_while_the_display_is_dialled(self) -> None:
+        late = LateEndpoint(self.display.endpoint)
+        self.console.server = VncServer(late)
+        self.serve()
+        client = await self.join(early=frame(BINARY, b"GET / HTTP/1.1\r\n"))
+        self.assertEqual((await client.is_closed())[0], 4002)
+        self.assertTrue(late.cancelled)
+
     async def test_a_display_that_never_answers(self) -> None:
         self.patch(host_module, "DIAL_TIME", 0.05)
         late = LateEndpoint(self.display.endpoint)

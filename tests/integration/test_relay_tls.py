@@ -18,7 +18,7 @@ from twisted.trial.unittest import TestCase
 from ipmiproxyd.errors import BadValue
 from ipmiproxyd.relay import channel, servertls
 from ipmiproxyd.relay.servertls import ServerTls
-from tests.support.relay_case import free_ports, memory, open_sockets, reactor, until, until_steady
+from tests.support.relay_case import HELLO, WELCOME, free_ports, memory, open_sockets, reactor, until, until_steady
 from tests.support.relay_pages import INDEX
 from tests.support.relay_talk import MIB, Pusher, cut_text
 from tests.support.relay_tls import HOST, Made, TlsCase
@@ -182,6 +182,18 @@ class TalkTests(TlsCase):
         self.assertEqual(bytes(end.heard[before:]), up)
         await self.port.close("idle", "Nobody was here.")
         self.assertEqual(await client.is_closed(), (4000, "idle"))
+
+    async def test_who_does_not_wait_for_the_answer_is_heard(self) -> None:
+        """What came in one record with the request goes before what came in further ones."""
+
+        self.serve()
+        text = cut_text(random.Random(1).randbytes(30_000))
+        parts = b"".join(frame(BINARY, text[at : at + 9_000]) for at in range(0, len(text), 9_000))
+        client = await self.join(early=frame(BINARY, HELLO) + parts)
+        self.assertEqual(await client.hears(len(WELCOME)), WELCOME)
+        end = await self.display.viewer()
+        await end.hears(len(text))
+        self.assertEqual(bytes(end.heard), text)
 
     async def test_a_slow_browser_stops_the_display(self) -> None:
         self.serve()

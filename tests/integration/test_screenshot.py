@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from typing import Any
 
 from PIL import Image
@@ -172,6 +173,18 @@ class PretenderTests(TestCase):
         for nonsense in (b"\x77", struct.pack(">BxHHHHHi", 0, 1, 0, 0, 4, 4, 4711)):
             said = await self.refused(self.serve(screen(4, 4), nonsense), BmcError)
             self.assertIn("cannot be understood", said)
+
+    async def test_what_would_fill_the_memory(self) -> None:
+        """Encodings that nobody asked for are not decoded, and what is longer than any screen is not waited for."""
+
+        packed = zlib.compress(bytes(1 << 20))
+        bomb = struct.pack(">BxHHHHHiI", 0, 1, 0, 0, 4, 4, 16, len(packed)) + packed
+        text = struct.pack(">B3xI", 3, 1 << 31)
+        for flood in (bomb, text):
+            said = await self.refused(self.serve(screen(4, 4), flood), BmcError)
+            self.assertIn("cannot be understood", said)
+        huge = struct.pack(">BxHHHHHi", 0, 1, 0, 0, 60000, 60000, 0)
+        await self.refused(self.serve(screen(4, 4), huge), BmcUnsupported)
 
     async def test_cancelled(self) -> None:
         taking = Deferred.fromCoroutine(capture(self.serve(screen(4, 4), b""), reactor))

@@ -162,7 +162,8 @@ class UsersAndFoldersTests(SynchronousTestCase):
         conf = str(SYSTEMD / "tmpfiles.d" / "ipmiproxyd.conf")
         done = Tools.run("systemd-tmpfiles", f"--root={root}", "--create", conf)
         self.assertEqual((done.returncode, done.stderr), (0, ""))
-        self.assertEqual((root / "run" / "ipmiproxyd").stat().st_mode & 0o7777, 0o755)
+        for folder in ("run/ipmiproxyd", "opt/ipmiproxyd/java"):
+            self.assertEqual((root / folder).stat().st_mode & 0o7777, 0o755)
 
 
 class SudoersTests(SynchronousTestCase):

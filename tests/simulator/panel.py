@@ -4,7 +4,7 @@ It reads ``panel.json`` in the folder (:class:`Settings`; it holds the passwords
 a self-signed certificate, prints one JSON line once it listens, and appends everything that happens to
 ``record.jsonl``: one JSON object a line, with ``at`` (seconds since the epoch) and ``kind``:
 
-    request   method, path, status          sign-in   user, password_length, ok
+    request   method, path, status, tls     sign-in   user, password_length, ok
     key       field, key; of a password field only the length of what was there
     text      field, value; of a password field only its length
     drag      points [[x, y], …] on the canvas, button
@@ -18,16 +18,18 @@ import datetime
 import gzip
 import ipaddress
 import json
+import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, cast
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from OpenSSL import SSL
 from twisted.internet import ssl
 from twisted.internet.interfaces import IListeningPort, IReactorSSL
 from twisted.web.http import Request as HttpRequest
@@ -39,6 +41,7 @@ from tests.simulator.chassis import Chassis
 from tests.simulator.kvm import KvmPort, VendorJars
 from tests.simulator.personality import Handler, Personality, Reply, Visit
 from tests.simulator.vendors import PERSONALITIES
+from tests.simulator.vendors.hostile import HostilePanel
 from tests.simulator.vendors.vendor import VendorPanel
 
 RECORD: Final = "record.jsonl"
@@ -51,7 +54,7 @@ _REPORTED: Final = ("key", "text", "drag")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """``panel.json``. ``users``: passwords by user name. ``chassis``: the box's folder. ``attributes``: of the
-    personality, such as ``mood``."""
+    personality, such as ``mood``. ``tls``: "legacy" is TLS 1.0 and nothing else, with a weak key."""
 
     name: str = "node1"
     address: str = "127.0.0.1"
@@ -62,6 +65,7 @@ class Settings:
     hint: str = ""
     elsewhere: str = "https://127.0.0.2/"
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    tls: Literal["modern", "legacy"] = "modern"
 
 
 class Recorder:
@@ -85,7 +89,7 @@ class Panel(Resource):
     def __init__(self, settings: Settings, record: Recorder) -> None:
         super().__init__()
         self._record = record
-        kind = PERSONALITIES[settings.personality]
+        kind = {**PERSONALITIES, HostilePanel.key: HostilePanel}[settings.personality]
         self.personality = kind(
             settings.name,
             settings.users,
@@ -115,7 +119,8 @@ class Panel(Resource):
             handler = self._routes.get(("GET" if visit.method == "HEAD" else visit.method, visit.path))
             missing = Reply(pages.plain(self.personality.name, "There is no such page."), status=404)
             reply = handler(visit) if handler else self.personality.answer(visit) or missing
-            self._record("request", {"method": visit.method, "path": visit.path, "status": reply.status})
+            told = {"method": visit.method, "path": visit.path, "status": reply.status, "tls": _tls_of(request)}
+            self._record("request", told)
             if self._kvm is not None:
                 self._kvm.drop_bad()
         request.setResponseCode(reply.status)
@@ -129,6 +134,9 @@ class Panel(Resource):
         if reply.gzip:
             request.setHeader("Content-Encoding", "gzip")
             body = gzip.compress(body)
+        if reply.times > 1:
+            request.registerProducer(_Repeated(request, body, reply.times), False)
+            return NOT_DONE_YET
         if reply.length is not None:
             request.setHeader("Content-Length", str(reply.length))
             request.write(body)
@@ -178,6 +186,32 @@ class Panel(Resource):
         return Reply(status=204)
 
 
+class _Repeated:
+    """A body that comes again and again, as quickly as it is taken."""
+
+    def __init__(self, request: HttpRequest, body: bytes, times: int) -> None:
+        self._request = request
+        self._body = body
+        self._left = times
+
+    def resumeProducing(self) -> None:
+        self._left -= 1
+        self._request.write(self._body)
+        if not self._left:
+            self._request.unregisterProducer()
+            self._request.finish()
+
+    def stopProducing(self) -> None:
+        self._left = 0
+
+
+def _tls_of(request: HttpRequest) -> str:
+    """The version of TLS that a visitor speaks; empty for plain HTTP."""
+
+    handle: Any = getattr(request.channel.transport, "getHandle", lambda: None)()
+    return str(handle.get_protocol_version_name()) if hasattr(handle, "get_protocol_version_name") else ""
+
+
 def _viewers_server(personality: Personality, record: Recorder) -> KvmPort | None:
     """What the Java consoles of a vendor's panel connect to, on a port of its own."""
 
@@ -221,13 +255,41 @@ def _subject(address: str) -> x509.GeneralName:
         return x509.DNSName(address)
 
 
+class _Legacy(ssl.ContextFactory):
+    """TLS 1.0 and nothing else, with a certificate as it was made in those days: 1024 bits, SHA-1."""
+
+    def __init__(self, address: str, folder: Path) -> None:
+        key, certificate = folder / "panel.key", folder / "panel.crt"
+        made = ["-newkey", "rsa:1024", "-nodes", "-sha1", "-days", "30", "-subj", f"/CN={address}"]
+        files = ["-keyout", str(key), "-out", str(certificate)]
+        subprocess.run(["openssl", "req", "-x509", *made, *files], check=True, capture_output=True)
+        self._context = SSL.Context(SSL.TLS_SERVER_METHOD)
+        self._context.set_min_proto_version(SSL.TLS1_VERSION)
+        self._context.set_max_proto_version(SSL.TLS1_VERSION)
+        self._context.set_cipher_list(b"DEFAULT:@SECLEVEL=0")
+        self._context.use_certificate_file(str(certificate))
+        self._context.use_privatekey_file(str(key))
+
+    def getContext(self) -> SSL.Context:
+        return self._context
+
+
+def context_factory(settings: Settings, folder: Path) -> ssl.ContextFactory | ssl.CertificateOptions:
+    """How the panel speaks TLS. Its certificate goes to ``panel.crt`` in the folder."""
+
+    if settings.tls == "legacy":
+        return _Legacy(settings.address, folder)
+    certificate, public = make_certificate(settings.address)
+    (folder / "panel.crt").write_bytes(public)
+    options: ssl.CertificateOptions = certificate.options()
+    return options
+
+
 def serve(settings: Settings, folder: Path, reactor: IReactorSSL) -> IListeningPort:
     """Listen. The certificate goes to ``panel.crt`` in the folder."""
 
-    certificate, public = make_certificate(settings.address)
-    (folder / "panel.crt").write_bytes(public)
     site = Site(Panel(settings, Recorder(folder / RECORD)))
-    return reactor.listenSSL(settings.port, site, certificate.options(), 50, settings.address)
+    return reactor.listenSSL(settings.port, site, context_factory(settings, folder), 50, settings.address)
 
 
 def main() -> None:

@@ -44,7 +44,8 @@ class Visit:
 @dataclass(frozen=True, slots=True)
 class Reply:
     """``cookies``: one Set-Cookie each, as written. ``length``: the Content-Length that is told, however long the body
-    is; then the connection is closed. ``gzip``: packed, whether it was asked for or not."""
+    is; then the connection is closed. ``gzip``: packed, whether it was asked for or not. ``times``: how often the body
+    comes, one after the other; the length is not told then."""
 
     body: str | bytes = ""
     status: int = 200
@@ -53,6 +54,7 @@ class Reply:
     cookies: Sequence[str] = ()
     length: int | None = None
     gzip: bool = False
+    times: int = 1
 
 
 Handler = Callable[[Visit], Reply]

@@ -96,6 +96,8 @@ class DaemonProcess:
             "daemon": {"state_dir": str(self.folder / "state"), "runtime_dir": str(self.folder / "run")},
             "relay": {"listen": ["127.0.0.1"], "public_host": "127.0.0.1", "ports": free_ports(40)},
             "displays": {"range": "101-140"},
+            # Not those of this machine.
+            "java": {"dir": str(self.folder / "java"), "archives": str(self.folder / "java-archives")},
             # By sudo the jobs' folder would be root's, and an ordinary user could not remove it again.
             "agent": {"users": "auto" if os.geteuid() == 0 else "never"},
         }

@@ -4,7 +4,9 @@ to say of itself: the real ones cannot be had here."""
 from __future__ import annotations
 
 import io
+import subprocess
 import tarfile
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -17,6 +19,23 @@ case "$*" in
 *-XshowSettings:properties*) printf '    java.version = %s\\n    os.arch = amd64\\n' '{{version}}' >&2 ;;
 *) exec {DEBIAN}/bin/java "$@" ;;
 esac
+"""
+_LAUNCHER: Final = r"""
+#include <dlfcn.h>
+#include <stdio.h>
+#include <string.h>
+
+typedef int (*launch)(int, char **, int, const char **, int, const char **, const char *, const char *, const char *,
+                      const char *, unsigned char, unsigned char, unsigned char, int);
+
+int main(int count, char **words) {
+    for (int at = 1; at < count; at++)
+        if (!strcmp(words[at], "-XshowSettings:properties"))
+            return fprintf(stderr, "    java.version = %s\n    os.arch = amd64\n", VERSION) < 0;
+    void *library = dlopen(HOME "/lib/libjli.so", RTLD_NOW);
+    launch start = library ? (launch) dlsym(library, "JLI_Launch") : 0;
+    return start ? start(count, words, 0, 0, 0, 0, "17", "17", "java", "java", 0, 1, 0, 0) : 127;
+}
 """
 _UNPACK200: Final = """\
 #!/bin/sh
@@ -37,14 +56,25 @@ def link(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> tuple[tarfile
     return info, b""
 
 
-def members(folder: str, version: str) -> list[tuple[tarfile.TarInfo, bytes]]:
-    """What a JDK has of what matters here."""
+def launcher(version: str) -> bytes:
+    """A program that is what a process with it is seen to run, unlike the script: Debian's Java inside."""
+
+    with tempfile.TemporaryDirectory(prefix="ipx-java-") as work:
+        source, made = Path(work, "java.c"), Path(work, "java")
+        source.write_text(_LAUNCHER)
+        defined = (f'-DVERSION="{version}"', f'-DHOME="{DEBIAN}"')
+        subprocess.run(["cc", "-o", str(made), *defined, str(source)], check=True)
+        return made.read_bytes()
+
+
+def members(folder: str, version: str, program: str | bytes = "") -> list[tuple[tarfile.TarInfo, bytes]]:
+    """What a JDK has of what matters here. ``program``: its ``bin/java``, if it is not to be the script."""
 
     top = tarfile.TarInfo(folder)
     top.type, top.mode = tarfile.DIRTYPE, 0o755
     return [
         (top, b""),
-        plain(f"{folder}/bin/java", _JAVA.format(version=version), 0o755),
+        plain(f"{folder}/bin/java", program or _JAVA.format(version=version), 0o755),
         plain(f"{folder}/bin/unpack200", _UNPACK200, 0o755),
         link(f"{folder}/bin/ControlPanel", "java"),
         plain(f"{folder}/jre/lib/amd64/libawt_xawt.so"),
@@ -57,3 +87,11 @@ def write(path: Path, content: Sequence[tuple[tarfile.TarInfo, bytes]]) -> None:
     with tarfile.open(path, "w:gz") as archive:
         for info, data in content:
             archive.addfile(info, io.BytesIO(data))
+
+
+def unpack(path: Path, into: Path) -> None:
+    """As an administrator does by hand."""
+
+    into.mkdir()
+    with tarfile.open(path) as archive:
+        archive.extractall(into, filter="data")

@@ -209,9 +209,13 @@ async def open_socket(
     authority: str = "",
     path: str = "/vnc",
     tls: Any = None,
+    early: bytes = b"",
     **headers: str,
 ) -> WsClient:
-    """Upgrade to a WebSocket. Raises :class:`Refused`."""
+    """Upgrade to a WebSocket. Raises :class:`Refused`.
+
+    :param early: what goes out with the request, before it was answered.
+    """
 
     client: WsClient
     client = await _endpoint(reactor, host, port, tls).connect(Factory.forProtocol(lambda: WsClient(reactor)))
@@ -226,7 +230,7 @@ async def open_socket(
         **{name.replace("_", "-"): value for name, value in headers.items()},
     }
     head = [f"GET {path} HTTP/1.1", *(f"{name}: {value}" for name, value in lines.items() if value), "", ""]
-    client.transport.write("\r\n".join(head).encode())
+    client.transport.write("\r\n".join(head).encode() + early)
 
     def is_answered() -> bool:
         head, end, body = bytes(client._wire).partition(b"\r\n\r\n")

@@ -279,6 +279,8 @@ class ConsoleTests(CommandsTestCase):
                 "last_activity": 1_700_000_002.0,
                 "idle": 600.0,
                 "max": None,
+                "slot_since": None,
+                "slot_until": None,
                 "closes_in": None,
                 "reason": "",
                 "message": "",

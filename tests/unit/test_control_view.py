@@ -112,6 +112,24 @@ class ShapeTests(SynchronousTestCase):
         self.assertEqual(table.columns, ("name", "displays", "why"))
         self.assertEqual(table.rows, (("local", "total 9, in_use 1", ""), ("east", "", "down")))
 
+    def test_families(self) -> None:
+        family = {"vendor": "imm2", "label": "IBM", "evidence": "6 projects", "consoles": ["java"],
+                  "signs_out": "after-jnlp", "slot_seconds": 600}  # fmt: skip
+        (table,) = shape({"vendors": [family, {**family, "signs_out": "none", "slot_seconds": None}]})
+        assert isinstance(table, Table)
+        self.assertEqual(table.columns, ("vendor", "label", "consoles", "signs out", "forgets after", "evidence"))
+        self.assertEqual(table.rows[0], ("imm2", "IBM", "java", "at once", "10m", "6 projects"))
+        self.assertEqual(table.rows[1][3:5], ("cannot", "-"))
+        self.assertEqual(shape({"consoles": ["html5", "java"]}), [Facts((("consoles", "html5, java"),))])
+
+    def test_javas(self) -> None:
+        java = {"name": "debian_17", "version": "17", "used": True, "windows": True, "unpacks": False, "home": "/j"}
+        told = {"use": "jdk_8u121", "warnings": ["It is missing."], "installed": [java], "available": []}
+        facts, installed, available = shape(told)
+        self.assertEqual(facts, Facts((("use", "jdk_8u121"), ("warning", "It is missing."))))
+        self.assertEqual(plain_lines(installed)[1].split(), ["debian_17", "17", "yes", "yes", "no", "/j"])
+        self.assertEqual(plain_lines(available), ["no other is known"])
+
     def test_nested_facts(self) -> None:
         data = {"relay": {"ports": "1-2", "listen": ["a", "b"]}, "names": []}
         self.assertEqual(shape(data), [Facts((("relay ports", "1-2"), ("relay listen", "a, b"), ("names", "-")))])

@@ -43,7 +43,14 @@ NO_IO = frozenset(
 )
 
 # Files that are copied or started on their own: the standard library only.
-ALONE = ("agents/runner.py", "agents/inside.py", "agents/preparing.py", "tools/on_agent.py")
+ALONE = (
+    "agents/runner.py",
+    "agents/inside.py",
+    "agents/preparing.py",
+    "tools/on_agent.py",
+    "tools/steer.py",
+    "tools/bridge.py",
+)
 
 
 def modules() -> Iterator[tuple[str, str, Path]]:

@@ -68,7 +68,8 @@ class ChoiceTests(SynchronousTestCase):
         ):
             found, words = choose(wanted, installed)
             self.assertEqual(found, best)
-            self.assertEqual(words, f"{wanted or DEFAULT} is not installed on the agent: {best.label} is used.")
+            lacking = "can show no windows" if HEADLESS in installed else "is not installed"
+            self.assertEqual(words, f"{wanted or DEFAULT} {lacking} on the agent: {best.label} is used.")
 
     def test_none(self) -> None:
         self.assertNotIn("windows", self.assertRaises(ToolMissing, choose, "", []).message)

@@ -14,10 +14,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from ipmiproxyd.agents import inside, runner, sandbox
 from ipmiproxyd.errors import BmcError, BmcUnreachable, ProxyError
-from ipmiproxyd.model import Command, Job, JobSpec, JobStage, Outcome, Ready, StreamAddress
+from ipmiproxyd.model import Command, Job, JobSpec, JobStage, Outcome, Program, Ready, StreamAddress
+from ipmiproxyd.tools import steer
 from ipmiproxyd.tools.browser import PanelBrowser, origin_of
 from ipmiproxyd.tools.curl import Curl, NoCommonTls, spki_pin
 from ipmiproxyd.tools.xvnc import Display
+from ipmiproxyd.vendors.family import Page
 from tests.simulator.panel import make_certificate
 
 URL = "https://10.0.0.7:8443"
@@ -75,16 +77,63 @@ class DisplayTests(SynchronousTestCase):
             (sandbox.RUN, runner.RUN),
             (sandbox.POLICIES, runner.POLICIES),
             (sandbox.DISPLAY_FD, inside.DISPLAY_FD),
+            (sandbox.DOOR, inside.DOOR),
+            (sandbox.DOOR_FD, inside.DOOR_FD),
+            (sandbox.DOOR_FD, steer.DOOR_FD),
+            (sandbox.READY, steer.READY),
         ):
             self.assertEqual(here, there)
 
 
 class BrowserTests(SynchronousTestCase):
-    def policy(self, url: str = URL) -> dict[str, Any]:
-        _, (file,) = PanelBrowser().programs(url, None)
-        self.assertEqual(file.place, "chromium-policy")
+    def policy(self, url: str = URL, page: Page | None = None, ports: tuple[int, ...] = ()) -> dict[str, Any]:
+        _, (file, program) = PanelBrowser().programs(url, None, page, ports)
+        self.assertEqual((file.place, program.place), ("chromium-policy", "library"))
         policy: dict[str, Any] = json.loads(file.text)
         return policy
+
+    def told(self, page: Page | None, url: str = URL) -> tuple[Program, dict[str, Any]]:
+        """The program, and what it reads."""
+
+        program, _ = PanelBrowser().programs(url, None, page)
+        assert program.stdin is not None
+        told: dict[str, Any] = json.loads(program.stdin.reveal())
+        return program, told
+
+    def test_a_page_that_is_signed_in(self) -> None:
+        page = Page(path="/k?token=aaa#b", cookies={"SID": "bbb"}, storage={"t": "ccc"})
+        program, told = self.told(page)
+        self.assertEqual(
+            told,
+            {"origin": URL, "door": True, "url": f"{URL}/k?token=aaa#b", "cookies": {"SID": "bbb"},
+             "storage": {"t": "ccc"}},
+        )  # fmt: skip
+        seen = repr((program, PanelBrowser().programs(URL, None, page)[1]))
+        self.assertFalse(any(secret in seen for secret in ("aaa", "bbb", "ccc")))
+        self.assertFalse(any(word.startswith("--app") for word in program.argv))
+        self.assertIs(program.ready, Ready.TOLD)
+        self.assertEqual(self.told(None)[1], {"origin": URL, "door": True})
+        for url, origin in (
+            ("https://10.0.0.7:443", "https://10.0.0.7"),
+            ("http://BMC:80", "http://bmc"),
+            ("https://[fe80::1]:8443", "https://[fe80::1]:8443"),
+        ):
+            self.assertEqual(self.told(None, url)[1]["origin"], origin)
+
+    def test_who_may_attach_to_a_page(self) -> None:
+        """Only who has the pipe, and only where the page could not be opened otherwise."""
+
+        self.assertEqual(self.policy(page=Page(path="/", cookies={"a": "b"}))["DeveloperToolsAvailability"], 2)
+        for page in (Page(path="/", storage={"a": "b"}), Page(path="/", referer="/x")):
+            policy = self.policy(page=page)
+            self.assertEqual(policy["DeveloperToolsAvailability"], 1)
+            self.assertIn("devtools://*", policy["URLBlocklist"])
+            self.assertIn("chrome://*", policy["URLBlocklist"])
+
+    def test_ports_of_the_panel(self) -> None:
+        for url, direct in (("https://bmc", "bmc:443;bmc:5900"), ("http://[::1]:81", "[::1]:81;[::1]:5900")):
+            proxy = self.policy(url, ports=(5900,))["ProxySettings"]
+            self.assertEqual(proxy["ProxyBypassList"], f"<-loopback>;{direct}")
 
     def test_just_this_panel_is_allowed(self) -> None:
         policy = self.policy()
@@ -116,7 +165,7 @@ class BrowserTests(SynchronousTestCase):
 
     def test_command_may_have_words_of_its_own(self) -> None:
         program, _ = PanelBrowser(program="'/opt/a browser/chrome' --flag").programs(URL, None)
-        self.assertEqual(program.argv[:2], ("/opt/a browser/chrome", "--flag"))
+        self.assertEqual(program.argv[4:6], ("/opt/a browser/chrome", "--flag"))
         self.assertEqual((program.argv[-1], program.ready), (f"--app={URL}/", Ready.WINDOW))
 
 

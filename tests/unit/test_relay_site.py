@@ -132,6 +132,10 @@ class StatusTests(SiteCase):
             ],
         )
         self.assertEqual(told["typing"], {"what": "text", "by": "g1", "done": 3, "of": 9})
+        self.console.change(typing=Typing(what="password", by="g1", done=3, of=9))
+        hidden = self.news(self.poll(key=self.key(id="g3", control=False)))["typing"]
+        self.assertEqual(hidden, {"what": "password", "by": "g1", "done": 0, "of": 0})
+        self.assertEqual(self.news(self.poll(key=self.key(credentials=True)))["typing"]["of"], 9)
         other = self.news(self.poll(key=self.key(id="g2")))
         self.assertEqual((other["you"], other["steers"], other["held"]), ("g2", False, True))
 
@@ -184,8 +188,14 @@ class StatusTests(SiteCase):
 
     def test_bounded(self) -> None:
         key = self.key()
-        polls = [self.poll(1, key) for _ in range(32)]
+        polls = [self.poll(1, key) for _ in range(16)]
         one_more = self.poll(1, key).answer
+        assert one_more is not None
+        self.assert_refused(one_more, 503, "limit")
+        for number in range(2, 9):  # who waits too much takes nothing from others
+            other = self.key(id=f"g{number}")
+            polls += [self.poll(1, other) for _ in range(16)]
+        one_more = self.poll(1, self.key(id="g9")).answer
         assert one_more is not None
         self.assert_refused(one_more, 503, "limit")
         self.console.change()
@@ -309,6 +319,14 @@ class UpgradeTests(SiteCase):
         for state in (ConsoleState.OPENING, ConsoleState.CLOSING, ConsoleState.CLOSED, ConsoleState.LOST):
             self.console.change(state=state)
             self.assert_refused(self.upgrade(f"binary, key.{key}"), 409, "bmc-state")
+
+    def test_about_to_be_closed(self) -> None:
+        """The console is ready, and its daemon ends."""
+
+        key = self.key()
+        self.resource.close("restart", "The gateway is being restarted.")
+        self.assert_refused(self.upgrade(f"binary, key.{key}"), 409, "bmc-state")
+        self.assertEqual(self.viewers.taken, [])
 
     def test_frames_before_the_handshake(self) -> None:
         self.assert_refused(self.upgrade(f"binary, key.{self.key()}", b"\x82\x80abcd"), 400, "bad-request")

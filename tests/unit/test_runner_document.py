@@ -18,6 +18,7 @@ from ipmiproxyd.agents import inside, runner
 from tests.support.scratch import scratch
 
 PROGRAM = {"name": "Xvnc", "argv": ["Xvnc", ":7"], "ready": "display", "env": ["A=b=c"], "stdin": "a secret"}
+PROGRAM |= {"door": ""}
 FILE = {"place": "home", "name": ".config/rc.xml", "text": "<a/>\n", "encoding": "utf-8"}
 JOB: dict[str, Any] = {
     "id": "c0ffee-1",
@@ -91,6 +92,7 @@ class DocumentTests(SynchronousTestCase):
             ("job", "programs", 0, "env"): (["A"], ["=x"], ["A-B=c"], {"A": "b"}),
             ("job", "files", 0, "place"): ("etc", "home/x"),
             ("job", "programs", 0, "stdin"): (None, "x" * 262_145, "\0"),
+            ("job", "programs", 0, "door"): (None, True, "socket", "../door"),
             ("job", "files", 0, "name"): ("", ".", "..", "/a", "a/", "a//b", "../a", "a/../b", "a b", "a\n", "x" * 65),
             ("job", "files", 0, "encoding"): ("utf-16", "", None),
             ("job", "library", 0, "sha256"): ("", "../../etc/shadow", "0" * 63, "A" * 64),
@@ -217,6 +219,9 @@ class PartsTests(SynchronousTestCase):
         folder = scratch(self)
         java = folder / "jdk"
         java.mkdir()
+        if os.geteuid() == 0:  # closed to the displays' users
+            self.assertRaises(runner.RefusedError, runner.check_java, str(java))
+        folder.chmod(0o755)
         runner.check_java(str(java))
         (folder / "link").symlink_to(java)
         for bad in (folder / "link", folder / "none", "/proc/self", "/run/console/x"):

@@ -42,6 +42,7 @@ OF_USER: Final = Argument("user", Text(128), "only the consoles of this user")
 
 def console_json(console: Console) -> dict[str, Any]:
     """A console as it is shown. Times are seconds since the epoch; null for ``idle`` and ``max`` means never.
+    ``slot_since``: it holds one of its panel's few slots since then; ``slot_until``: until then, whatever happens.
     ``viewers`` counts connections, ``people`` has one for each grant."""
 
     return {
@@ -61,6 +62,8 @@ def console_json(console: Console) -> dict[str, Any]:
         "last_activity": seconds(console.last_activity),
         "idle": console.idle,
         "max": console.max_time,
+        "slot_since": seconds(console.slot_since),
+        "slot_until": seconds(console.slot_until),
         "closes_in": None if console.closes_in is None else round(console.closes_in, 1),
         "reason": console.reason,
         "message": console.message,

@@ -9,6 +9,10 @@ from tests.simulator import pages
 from tests.simulator.personality import Handler, Reply, Visit
 from tests.simulator.vendors.vendor import JNLP_TYPE, VendorPanel, host_of, jnlp_text
 
+_VIEWER: Final = """<script>
+fetch("/api/kvm/viewer", { headers: { "X-CSRFTOKEN": sessionStorage.getItem("garc"),
+  "X-Token": JSON.parse(sessionStorage.getItem("token") || "{}").token } });
+</script>"""
 _FRONT: Final = """<!DOCTYPE html><html><head><title>{title}</title>
 <script data-main="/app/main" src="/source.min.js"></script></head><body></body></html>
 """
@@ -34,6 +38,7 @@ class AmiApiPanel(VendorPanel):
             ("GET", "/api/kvm/token"): self.token,
             ("GET", "/api/configuration/project"): lambda visit: _json([{"feature": "KVM"}], 200),
             ("GET", "/viewer.html"): self.page,
+            ("GET", "/api/kvm/viewer"): self.opened,
         }
 
     def answer(self, visit: Visit) -> Reply | None:
@@ -132,7 +137,12 @@ class AmiApiPanel(VendorPanel):
     def page(self, visit: Visit) -> Reply:
         """Signed in for who has the cookie; its script reads the rest from sessionStorage."""
 
-        return Reply(pages.try_out(self.name, signed_in=bool(visit.user)), status=200 if visit.user else 403)
+        shown = pages.try_out(self.name, signed_in=bool(visit.user)) + _VIEWER
+        return Reply(shown, status=200 if visit.user else 403)
+
+    def opened(self, visit: Visit) -> Reply:
+        right = self._may(visit) and visit.headers.get("x-token") in self.tokens
+        return _json({}, 200 if right else 401)
 
     def _may(self, visit: Visit) -> bool:
         return bool(visit.user) and visit.headers.get("x-csrftoken") == visit.session[:8]
