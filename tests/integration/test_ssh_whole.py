@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from twisted.internet.defer import gatherResults
 
+from tests.integration.test_html5_console import Html5World
 from tests.simulator.bmc import BmcUser
 from tests.support import leftovers
 from tests.support.scratch import scratch
@@ -121,6 +122,16 @@ class SshJavaTests(SshWorld):
         self.assert_unseen("s3cret-&+/=x")
         await self.close(opened["console"])
         await self.nothing_left()
+
+
+class SshHtml5Tests(SshWorld, Html5World):
+    async def test_html5_console(self) -> None:
+        panel = await self.node("openbmc", "openbmc")
+        opened = await self.opened("device=openbmc type=html5 agent=east")
+        await self.key(panel, opened)
+        await self.close(opened["console"])
+        await self.nothing_left()
+        self.assertEqual(panel.signs, (1, 1))
 
 
 if AM_ROOT:
