@@ -9,21 +9,20 @@ a test holds the two in step. In the file a name may be written with ``-`` or ``
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
 import socket
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar, get_args
+from typing import Any, ClassVar, Final, Literal, get_args
 
 from ipmiproxyd import config_kinds as kinds
-from ipmiproxyd.config_kinds import SOCKET_PATH_LIMIT, Kind, KindError
+from ipmiproxyd.config_kinds import AGENT_NAME, AGENT_NAME_WORDS, SOCKET_PATH_LIMIT, KindError
+from ipmiproxyd.config_sections import Problem, read_section, setting, suggestion, suggestion_in
 from ipmiproxyd.model import Clipboard
 from ipmiproxyd.vendors.generic import Generic, read_generic
 
-T = TypeVar("T")
 NumberRange = range
 """First to last number, both included: a Python range, so that ``in``, ``len`` and iteration are what they seem."""
 
@@ -32,12 +31,6 @@ DAY: Final = 24 * HOUR
 YEAR: Final = 365 * DAY
 LONGEST_JOB_ID: Final = 24
 VNC_BASE_PORT: Final = 5900
-
-
-def setting(kind: Kind[T], default: object) -> T:
-    """Declare a setting: ``default`` as it would stand in the file."""
-
-    return field(default=kind(default), metadata={"kind": kind})
 
 
 # --- the sections -----------------------------------------------------------------------------------------------------
@@ -121,9 +114,7 @@ class DisplaysSettings:
 class AgentSettings:
     """[agent] ``group`` is "" for the daemon's own."""
 
-    name: str = setting(
-        kinds.name(r"[a-z0-9][a-z0-9._-]{0,63}", "small letters, digits, dots, dashes and underscores"), "local"
-    )
+    name: str = setting(kinds.name(AGENT_NAME.pattern, AGENT_NAME_WORDS), "local")
     jobs_dir: Path = setting(kinds.path_or_default, "")
     python: str = setting(kinds.program, "/usr/bin/python3")
     users: Literal["auto", "always", "never"] = setting(kinds.choice("auto", "always", "never"), "auto")
@@ -133,6 +124,26 @@ class AgentSettings:
     )
     group: str = setting(kinds.name(r"|[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}", "a group's name, or empty"), "")
     lease: float = setting(kinds.duration(1, YEAR), "15m")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteAgentSettings:
+    """[agents.NAME] An agent on another machine. ``folder`` and ``jobs_dir`` are "" for their defaults there."""
+
+    NEEDED: ClassVar[tuple[str, ...]] = ("host", "key")
+
+    host: str = setting(kinds.host, "")
+    port: int = setting(kinds.whole(1, 65535), 22)
+    user: str = setting(kinds.name(r"[a-z_][a-z0-9_.-]{0,31}", "a Unix user's name"), "ipmiproxyd")
+    key: Path = setting(kinds.path_or_default, "")
+    passphrase_file: Path | None = setting(kinds.path_or_none, "")
+    host_keys: tuple[str, ...] = setting(kinds.list_of(kinds.ssh_fingerprint, empty=True), [])
+    folder: str = setting(kinds.agent_path, "")
+    jobs_dir: str = setting(kinds.agent_path, "")
+    runner: str = setting(kinds.agent_path, "/usr/local/lib/ipmiproxyd/runner.py")
+    python: str = setting(kinds.program, "/usr/bin/python3")
+    users: Literal["auto", "always", "never"] = setting(kinds.choice("auto", "always", "never"), "auto")
+    group: str = setting(kinds.name(r"|[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}", "a group's name, or empty"), "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,6 +192,7 @@ class Settings:
     panel: PanelSettings = PanelSettings()
     java: JavaSettings = JavaSettings()
     vendors: Mapping[str, Generic] = field(default_factory=dict)
+    agents: Mapping[str, RemoteAgentSettings] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         runtime = self.daemon.runtime_dir
@@ -202,23 +214,12 @@ def _jobs_beside(runtime_dir: Path) -> Path:
 
 
 _SECTIONS: Final[Mapping[str, Any]] = {
-    item.name: type(item.default) for item in dataclasses.fields(Settings) if item.name != "vendors"
+    item.name: type(item.default) for item in dataclasses.fields(Settings) if item.name not in ("vendors", "agents")
 }
 """The sections' names and classes."""
 
 
 # --- mistakes ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One mistake: where ("relay.ports", "line 12", a path) and an explanation in plain words."""
-
-    key: str
-    explanation: str
-
-    def __str__(self) -> str:
-        return f"{self.key}: {self.explanation}"
 
 
 class ConfigError(Exception):
@@ -258,10 +259,14 @@ def parse(text: str) -> Settings:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError([_syntax_problem(str(error))]) from None
     problems: list[Problem] = []
-    described = document.pop("vendor", {})
-    read = {section: _read_section(section, raw, problems) for section, raw in _sections(document, problems)}
-    vendors = _read_vendors(described, problems)
-    settings = Settings(vendors=vendors, **{name: _SECTIONS[name](**values) for name, values in read.items()})
+    vendors = _read_vendors(document.pop("vendor", {}), problems)
+    agents = _read_agents(document.pop("agents", {}), problems)
+    read = {
+        section: read_section(section, _SECTIONS[section], raw, problems, _hint)
+        for section, raw in _sections(document, problems)
+    }
+    sections = {name: _SECTIONS[name](**values) for name, values in read.items()}
+    settings = Settings(vendors=vendors, agents=agents, **sections)
     problems += _cross_check(settings, {problem.key.partition("[")[0] for problem in problems})
     if problems:
         raise ConfigError(problems)
@@ -289,29 +294,33 @@ def _sections(document: Mapping[str, Any], problems: list[Problem]) -> Iterator[
         elif written in _SECTIONS:
             problems.append(Problem(written, f"is a section: write [{written}] on a line of its own"))
         elif isinstance(raw, dict):
-            problems.append(Problem(f"[{written}]", f"there is no such section{_suggestion(written, _SECTIONS)}"))
+            problems.append(Problem(f"[{written}]", f"there is no such section{suggestion(written, _SECTIONS)}"))
         else:
             problems.append(Problem(written, f"stands outside of any section{_elsewhere(written, '')}"))
 
 
-def _read_section(section: str, raw: Mapping[str, Any], problems: list[Problem]) -> dict[str, Any]:
-    declared = {item.name: item for item in dataclasses.fields(_SECTIONS[section])}
-    values: dict[str, Any] = {}
-    for written, value in raw.items():
-        name = written.replace("-", "_")
-        key = f"{section}.{name}"
-        if name not in declared:
-            hint = _elsewhere(name, section) or _suggestion(name, declared)
-            problems.append(Problem(f"{section}.{written}", f"there is no such setting{hint}"))
-        elif name in values:
-            problems.append(Problem(key, "is set twice, once with - and once with _"))
-        else:
-            values[name] = declared[name].default
-            try:
-                values[name] = declared[name].metadata["kind"](value)
-            except KindError as error:
-                problems += [Problem(key + place, explanation) for place, explanation in error.mistakes]
-    return values
+def _hint(section: str, declared: Iterable[str], name: str) -> str:
+    return _elsewhere(name, section) or suggestion(name, declared)
+
+
+def _read_agents(described: object, problems: list[Problem]) -> dict[str, RemoteAgentSettings]:
+    """The agents on other machines: [agents.NAME]."""
+
+    if not isinstance(described, dict) or not all(isinstance(raw, dict) for raw in described.values()):
+        problems.append(Problem("agents", "are sections: write [agents.NAME] on a line of its own"))
+        return {}
+    agents: dict[str, RemoteAgentSettings] = {}
+    for name, raw in described.items():
+        key = f"agents.{name}"
+        if not AGENT_NAME.fullmatch(name):
+            problems.append(Problem(key, f"is no name for an agent: it may have {AGENT_NAME_WORDS}"))
+        values = read_section(key, RemoteAgentSettings, raw, problems, suggestion_in)
+        missing = [need for need in RemoteAgentSettings.NEEDED if values.get(need) in (None, "", Path())]
+        told = {problem.key for problem in problems}
+        problems += [Problem(f"{key}.{need}", "must be set") for need in missing if f"{key}.{need}" not in told]
+        if not missing:
+            agents[name] = RemoteAgentSettings(**values)
+    return agents
 
 
 def _read_vendors(described: object, problems: list[Problem]) -> dict[str, Generic]:
@@ -330,11 +339,6 @@ def _read_vendors(described: object, problems: list[Problem]) -> dict[str, Gener
                 for place, explanation in error.mistakes
             ]
     return families
-
-
-def _suggestion(written: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(written.lower().replace("-", "_"), list(known), n=1)
-    return f", did you mean {near[0]}?" if near else ""
 
 
 def _elsewhere(written: str, but: str) -> str:
@@ -360,6 +364,7 @@ def _cross_check(settings: Settings, failed: set[str]) -> list[Problem]:
         (("relay.gateway", "displays.range", "displays.vnc"), _gateway_is_no_display),
         (("relay.gateway", "relay.public_url"), _public_url_leads_somewhere),
         (("relay.certificate", "relay.key"), _key_has_a_certificate),
+        (("agent.name", "agents"), _agents_have_names_of_their_own),
     ]
     found = [check(settings) for involved, check in checks if not failed.intersection(involved)]
     return [problem for problem in found if problem]
@@ -434,3 +439,9 @@ def _key_has_a_certificate(settings: Settings) -> Problem | None:
     if settings.relay.key is None or settings.relay.certificate is not None:
         return None
     return Problem("relay.key", "needs relay.certificate")
+
+
+def _agents_have_names_of_their_own(settings: Settings) -> Problem | None:
+    if settings.agent.name not in settings.agents:
+        return None
+    return Problem(f"agents.{settings.agent.name}", "has the name of the local agent, see agent.name")

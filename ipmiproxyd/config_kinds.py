@@ -20,6 +20,9 @@ Kind = Callable[[object], T]
 SOCKET_PATH_LIMIT: Final = 107
 """Bytes that the kernel has room for in the path of a UNIX socket."""
 
+AGENT_NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
+AGENT_NAME_WORDS: Final = "small letters, digits, dots, dashes and underscores"
+
 _SHOWN: Final = 60
 _UNITS: Final = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _DURATION: Final = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?", re.ASCII)
@@ -124,6 +127,22 @@ def path_or_none(raw: object) -> Path | None:
     """An absolute path, or "" for none."""
 
     return None if raw == "" else path(raw)
+
+
+def agent_path(raw: object) -> str:
+    """An absolute path on another machine, or "" for a default that is found there."""
+
+    return "" if raw == "" else str(path(raw))
+
+
+def ssh_fingerprint(raw: object) -> str:
+    """The fingerprint of an SSH key, as ssh-keygen -l shows it."""
+
+    wanted = 'a fingerprint such as "SHA256:…", as "ssh-keygen -lf" shows it'
+    text = _text(raw, wanted).rstrip("=")
+    if not re.fullmatch(r"SHA256:[A-Za-z0-9+/]{43}", text, re.ASCII):
+        raise wrong(f"must be {wanted}, not {shown(raw)}")
+    return text
 
 
 def mode(raw: object) -> int:
@@ -299,6 +318,15 @@ def is_host(text: str) -> bool:
         return False
     labels = text.lower().removesuffix(".").split(".")
     return len(text) <= 253 and all(_HOST_LABEL.fullmatch(label) for label in labels)
+
+
+def host(raw: object) -> str:
+    """A host's name or address; IPv6 with or without square brackets. "" is left alone: it is not set."""
+
+    text = _text(raw, "a host name or address")
+    if text and not is_host(f"[{text}]" if ":" in text and not text.startswith("[") else text):
+        raise wrong(f"must be a host name or address alone, not {shown(raw)}")
+    return text.strip("[]").lower()
 
 
 def public_host(raw: object) -> str:

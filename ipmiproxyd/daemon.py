@@ -37,6 +37,8 @@ class HostedAgent(Agent, Protocol):
 
     def describe(self) -> Mapping[str, Any]: ...
 
+    async def check(self) -> Mapping[str, Any]: ...
+
 
 class HostedStore(Protocol):
     """A store as the daemon looks after it."""

@@ -116,6 +116,20 @@ class AgentUnreachable(ProxyError):
     http_status = 503
 
 
+class HostKeyChanged(ProxyError):
+    """The agent's host shows another SSH key than the one that is trusted; or none is trusted yet."""
+
+    code = "agent-host-key"
+    http_status = 503
+
+
+class AgentOutdated(ProxyError):
+    """The runner that is installed on the agent is another one than the daemon's."""
+
+    code = "agent-outdated"
+    http_status = 503
+
+
 class ToolMissing(ProxyError):
     """A program that is needed is not installed on the agent."""
 

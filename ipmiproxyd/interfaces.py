@@ -159,6 +159,16 @@ class Javas(Protocol):
         """Refused while a console uses it."""
 
 
+class Agents(Protocol):
+    """The machines that reach the BMCs."""
+
+    def listing(self) -> Sequence[Mapping[str, Any]]:
+        """Each with its name, whether it is there, and as whom displays run."""
+
+    async def check(self, name: str) -> Mapping[str, Any]:
+        """The same of one, and ``problems``: what is missing there, in words. Raises NotFound, AgentUnreachable, …"""
+
+
 class Consoles(Protocol):
     """The life of consoles."""
 

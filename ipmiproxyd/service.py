@@ -7,6 +7,7 @@ import os
 import shlex
 import shutil
 import sys
+from pathlib import Path
 from typing import Any, NoReturn
 
 from twisted.application.service import MultiService
@@ -15,6 +16,7 @@ from twisted.logger import Logger
 
 from ipmiproxyd import __version__
 from ipmiproxyd.access.grants import GrantBook
+from ipmiproxyd.agents.desk import AgentDesk
 from ipmiproxyd.agents.local import LocalAgent
 from ipmiproxyd.config import Settings
 from ipmiproxyd.console.browser_sessions import KIND as BROWSER_SESSION
@@ -30,10 +32,11 @@ from ipmiproxyd.console.web_sessions import WebSessions
 from ipmiproxyd.control.commands import Defaults, make_commands
 from ipmiproxyd.control.listen import control_endpoint
 from ipmiproxyd.control.server import ControlServer
-from ipmiproxyd.daemon import DaemonService, Parts
-from ipmiproxyd.errors import NotFound, ProxyError
+from ipmiproxyd.daemon import DaemonService, HostedAgent, Parts
+from ipmiproxyd.errors import AgentUnreachable, NotFound, ProxyError
 from ipmiproxyd.interfaces import Agent, VncServer
 from ipmiproxyd.log import LoggedService, make_observer
+from ipmiproxyd.model import Secret
 from ipmiproxyd.notify import Heartbeat, Notifier
 from ipmiproxyd.options import Options
 from ipmiproxyd.relay.backend import connect
@@ -85,8 +88,9 @@ def make_daemon(settings: Settings, reactor: Any, notifier: Notifier) -> DaemonS
 
     store = SqliteStore(settings.daemon.state_dir, reactor)
     agent = _local_agent(settings, reactor)
-    agents = {agent.name: agent}
-    displays = {agent.name: DisplayPool(settings.displays.range[0], settings.displays.range[-1], reactor)}
+    hosted: list[HostedAgent] = [agent, *_remote_agents(settings, reactor)]
+    agents: dict[str, Agent] = {one.name: one for one in hosted}
+    displays = {name: DisplayPool(settings.displays.range[0], settings.displays.range[-1], reactor) for name in agents}
     grants = GrantBook(reactor, settings.relay.token_lifetime)
     relay = _relay(settings, reactor, grants)
     panels = PanelHttp(
@@ -120,7 +124,7 @@ def make_daemon(settings: Settings, reactor: Any, notifier: Notifier) -> DaemonS
     daemon = DaemonService(
         Parts(
             store=store,
-            agents=[agent],
+            agents=hosted,
             displays=displays,
             consoles=consoles,
             supervisor=notifier,
@@ -154,27 +158,29 @@ def make_daemon(settings: Settings, reactor: Any, notifier: Notifier) -> DaemonS
         agent=agent.name,
     )
     desk = JavaDesk(javas, agents, consoles.javas_in_use)
-    table = make_commands(StoredDevices(store), power, consoles, vendors, desk, daemon, defaults)
+    checks = AgentDesk(hosted, _needed_programs(settings))
+    table = make_commands(StoredDevices(store), power, consoles, vendors, desk, checks, daemon, defaults)
     daemon.serve(ControlServer(table, __version__, reactor), endpoint)
     return daemon
+
+
+def _needed_programs(settings: Settings) -> dict[str, list[str]]:
+    """What an agent needs, by what for."""
+
+    displays, panel = settings.displays, settings.panel
+    needed = {
+        "consoles": (displays.xvnc, displays.openbox, panel.chromium, panel.curl, "bwrap"),
+        "power actions": (settings.ipmi.ipmitool,),
+    }
+    return {what: [shlex.split(program)[0] for program in programs] for what, programs in needed.items()}
 
 
 def _warn_of_missing_programs(settings: Settings) -> None:
     """They may be installed later, so this is no reason not to start."""
 
-    needed = {
-        "consoles": (
-            settings.displays.xvnc,
-            settings.displays.openbox,
-            settings.panel.chromium,
-            settings.panel.curl,
-            "bwrap",
-        ),
-        "power actions": (settings.ipmi.ipmitool,),
-    }
-    for what, programs in needed.items():
+    for what, programs in _needed_programs(settings).items():
         for program in programs:
-            if shutil.which(shlex.split(program)[0]) is None:
+            if shutil.which(program) is None:
                 log.warn("{program} is not installed: {what} will not work", program=program, what=what)
 
 
@@ -192,6 +198,46 @@ def _local_agent(settings: Settings, reactor: Any) -> LocalAgent:
         lease=mine.lease,
         reactor=reactor,
     )
+
+
+def _remote_agents(settings: Settings, reactor: Any) -> list[HostedAgent]:
+    """Raises AgentUnreachable for a passphrase that cannot be read."""
+
+    if not settings.agents:
+        return []
+    from ipmiproxyd.agents.ssh import SshAgent  # Conch costs time and memory: only where it is needed
+    from ipmiproxyd.agents.ssh_link import SshPlace
+
+    def passphrase(file: Path | None) -> Secret:
+        try:
+            return Secret(file.read_text().rstrip("\n") if file else "")
+        except OSError as error:
+            raise AgentUnreachable(f"The passphrase file {file} cannot be read: {error.strerror}.") from None
+
+    return [
+        SshAgent(
+            name,
+            SshPlace(
+                host=mine.host,
+                port=mine.port,
+                user=mine.user,
+                key=mine.key,
+                passphrase=passphrase(mine.passphrase_file),
+                host_keys=mine.host_keys,
+            ),
+            folder=mine.folder,
+            jobs_dir=mine.jobs_dir,
+            installed=mine.runner,
+            home_files={ENTERPRISE_NUMBERS_PATH: ENTERPRISE_NUMBERS},
+            python=mine.python,
+            users=mine.users,
+            user_prefix=settings.agent.user_prefix,
+            group=mine.group,
+            lease=settings.agent.lease,
+            reactor=reactor,
+        )
+        for name, mine in settings.agents.items()
+    ]
 
 
 def _relay(settings: Settings, reactor: Any, grants: GrantBook) -> WebRelayHost:

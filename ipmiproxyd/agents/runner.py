@@ -8,7 +8,8 @@ The document is one line of JSON; ``DOCUMENTS`` below is its grammar. Answers ar
     start   {"event":"stage","name":…,"ms":…} …, then {"event":"running","job":JOB} or FAILED.  Idempotent by job id
     list    {"event":"jobs","jobs":[JOB, …]}
     watch   {"event":"alive"} now and then, {"event":"ended","job":JOB}; runs until its standard input is closed.
-            It gives the sign of life without which keepers end their jobs
+            Whoever watches answers each "alive" with an empty line, and that is the sign of life without which
+            keepers end their jobs: a connection may be dead long before its end is noticed
     stop    {"event":"stopped"} once nothing of the job is left; a job of that id that comes later is refused
     sweep   {"event":"swept","removed":[words, …]}
     FAILED = {"event":"failed","code":…,"message":…}, exit status 1: the answer of any verb
@@ -794,10 +795,13 @@ def watch(site: Site, document: Object) -> None:
     changes, next_beat = changes_in(site), 0.0
     told: dict[str, str] = {}  # by job: its keeper, for a job that was refused its display may be started again
     keepers: dict[int, str] = {}
+    answered = True
     while True:
         if boottime() >= next_beat:
             next_beat = boottime() + min(document["lease"] / 10, BEAT)
-            write_file(f"{site.jobs}/alive", f"{site.jobs}/.alive", str(boottime()))
+            if answered:
+                write_file(f"{site.jobs}/alive", f"{site.jobs}/.alive", str(boottime()))
+            answered = False
             say(event="alive")
         jobs = set(site.ids())
         told = {job: keeper for job, keeper in told.items() if job in jobs}
@@ -816,6 +820,8 @@ def watch(site: Site, document: Object) -> None:
                 os.close(fd)
             elif not os.read(fd, 65536):
                 return
+            elif fd == 0:
+                answered = True
 
 
 def stop(site: Site, document: Object) -> None:

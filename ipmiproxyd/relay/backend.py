@@ -15,7 +15,8 @@ from OpenSSL import SSL
 from twisted.internet import protocol
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError, DNSLookupError
-from twisted.internet.interfaces import IAddress, IReactorTime, ITCPTransport, ITLSTransport
+from twisted.internet.interfaces import IAddress, IReactorTime, ITLSTransport
+from twisted.internet.tcp import Connection
 from twisted.python.failure import Failure
 
 from ipmiproxyd.errors import BmcUnreachable, BmcUnsupported, ProxyError, TimedOut
@@ -192,10 +193,9 @@ class _Connection(protocol.Protocol):
     # --- what Twisted calls -------------------------------------------------------------------------------------------
 
     def connectionMade(self) -> None:
-        if ITCPTransport.providedBy(self.transport):
+        if isinstance(self.transport, Connection):  # a stream over SSH has no socket of its own
             self.transport.setTcpNoDelay(True)
-            connection: Any = self.transport
-            handle = connection.getHandle()
+            handle = self.transport.getHandle()
             for option in () if handle.family == socket.AF_UNIX else _LIVENESS:
                 handle.setsockopt(*option)
 

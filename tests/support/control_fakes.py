@@ -253,6 +253,16 @@ class FakeJavas:
         self.asked.append(("remove", agent, name))
 
 
+class FakeAgents:
+    def listing(self) -> Sequence[Mapping[str, Any]]:
+        return [{"name": "local", "isolation": "users"}, {"name": "east", "connected": True}]
+
+    async def check(self, name: str) -> Mapping[str, Any]:
+        if name != "east":
+            raise NotFound(f"There is no agent named {name!r}.")
+        return {"name": name, "problems": ["openbox is not installed: consoles will not work."]}
+
+
 class Fakes:
     """All of them, and the commands over them."""
 
@@ -262,9 +272,17 @@ class Fakes:
         self.consoles = FakeConsoles()
         self.vendors = FakeVendors()
         self.javas = FakeJavas()
+        self.agents = FakeAgents()
         self.daemon = FakeDaemon()
 
     def table(self, defaults: Defaults | None = None) -> CommandTable:
         return make_commands(
-            self.devices, self.power, self.consoles, self.vendors, self.javas, self.daemon, defaults or Defaults()
+            self.devices,
+            self.power,
+            self.consoles,
+            self.vendors,
+            self.javas,
+            self.agents,
+            self.daemon,
+            defaults or Defaults(),
         )

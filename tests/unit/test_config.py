@@ -63,6 +63,31 @@ class SampleFileTests(SynchronousTestCase):
             self.assertTrue(lines and (lines[0].startswith("# ") or lines == ['#ipmitool = "ipmitool"']), paragraph)
 
 
+class AgentsTests(SynchronousTestCase):
+    """[agents.NAME]"""
+
+    FINGERPRINT = "SHA256:" + "a" * 43
+    LEAST = 'host = "east.example"\nkey = "/k"\n'
+
+    def test_what_they_are_made_of(self) -> None:
+        text = f'[agents.east]\n{self.LEAST}host-keys = ["{self.FINGERPRINT}"]\nport = 2222\n[agents.w-2]\n{self.LEAST}'
+        agents = parse(text).agents
+        self.assertEqual(list(agents), ["east", "w-2"])
+        east = agents["east"]
+        self.assertEqual((east.host, east.port, east.user), ("east.example", 2222, "ipmiproxyd"))
+        self.assertEqual((east.key, east.host_keys), (Path("/k"), (self.FINGERPRINT,)))
+
+    def test_mistakes(self) -> None:
+        found = problems('[agents.east]\nhost = "a b"\nhost-keys = ["SHA256:x"]\nusr = "x"\n[agents.UP]\n' + self.LEAST)
+        self.assertEqual(
+            set(found),
+            {"agents.east.host", "agents.east.key", "agents.east.host_keys[1]", "agents.east.usr", "agents.UP"},
+        )
+        self.assertIn("did you mean user?", found["agents.east.usr"])
+        self.assertEqual(set(problems(f"[agents.local]\n{self.LEAST}")), {"agents.local"})
+        self.assertEqual(set(problems("agents = 3\n")), {"agents"})
+
+
 class DefaultsTests(SynchronousTestCase):
     def test_paths_follow_from_the_runtime_folder(self) -> None:
         settings = parse('[daemon]\nruntime-dir = "/run/two"\n')

@@ -61,6 +61,21 @@ class CommandsTestCase(SynchronousTestCase):
         return self.fakes.devices.stored["node17"]
 
 
+class AgentTests(CommandsTestCase):
+    def test_list_and_check(self) -> None:
+        self.assertEqual([one["name"] for one in self.ask("agent list")["agents"]], ["local", "east"])
+        self.assertEqual(len(self.ask("agent check agent=east")["problems"]), 1)
+        self.refused("agent check agent=west", NotFound)
+        self.refused("agent check", MissingArgument)
+
+    def test_a_request_may_name_one(self) -> None:
+        self.add_node()
+        self.ask("power status device=node17 agent=west")
+        self.assertEqual(self.fakes.power.agents, {"west"})
+        self.assertIn("west", self.ask("vendor probe device=node17 agent=west")["why"])
+        self.assertEqual(self.ask("java list agent=west")["agent"], "west")
+
+
 class DeviceTests(CommandsTestCase):
     def test_fields_are_those_of_the_model(self) -> None:
         names = [argument.name for argument in (NAME, *FIELDS, NOTES)]

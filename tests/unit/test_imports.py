@@ -23,6 +23,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "config_kinds",
         "interfaces agents.sandbox",
         "wire vendors",
+        "config_sections",
         "config",
         "tools agents store access",
         "console",
@@ -36,13 +37,20 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
 # What stands on its own: no Twisted, nothing that does I/O by itself.
-PURE = ("errors", "model", "config", "config_kinds", "wire", "vendors")
+PURE = ("errors", "model", "config", "config_kinds", "config_sections", "wire", "vendors")
 NO_IO = frozenset(
     ["asyncio", "http", "multiprocessing", "select", "selectors", "sqlite3", "ssl", "subprocess", "twisted"]
 )
 
 # Files that are copied or started on their own: the standard library only.
-ALONE = ("agents/runner.py", "agents/inside.py", "tools/on_agent.py", "tools/steer.py", "tools/bridge.py")
+ALONE = (
+    "agents/runner.py",
+    "agents/inside.py",
+    "agents/preparing.py",
+    "tools/on_agent.py",
+    "tools/steer.py",
+    "tools/bridge.py",
+)
 
 
 def modules() -> Iterator[tuple[str, str, Path]]:

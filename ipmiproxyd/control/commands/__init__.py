@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ipmiproxyd.control.commands import agent as agent_commands
 from ipmiproxyd.control.commands import console as console_commands
 from ipmiproxyd.control.commands import daemon as daemon_commands
 from ipmiproxyd.control.commands import device as device_commands
@@ -13,7 +14,7 @@ from ipmiproxyd.control.commands import screenshot as screenshot_commands
 from ipmiproxyd.control.commands import vendor as vendor_commands
 from ipmiproxyd.control.commands import viewers as viewers_commands
 from ipmiproxyd.control.declare import CommandTable
-from ipmiproxyd.interfaces import Consoles, Daemon, Devices, Javas, Power, Vendors
+from ipmiproxyd.interfaces import Agents, Consoles, Daemon, Devices, Javas, Power, Vendors
 from ipmiproxyd.model import Clipboard
 
 
@@ -25,7 +26,7 @@ class Defaults:
     :ivar max_time: seconds; None means never.
     :ivar clipboard: which way texts may go.
     :ivar login_buttons: whether a console's page may have the BMC's user name and password typed.
-    :ivar agent: the name of the agent that reaches the BMCs.
+    :ivar agent: the name of the agent that reaches the BMCs, where a request names none.
     """
 
     idle: float | None = 600.0
@@ -41,6 +42,7 @@ def make_commands(
     consoles: Consoles,
     vendors: Vendors,
     javas: Javas,
+    agents: Agents,
     daemon: Daemon,
     defaults: Defaults,
 ) -> CommandTable:
@@ -63,6 +65,7 @@ def make_commands(
             *screenshot_commands.commands(consoles),
             *vendor_commands.commands(devices, vendors, agent=defaults.agent),
             *java_commands.commands(javas, agent=defaults.agent),
+            *agent_commands.commands(agents),
             *daemon_commands.commands(daemon),
         ]
     )

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, get_args
 
 from ipmiproxyd.control.arguments import Argument, Choice, Duration, DurationOrNever, Flag, Name, Text
+from ipmiproxyd.control.commands.agent import on_agent
 from ipmiproxyd.control.commands.bmc import TARGET, target
 from ipmiproxyd.control.declare import Call, Command
 from ipmiproxyd.errors import BadRequest, MissingArgument
@@ -108,7 +109,9 @@ def commands(
     clipboard: Clipboard,
     login_buttons: bool,
 ) -> list[Command]:
-    """``agent`` reaches the BMCs; the rest is what a console gets whose request says nothing about it."""
+    """The rest is what a console gets whose request says nothing about it."""
+
+    where = on_agent(agent)
 
     idle_for: Argument[float | None] = Argument(
         "idle",
@@ -138,7 +141,7 @@ def commands(
             device=await target(values, devices, just_vnc=values[TYPE] == "vnc"),
             type=values[TYPE],
             user=values[USER],
-            agent=agent,
+            agent=values[where],
             idle=values[idle_for],
             max_time=values[max_for],
             existing=values[EXISTING],
@@ -188,7 +191,7 @@ def commands(
             noun="console",
             verb="open",
             summary="Open a console and tell the URL at which a browser finds it.",
-            arguments=(*TARGET, TYPE, USER, idle_for, max_for, texts, buttons, EXISTING, WAIT),
+            arguments=(*TARGET, where, TYPE, USER, idle_for, max_for, texts, buttons, EXISTING, WAIT),
             handler=open_one,
         ),
         Command(

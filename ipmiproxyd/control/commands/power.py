@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from ipmiproxyd.control.arguments import Argument, Duration, Flag
+from ipmiproxyd.control.commands.agent import on_agent
 from ipmiproxyd.control.commands.bmc import TARGET, target
 from ipmiproxyd.control.declare import Call, Command, Handler
 from ipmiproxyd.interfaces import Devices, Power
@@ -26,9 +27,12 @@ _PLAIN: Final = {
 
 
 def commands(devices: Devices, power: Power, *, agent: str) -> list[Command]:
+    where = on_agent(agent)
+
     async def status(call: Call) -> Mapping[str, Any]:
         device = await target(call.values, devices)
-        return {"device": device.label, "power": await power.status(device, agent=agent, force=call.values[FORCE])}
+        reached = await power.status(device, agent=call.values[where], force=call.values[FORCE])
+        return {"device": device.label, "power": reached}
 
     def act(action: str, *, awaited: bool) -> Handler:
         async def handler(call: Call) -> Mapping[str, Any]:
@@ -36,7 +40,7 @@ def commands(devices: Devices, power: Power, *, agent: str) -> list[Command]:
             outcome = await power.act(
                 device,
                 action,
-                agent=agent,
+                agent=call.values[where],
                 force=call.values[FORCE],
                 wait=call.values.get(WAIT) if awaited else None,
                 progress=call.progress,
@@ -50,7 +54,7 @@ def commands(devices: Devices, power: Power, *, agent: str) -> list[Command]:
             noun="power",
             verb="status",
             summary="Tell whether the server is on or off.",
-            arguments=(*TARGET, FORCE),
+            arguments=(*TARGET, where, FORCE),
             handler=status,
         ),
         *(
@@ -58,7 +62,7 @@ def commands(devices: Devices, power: Power, *, agent: str) -> list[Command]:
                 noun="power",
                 verb=verb,
                 summary=summary,
-                arguments=(*TARGET, FORCE, WAIT),
+                arguments=(*TARGET, where, FORCE, WAIT),
                 handler=act(verb, awaited=True),
             )
             for verb, summary in _AWAITED.items()
@@ -68,7 +72,7 @@ def commands(devices: Devices, power: Power, *, agent: str) -> list[Command]:
                 noun="power",
                 verb=verb,
                 summary=summary,
-                arguments=(*TARGET, FORCE),
+                arguments=(*TARGET, where, FORCE),
                 handler=act(verb, awaited=False),
             )
             for verb, summary in _PLAIN.items()

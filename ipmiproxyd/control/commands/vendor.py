@@ -5,21 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ipmiproxyd.control.commands.agent import on_agent
 from ipmiproxyd.control.commands.bmc import TARGET, target
 from ipmiproxyd.control.declare import Call, Command
 from ipmiproxyd.interfaces import Devices, Vendors
 
 
 def commands(devices: Devices, vendors: Vendors, *, agent: str) -> list[Command]:
+    where = on_agent(agent)
+
     async def list_all(_: Call) -> Mapping[str, Any]:
         return {"vendors": list(vendors.listing())}
 
     async def probe(call: Call) -> Mapping[str, Any]:
-        return await vendors.look(agent, await target(call.values, devices))
+        return await vendors.look(call.values[where], await target(call.values, devices))
 
     async def forget(call: Call) -> Mapping[str, Any]:
         device = await target(call.values, devices)
-        await vendors.unlearn(agent, device)
+        await vendors.unlearn(call.values[where], device)
         return {"device": device.label, "panel": device.web_url}
 
     return [
@@ -33,14 +36,14 @@ def commands(devices: Devices, vendors: Vendors, *, agent: str) -> list[Command]
             noun="vendor",
             verb="probe",
             summary="Find out of which family a BMC's web panel is, without signing in.",
-            arguments=TARGET,
+            arguments=(*TARGET, where),
             handler=probe,
         ),
         Command(
             noun="vendor",
             verb="forget",
             summary="Forget what is remembered of a web panel: its certificate, its family, and what it has refused.",
-            arguments=TARGET,
+            arguments=(*TARGET, where),
             handler=forget,
         ),
     ]

@@ -1,0 +1,76 @@
+"""Runs on an agent when a connection to it is new: makes the folders, puts the small files there, and looks around. One
+file, standard library only: it is handed to ``python3 -c`` by standard input.
+
+Reads one JSON object and prints one: what was found, or ``{"failed": words}``.
+"""
+
+from __future__ import annotations
+
+import grp
+import hashlib
+import json
+import os
+import pwd
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Object = dict[str, Any]
+
+
+def put(path: str, text: str) -> None:
+    """A file with this content, replaced as a whole if it has another."""
+    content = text.encode()
+    try:
+        with open(path, "rb") as file:
+            if file.read() == content:
+                return
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+    new = f"{path}.{os.getpid()}"
+    with open(new, "wb") as file:
+        file.write(content)
+    os.replace(new, path)
+
+
+def digest(path: str) -> str:
+    """SHA-256 of a file; empty if it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.sha256(file.read()).hexdigest()
+    except OSError:
+        return ""
+
+
+def group_number(group: str) -> int:
+    if not group:
+        return os.getgid()
+    try:
+        return int(group) if group.isdecimal() else grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise LookupError(f"there is no such group: {group}") from None
+
+
+def prepare(given: Object) -> Object:
+    home = pwd.getpwuid(os.getuid()).pw_dir
+    folder = given["folder"] or f"{home}/.ipmiproxyd"
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    for name in ("tools", "cache", "jobs"):
+        os.makedirs(f"{folder}/{name}", mode=0o700, exist_ok=True)
+    for path, text in given["files"].items():
+        put(f"{folder}/tools/{path}", text)
+    runner = f"{folder}/runner-{hashlib.sha256(given['runner'].encode()).hexdigest()[:16]}.py"
+    put(runner, given["runner"])
+    found = {"folder": folder, "runner": runner, "root": os.geteuid() == 0, "group": group_number(given["group"])}
+    return found | {"installed": digest(given["installed"]), "python": list(sys.version_info[:2])}
+
+
+def main(given: Object) -> None:
+    try:
+        print(json.dumps(prepare(given)))
+    except LookupError as error:
+        print(json.dumps({"failed": str(error.args[0])}))
+    except OSError as error:
+        print(json.dumps({"failed": f"{error.filename}: {error.strerror}"}))

@@ -1,0 +1,327 @@
+"""One SSH connection to one agent: dialled, signed in, kept alive, and dialled again when it is lost."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from twisted.conch.error import ConchError
+from twisted.conch.ssh.transport import DISCONNECT_BY_APPLICATION
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectError, ConnectingCancelledError, DNSLookupError
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.protocol import Factory
+from twisted.internet.threads import deferToThread
+from twisted.logger import Logger
+
+from ipmiproxyd.agents.ssh_channel import Connection
+from ipmiproxyd.agents.ssh_transport import Transport, load_key
+from ipmiproxyd.agents.with_runner import tcp_endpoint
+from ipmiproxyd.errors import AgentUnreachable, ProxyError
+from ipmiproxyd.model import Secret
+
+SIGN_IN_LIMIT: Final = 15.0
+"""Seconds from the TCP connection until we are signed in."""
+BACK_OFF: Final = (0.5, 30.0)
+"""Seconds until it is dialled again: the first time, and at most."""
+FRESH: Final = 2.0
+"""Seconds for which an attempt that failed answers whoever asks; afterwards it is dialled at once for them."""
+BEAT: Final = 4.0
+"""Seconds between two questions whether the agent is still there."""
+MISSED: Final = 3
+"""So many of them without a byte in answer, and the connection is given up."""
+GOODBYE: Final = 2.0
+
+log = Logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SshPlace:
+    """Where an agent is, and how to sign in there.
+
+    :ivar key: the file of the private key; ``passphrase`` where it is encrypted.
+    :ivar host_keys: fingerprints ("SHA256:…") of the host's keys that are trusted.
+    """
+
+    host: str
+    port: int = 22
+    user: str
+    key: Path
+    passphrase: Secret = field(default_factory=lambda: Secret(""))
+    host_keys: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == 22 else f"{host}:{self.port}"
+
+
+class Link:
+    """Keeps the connection.
+
+    :param greet: what is to be done on each new connection before others use it; a ProxyError of it closes the
+        connection again.
+    :ivar problem: why there is no connection just now.
+    """
+
+    def __init__(
+        self, name: str, place: SshPlace, reactor: Any, greet: Callable[[Connection], Coroutine[Any, Any, None]]
+    ) -> None:
+        self.problem: ProxyError | None = None
+        self._name = name
+        self._place = place
+        self._reactor = reactor
+        self._greet = greet
+        self._connection: Connection | None = None
+        self._transport: Transport | None = None
+        self._keeping: Deferred[None] | None = None
+        self._pausing: Deferred[None] | None = None
+        self._failed_at = -FRESH
+        self._waiting: list[tuple[Deferred[Connection], bool]] = []
+
+    @property
+    def is_up(self) -> bool:
+        return self._connection is not None
+
+    def start(self) -> None:
+        self._keeping = Deferred()  # the coroutine looks at it
+        self._keeping = Deferred.fromCoroutine(self._keep())
+        self._keeping.addErrback(lambda failure: log.failure("agent {agent}", failure, agent=self._name))
+
+    async def close(self) -> None:
+        """End the connection, for good."""
+
+        keeping, self._keeping = self._keeping, None
+        if keeping is not None:
+            done: Deferred[None] = Deferred()
+            keeping.addBoth(lambda _: done.callback(None))
+            keeping.cancel()
+            await done
+        self._answer(AgentUnreachable(f"The agent {self._name} is not used any more."), patient=True)
+
+    def connection(self, *, patient: bool = False) -> Deferred[Connection]:
+        """The connection, once it is up. Fails with what stands in its way, unless ``patient``: then it waits as long
+        as it takes. May be cancelled."""
+
+        waiting: Deferred[Connection] = Deferred(lambda it: self._waiting.remove((it, patient)))
+        if self._connection is not None:
+            waiting.callback(self._connection)
+        elif self._keeping is None:
+            waiting.errback(AgentUnreachable(f"The agent {self._name} is not used any more."))
+        elif patient or self._pausing is None:
+            self._waiting.append((waiting, patient))
+        elif self.problem is not None and self._reactor.seconds() < self._failed_at + FRESH:
+            waiting.errback(_again(self.problem))
+        else:
+            self._waiting.append((waiting, patient))
+            self._dial_now()
+        return waiting
+
+    def _dial_now(self) -> None:
+        pausing, self._pausing = self._pausing, None
+        if pausing is not None:
+            pausing.callback(None)
+
+    # --- keeping it ---------------------------------------------------------------------------------------------------
+
+    async def _keep(self) -> None:
+        pause = BACK_OFF[0]
+        try:
+            while True:
+                try:
+                    lost = await self._dial()
+                    self._check_closed()
+                    pause = BACK_OFF[0]
+                    problem = await _shielded(lost)
+                    self._failed_at = -FRESH
+                except ProxyError as error:
+                    problem, self._failed_at = error, self._reactor.seconds()
+                except CancelledError:
+                    raise
+                except Exception:
+                    log.failure("agent {agent}: the connection was not made", agent=self._name)
+                    problem = AgentUnreachable(f"The agent {self._name} cannot be used: see the log.")
+                    self._failed_at = self._reactor.seconds()
+                self._down(problem)
+                self._check_closed()
+                await self._pause(pause)
+                pause = min(2 * pause, BACK_OFF[1])
+        except CancelledError:
+            if self._transport is not None:
+                await self._goodbye(self._transport)
+
+    def _check_closed(self) -> None:
+        """Whoever was told something may have closed this while it ran, which cannot be cancelled then."""
+
+        if self._keeping is None:
+            raise CancelledError
+
+    async def _goodbye(self, transport: Transport) -> None:
+        self._connection, self._transport = None, None
+        timer = self._reactor.callLater(GOODBYE, transport.abort, AgentUnreachable("It did not hang up."))
+        transport.sendDisconnect(DISCONNECT_BY_APPLICATION, b"")
+        await _shielded(transport.lost)
+        if timer.active():
+            timer.cancel()
+
+    def _down(self, problem: ProxyError) -> None:
+        if self.problem is None or self.problem.message != problem.message:
+            words = " ".join(filter(None, (problem.message, problem.hint)))
+            log.warn("agent {agent}: {words}", agent=self._name, words=words)
+        self._connection, self._transport = None, None
+        self.problem = problem
+        self._answer(problem, patient=False)
+
+    async def _pause(self, seconds: float) -> None:
+        self._pausing = Deferred()
+        timer: IDelayedCall = self._reactor.callLater(seconds, self._dial_now)
+        try:
+            await self._pausing
+        finally:
+            self._pausing = None
+            if timer.active():
+                timer.cancel()
+
+    async def _dial(self) -> Deferred[ProxyError]:
+        """Connect, sign in and greet; fires when the connection is lost. Raises ProxyError."""
+
+        place = self._place
+        key = await deferToThread(load_key, str(place.key), place.passphrase)
+        transport = Transport(str(place), place.user, key, place.host_keys)
+        try:
+            await tcp_endpoint(self._reactor, place.host, place.port).connect(_Once(transport))
+        except ConnectingCancelledError:
+            raise CancelledError from None
+        except (ConnectError, DNSLookupError, OSError) as error:
+            raise AgentUnreachable(
+                f"The agent {self._name} ({place}) cannot be reached: {_reason(error)}.",
+                hint="Check its address and port, the network between, and that its sshd runs.",
+            ) from None
+        try:
+            await self._signed_in(transport)
+            await _first(Deferred.fromCoroutine(self._greet(transport.connection)), transport.lost)
+        except BaseException:
+            if not transport.lost.called:
+                transport.abort(AgentUnreachable("The connection was closed."))
+                await _shielded(transport.lost)
+            raise
+        self._transport, self._connection, self.problem = transport, transport.connection, None
+        log.info("agent {agent}: connected to {place}", agent=self._name, place=str(place))
+        beat = _Beat(self._reactor, transport, self._name)
+        beat.start()
+        transport.lost.addBoth(beat.stop)
+        self._answer(None, patient=True)
+        return transport.lost
+
+    async def _signed_in(self, transport: Transport) -> None:
+        slow = AgentUnreachable(f"The agent {self._name} ({self._place}) did not let us in within {SIGN_IN_LIMIT:g} s.")
+        timer = self._reactor.callLater(SIGN_IN_LIMIT, transport.abort, slow)
+        try:
+            await _first(transport.connection.started, transport.lost)
+        finally:
+            if timer.active():
+                timer.cancel()
+
+    def _answer(self, problem: ProxyError | None, *, patient: bool) -> None:
+        """Tell those who wait: that it is up, or else what the problem is (only to the patient if ``patient``)."""
+
+        waiting, self._waiting = self._waiting, []
+        for one, is_patient in waiting:
+            if problem is None and self._connection is not None:
+                one.callback(self._connection)
+            elif problem is not None and (patient or not is_patient):
+                one.errback(_again(problem))
+            else:
+                self._waiting.append((one, is_patient))
+
+
+class _Beat:
+    """Asks now and then whether the agent is still there."""
+
+    def __init__(self, reactor: Any, transport: Transport, name: str) -> None:
+        self._reactor = reactor
+        self._transport = transport
+        self._name = name
+        self._heard = transport.heard
+        self._missed = 0
+        self._timer: IDelayedCall | None = None
+
+    def start(self) -> None:
+        self._timer = self._reactor.callLater(BEAT, self._beat)
+
+    def stop(self, result: Any) -> Any:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        return result
+
+    def _beat(self) -> None:
+        self.start()
+        heard = self._transport.heard
+        self._missed = 0 if heard != self._heard else self._missed + 1
+        self._heard = heard
+        if self._missed >= MISSED:
+            words = f"The agent {self._name} has not answered for {BEAT * MISSED:g} s."
+            self._transport.abort(AgentUnreachable(words))
+            return
+        connection: Any = self._transport.connection
+        asked = connection.sendGlobalRequest(b"keepalive@openssh.com", b"", wantReply=1)
+        asked.addErrback(lambda failure: failure.trap(ConchError))  # to fail it is its way to answer
+
+
+class _Once(Factory):
+    noisy = False
+
+    def __init__(self, transport: Transport) -> None:
+        self._only = transport
+
+    def buildProtocol(self, _addr: Any) -> Transport:
+        return self._only
+
+
+async def _first(wanted: Deferred[Any], lost: Deferred[ProxyError]) -> None:
+    """Wait for ``wanted``; raises what ``lost`` fires with, if that comes first. Cancelling cancels ``wanted``."""
+
+    either: Deferred[None] = Deferred(lambda _: wanted.cancel())
+
+    def got(result: Any) -> None:
+        if not either.called:
+            either.callback(result)
+
+    def gone(problem: ProxyError) -> ProxyError:
+        if not either.called:
+            either.errback(problem)
+            wanted.cancel()
+        return problem
+
+    lost.addCallback(gone)
+    wanted.addBoth(got)
+    await either
+
+
+def _shielded(lost: Deferred[ProxyError]) -> Deferred[ProxyError]:
+    """Fires with ``lost``; cancelling it leaves ``lost`` alone."""
+
+    mine: Deferred[ProxyError] = Deferred()
+
+    def hand_on(problem: ProxyError) -> ProxyError:
+        if not mine.called:
+            mine.callback(problem)
+        return problem
+
+    lost.addCallback(hand_on)
+    return mine
+
+
+def _again(problem: ProxyError) -> ProxyError:
+    """The same in a new exception: each that is raised gets a traceback of its own."""
+
+    return type(problem)(problem.message, hint=problem.hint)
+
+
+def _reason(error: Exception) -> str:
+    number = getattr(error, "osError", None) or getattr(error, "errno", None)
+    if isinstance(number, int) and number > 0:
+        return os.strerror(number)
+    return str(getattr(error, "strerror", None) or error).rstrip(".")

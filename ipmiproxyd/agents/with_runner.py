@@ -1,0 +1,306 @@
+"""What every agent does by the runner, wherever it is: jobs, and the watch over them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint
+from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ipmiproxyd.agents.children import Running, run_child
+from ipmiproxyd.errors import (
+    AgentUnreachable,
+    Cancelled,
+    InternalError,
+    JobFailed,
+    NoFreeDisplay,
+    ProxyError,
+    TimedOut,
+    ToolMissing,
+)
+from ipmiproxyd.model import Job, JobSpec, JobStage, Outcome, TcpStream, UnixStream
+
+DIAL_LIMIT: Final = 10.0
+RUNNER_LIMIT: Final = 30.0
+"""Seconds that the runner's short verbs may take."""
+START_MARGIN: Final = 10.0
+"""Seconds beyond a job's own start limit until the runner itself counts as stuck."""
+BACK_OFF: Final = (0.5, 30.0)
+"""Seconds until a watch that ended is begun again: the first time, and at most."""
+SILENCE: Final = 100.0
+"""Seconds without a line from the watch, which has something to say every 30, until it is begun again."""
+
+_ERRORS: Final[Mapping[str, type[ProxyError]]] = {
+    error.code: error
+    for error in (AgentUnreachable, Cancelled, InternalError, JobFailed, NoFreeDisplay, TimedOut, ToolMissing)
+}
+
+log = Logger()
+
+
+class AgentWithRunner:
+    """The part of :class:`~ipmiproxyd.interfaces.Agent` that is the same for all agents. Subclasses start programs.
+
+    :param lease: seconds that a job goes on without a sign of life from here.
+    """
+
+    def __init__(self, name: str, *, lease: float, reactor: Any) -> None:
+        self.name = name
+        self._reactor = reactor
+        self._lease = lease
+        self._facts: Mapping[str, Any] = {}
+        self._inside_text = ""
+        self._running: dict[str, Job] = {}
+        self._ended: Callable[[Job], None] | None = None
+        self._watch: Running | None = None
+        self._restart: IDelayedCall | None = None
+        self._silence: IDelayedCall | None = None
+        self._back_off = BACK_OFF[0]
+        self._closed = False
+
+    # --- what subclasses do -------------------------------------------------------------------------------------------
+
+    @property
+    def cache(self) -> str:
+        raise NotImplementedError
+
+    @property
+    def user_prefix(self) -> str:
+        """What the names of displays' Unix users begin with."""
+
+        raise NotImplementedError
+
+    def start_runner(
+        self, document: Callable[[], Mapping[str, Any]], *, keep_open: bool, on_line: Callable[[bytes], None]
+    ) -> Running:
+        """Start the runner with a document, which is asked for when it is started."""
+
+        raise NotImplementedError
+
+    def common(self) -> Mapping[str, Any]:
+        """What is in each of the runner's documents."""
+
+        raise NotImplementedError
+
+    # --- jobs ---------------------------------------------------------------------------------------------------------
+
+    async def launch(self, spec: JobSpec, on_stage: Callable[[JobStage], None]) -> Job:
+        def heard(event: Mapping[str, Any]) -> None:
+            if event["event"] == "stage":
+                on_stage(JobStage(event["name"], event["ms"]))
+
+        def job() -> Mapping[str, Any]:
+            return _job_document(spec, cache=self.cache, inside=self._inside_text)
+
+        events = await self._call("start", heard, limit=spec.start_timeout + START_MARGIN, job=job)
+        return self._remember(_job(events[-1]["job"]))
+
+    async def jobs(self) -> list[Job]:
+        return [self._remember(_job(job)) for job in (await self._call("list"))[-1]["jobs"]]
+
+    async def stop(self, job_id: str) -> None:
+        self._running.pop(job_id, None)
+        await self._call("stop", id=lambda: job_id)
+
+    async def sweep(self) -> list[str]:
+        removed: list[str] = (await self._call("sweep"))[-1]["removed"]
+        return removed
+
+    def describe(self) -> Mapping[str, Any]:
+        """What ``daemon status`` tells of it."""
+
+        if self._facts.get("own_users"):
+            return {"displays_run_as": f"{self.user_prefix}<display>", "isolation": "users"}
+        return {"displays_run_as": self._facts.get("user", ""), "isolation": "none"}
+
+    async def _call(
+        self,
+        verb: str,
+        heard: Callable[[Mapping[str, Any]], None] = lambda _: None,
+        *,
+        limit: float = RUNNER_LIMIT,
+        **members: Callable[[], Any],
+    ) -> list[Mapping[str, Any]]:
+        """Let the runner do something; its events, of which the last is no failure."""
+
+        def document() -> Mapping[str, Any]:
+            return {"verb": verb, **self.common(), **{name: member() for name, member in members.items()}}
+
+        events: list[Mapping[str, Any]] = []
+
+        def on_line(line: bytes) -> None:
+            event = json.loads(line)
+            events.append(event)
+            heard(event)
+
+        outcome = await run_child(self.start_runner(document, keep_open=False, on_line=on_line), limit)
+        return self.judged(events, outcome)
+
+    def judged(self, events: list[Mapping[str, Any]], outcome: Outcome) -> list[Mapping[str, Any]]:
+        """The events, unless they tell of a failure or the runner did not work at all."""
+
+        if events and events[-1]["event"] == "failed":
+            raise _error(events[-1])
+        if not events or not outcome.ok:
+            said = outcome.stderr.decode("utf-8", "replace").strip().splitlines()
+            raise AgentUnreachable(
+                f"The runner on the agent {self.name} does not work: {said[-1] if said else 'it said nothing'}.",
+                hint="Check agent.python, and that sudo allows the runner.",
+            )
+        return events
+
+    # --- watching -----------------------------------------------------------------------------------------------------
+
+    def watch(self, ended: Callable[[Job], None]) -> None:
+        self._ended = ended
+        self._begin_watch()
+
+    async def end_watch(self) -> None:
+        """Jobs go on."""
+
+        self._closed = True
+        if self._restart is not None and self._restart.active():
+            self._restart.cancel()
+        watch = self._watch
+        if watch is not None:
+            watch.close_stdin()
+            await run_child(watch, 2.0)
+
+    def _begin_watch(self) -> None:
+        self._restart = None
+
+        def document() -> Mapping[str, Any]:
+            return {"verb": "watch", **self.common(), "lease": self._lease}
+
+        try:
+            self._watch = self.start_runner(document, keep_open=True, on_line=self._watch_line)
+        except ToolMissing as error:
+            log.error("agent {agent}: {error}", agent=self.name, error=error.message)
+            self._watch_again()
+        else:
+            self._silence = self._reactor.callLater(SILENCE, self._silent)
+            self._watch.ended.addBoth(self._watch_ended)
+
+    def _watch_line(self, line: bytes) -> None:
+        if self._silence is not None and self._silence.active():
+            self._silence.reset(SILENCE)
+        event = json.loads(line)
+        if event["event"] == "alive":
+            self._back_off = BACK_OFF[0]
+            if self._watch is not None:
+                self._watch.write(b"\n")
+        elif event["event"] == "ended":
+            self._tell(_job(event["job"]))
+
+    def _silent(self) -> None:
+        watch = self._watch
+        if watch is not None and watch.has_begun:
+            watch.end()
+        else:
+            self._silence = self._reactor.callLater(SILENCE, self._silent)
+
+    def _tell(self, job: Job) -> None:
+        self._running.pop(job.id, None)
+        if self._ended is not None:
+            self._ended(job)
+
+    def _watch_ended(self, outcome: Any) -> Any:
+        self._watch = None
+        if self._silence is not None and self._silence.active():
+            self._silence.cancel()
+        if not self._closed:
+            how = outcome.value if isinstance(outcome, Failure) else outcome.status
+            log.warn("agent {agent}: the watch ended ({how})", agent=self.name, how=how)
+            self._watch_again()
+        return None if isinstance(outcome, Failure) else outcome
+
+    def _watch_again(self) -> None:
+        self._restart = self._reactor.callLater(self._back_off, self._begin_watch)
+        self._back_off = min(2 * self._back_off, BACK_OFF[1])
+
+    # --- jobs that vanish ---------------------------------------------------------------------------------------------
+
+    def _remember(self, job: Job) -> Job:
+        if job.running:
+            self._running[job.id] = job
+        return job
+
+    async def tell_of_vanished(self) -> None:
+        """Tell of jobs that ran, and that the agent knows nothing of any more: it was started anew meanwhile."""
+
+        before = dict(self._running)
+        if before:
+            known = {job.id for job in await self.jobs()}
+            for job_id, job in before.items():
+                if job_id not in known and job_id in self._running:
+                    reason = "The agent was started anew, and with it went the console's programs"
+                    self._tell(dataclasses.replace(job, running=False, reason=reason))
+
+
+def tcp_endpoint(reactor: Any, host: str, port: int, timeout: float = DIAL_LIMIT) -> IStreamClientEndpoint:
+    """Connects to a host by TCP."""
+
+    kind: Any = HostnameEndpoint
+    if isIPAddress(host):  # nothing to look up, which costs more than the connection
+        kind = TCP4ClientEndpoint
+    elif isIPv6Address(host):
+        kind = TCP6ClientEndpoint
+    endpoint: IStreamClientEndpoint = kind(reactor, host, port, timeout=timeout)
+    return endpoint
+
+
+def as_line(document: Mapping[str, Any]) -> bytes:
+    return json.dumps(document).encode() + b"\n"
+
+
+def _job_document(spec: JobSpec, *, cache: str, inside: str) -> Mapping[str, Any]:
+    return {
+        "id": spec.id,
+        "display": spec.display,
+        "vnc": spec.vnc,
+        "programs": [
+            {
+                "name": program.name,
+                "argv": list(program.argv),
+                "ready": program.ready.value,
+                "env": [f"{name}={value}" for name, value in program.env.items()],
+                "stdin": program.stdin.reveal() if program.stdin else "",
+                "door": "door" if program.door else "",
+            }
+            for program in spec.programs
+        ],
+        "files": [
+            {"place": file.place, "name": file.name, "text": file.text, "encoding": file.encoding}
+            for file in spec.files
+        ],
+        "library": [{"sha256": file.sha256, "name": file.name} for file in spec.library],
+        "cache": cache,
+        "java": spec.java,
+        "lease": spec.lease,
+        "start_timeout": spec.start_timeout,
+        "inside": inside,
+    }
+
+
+def _job(told: Mapping[str, Any]) -> Job:
+    vnc = told["vnc"]
+    return Job(
+        id=told["id"],
+        display=told["display"],
+        running=told["running"],
+        vnc=UnixStream(vnc["unix"]) if "unix" in vnc else TcpStream(*vnc["tcp"]),
+        user=told["user"],
+        reason=told["reason"],
+        door=UnixStream(told["door"]) if told.get("door") else None,  # none in what an older runner tells
+    )
+
+
+def _error(event: Mapping[str, Any]) -> ProxyError:
+    message = event["message"]
+    return _ERRORS.get(event["code"], InternalError)(message if message.endswith(".") else f"{message}.")

@@ -1,0 +1,159 @@
+"""A real sshd on this machine, with a port, a host key and a configuration of its own."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import socket
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, cast
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorProcess, IReactorTime
+from twisted.internet.protocol import ProcessProtocol
+from twisted.python.failure import Failure
+from twisted.trial.unittest import TestCase
+
+from ipmiproxyd.agents.ssh_link import SshPlace
+from ipmiproxyd.model import Secret
+from tests.support import leftovers
+
+SSHD: Final = "/usr/sbin/sshd"
+NAME: Final = "ipmiproxyd-ssh"
+ADDRESS: Final = "127.0.0.1"
+
+_CONFIGURATION: Final = """
+ListenAddress {address}:{port}
+HostKey {folder}/host_key
+AuthorizedKeysFile {folder}/authorized_keys
+PidFile none
+StrictModes no
+UsePAM no
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+MaxStartups 100
+PrintMotd no
+UseDNS no
+LogLevel VERBOSE
+"""
+
+
+def login_account() -> pwd.struct_passwd:
+    """Whom to log in as: an account that is made where there is none yet, and stays; without root, ourselves."""
+
+    if os.geteuid() != 0:
+        return pwd.getpwuid(os.geteuid())
+    try:
+        return pwd.getpwnam(NAME)
+    except KeyError:
+        options = ["--system", "--user-group", "--no-create-home", "--shell", "/bin/sh", "--password", "*"]
+        subprocess.run(["useradd", *options, NAME], check=True, timeout=30)
+        return pwd.getpwnam(NAME)
+
+
+def make_key(path: Path, *options: str, passphrase: str = "") -> str:
+    """A key pair by OpenSSH; returns the fingerprint."""
+
+    path.unlink(missing_ok=True)
+    options = options or ("-t", "ed25519")
+    subprocess.run(["ssh-keygen", "-q", *options, "-N", passphrase, "-C", "", "-f", path], check=True, timeout=60)
+    said = subprocess.run(["ssh-keygen", "-l", "-f", f"{path}.pub"], check=True, capture_output=True, text=True)
+    return said.stdout.split()[1]
+
+
+class Sshd(ProcessProtocol):
+    """``folder`` may be passed by everybody. ``more``: further lines of its configuration."""
+
+    def __init__(self, folder: Path, *, more: Sequence[str] = ()) -> None:
+        self.folder = folder
+        self.log = b""
+        self.host_key = make_key(folder / "host_key")
+        make_key(folder / "key")
+        self.let_in(folder / "key.pub")
+        with socket.socket() as probe:
+            probe.bind((ADDRESS, 0))
+            self.port = probe.getsockname()[1]
+        text = _CONFIGURATION.format(address=ADDRESS, port=self.port, folder=folder) + "\n".join(more) + "\n"
+        (folder / "sshd.conf").write_text(text)
+
+    def let_in(self, public: Path) -> None:
+        keys = self.folder / "authorized_keys"
+        keys.write_text(public.read_text())
+        keys.chmod(0o644)
+
+    def place(self, **changes: Any) -> SshPlace:
+        return SshPlace(
+            **{
+                "host": ADDRESS,
+                "port": self.port,
+                "user": login_account().pw_name,
+                "key": self.folder / "key",
+                "passphrase": Secret(""),
+                "host_keys": (self.host_key,),
+                **changes,
+            }
+        )
+
+    # --- its process --------------------------------------------------------------------------------------------------
+
+    async def start(self, test: TestCase) -> None:
+        if os.geteuid() == 0:
+            Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+        self._listening: Deferred[None] = Deferred()
+        self._exited: Deferred[None] = Deferred()
+        self._ended: Deferred[None] = Deferred()
+        argv = [SSHD, "-D", "-e", "-f", str(self.folder / "sshd.conf")]
+        process = cast(IReactorProcess, reactor).spawnProcess(self, SSHD, argv, env={"PATH": os.environ["PATH"]})
+        assert process is not None
+        test.addCleanup(lambda: Deferred.fromCoroutine(self.finish()))
+        await self._listening.addTimeout(10.0, cast(IReactorTime, reactor))
+
+    async def stop(self) -> None:
+        """End the one that listens; its connections go on."""
+
+        if not self._exited.called:
+            assert self.transport is not None
+            self.transport.signalProcess("TERM")
+            await self._exited
+
+    async def finish(self) -> None:
+        await self.stop()
+        await self._ended
+
+    def serving(self) -> list[int]:
+        """The processes that serve its connections."""
+
+        assert self.transport is not None
+        found, left = [], children_of(cast(int, self.transport.pid))
+        while left:
+            pid = left.pop()
+            if Path(f"/proc/{pid}/comm").read_text() == "sshd\n":
+                found.append(pid)
+                left += children_of(pid)
+        return found
+
+    def cut(self) -> None:
+        """Kill them."""
+
+        for pid in self.serving():
+            leftovers.kill(pid)
+
+    def errReceived(self, data: bytes) -> None:
+        self.log += data
+        if b"Server listening" in self.log and not self._listening.called:
+            self._listening.callback(None)
+
+    def processExited(self, _reason: Failure) -> None:
+        self._exited.callback(None)
+
+    def processEnded(self, _reason: Failure) -> None:
+        self._ended.callback(None)
+        if not self._listening.called:
+            self._listening.errback(AssertionError(self.log.decode(errors="replace")))
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
