@@ -77,7 +77,10 @@ class Browser:
             message["sessionId"] = session
         data = json.dumps(message).encode() + b"\0"
         while data:
-            data = data[os.write(self.commands, data) :]
+            try:
+                data = data[os.write(self.commands, data) :]
+            except BrokenPipeError:
+                self.wait([], None)  # it does not hear any more: it is about to end
         return self.sent
 
     def call(self, method: str, session: str = "", *, limit: float | None = None, **values: Any) -> Object:

@@ -20,6 +20,8 @@ const WORDS = {
   "job-failed": ["bad", "The console's program ended", "It stopped by itself, so there is nothing left to show.", "Open a new console. If it happens again, tell your administrator."],
   "agent-unreachable": ["bad", "The console's host cannot be reached", "The machine next to the servers that runs consoles does not answer.", "Try again in a minute. If it stays so, tell your administrator."],
   "tool-missing": ["bad", "A program is missing", "The machine that runs consoles lacks a program that this one needs.", "Tell your administrator."],
+  "agent-host-key": ["bad", "The host at the server's site cannot be trusted", "It shows another key than the one that is known.", "Tell your administrator."],
+  "agent-outdated": ["bad", "The host at the server's site is not up to date", "Its runner is another version than the gateway's.", "Tell your administrator."],
   "bmc-unreachable": ["bad", "The server's management board does not answer", "Nothing came back from its address.", "Check that the board has power and network, then open a new console."],
   "bmc-auth": ["bad", "The management board refused the sign-in", "The stored user name or password is not right.", "Have the device's credentials corrected, then open a new console."],
   "bmc-privilege": ["bad", "Not allowed on the management board", "The stored user may not do this.", "Have the device's user changed, then open a new console."],
