@@ -413,7 +413,10 @@ def library(folder: str, wanted: list[Object]) -> list[tuple[int, str]]:
     import hashlib  # most jobs have none
 
     found, left = [], LIBRARY_LIMIT
-    cache = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        cache = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise RefusedError("job-failed", f"The agent's cache cannot be read: {error.strerror}") from error
     for entry in wanted:
         try:
             file = open_inside(cache, entry["sha256"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -39,6 +40,10 @@ _BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
 _END: Final = b"-----END CERTIFICATE-----"
 _GRACE: Final = 5.0
 _HEAD_LIMIT: Final = 64 << 10
+_HEAD_END: Final = re.compile(rb"\r?\n\r?\n")
+_BLOCKS: Final = 8
+"""Header blocks of one answer; what looks like another one is its body. Without a limit, a panel could have us copy a
+body that is made of them as often as it has some."""
 _NO_SUCH: Final = 22
 _NO_TLS: Final = 35
 _WEAK_CIPHER: Final = 59
@@ -245,19 +250,20 @@ def parse_answer(raw: bytes, path: str, url: str) -> Answer:
     """Of curl's ``include``: header blocks (interim ones, and those of a Digest's first round, come before the last)
     and the body."""
 
-    rest = raw
-    while True:
-        head, _, body = rest.partition(b"\r\n\r\n") if b"\r\n\r\n" in rest else rest.partition(b"\n\n")
+    body, status, lines = raw, 0, list[str]()
+    for _ in range(_BLOCKS):
+        end = _HEAD_END.search(body)
+        head, body = (body[: end.start()], body[end.end() :]) if end else (body, b"")
         lines = head.decode("utf-8", "replace").splitlines()
         first = lines[0].split() if lines else []
         if len(first) < 2 or not first[0].startswith("HTTP/") or not first[1].isdecimal():
             raise BmcError(f"The panel at {url} answers in no HTTP.")
+        status = int(first[1])
         if not body.startswith(b"HTTP/"):
             break
-        rest = body
     fields = (line.partition(":") for line in lines[1:])
     headers = [(name.strip().lower(), value.strip()) for name, sign, value in fields if sign]
-    return Answer(status=int(first[1]), headers=headers, body=body, path=path)
+    return Answer(status=status, headers=headers, body=body, path=path)
 
 
 def _too_much(url: str, request: Request) -> BmcError:

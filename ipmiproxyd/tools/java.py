@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from ipmiproxyd.agents.sandbox import HOME, LIBRARY
-from ipmiproxyd.errors import ToolMissing
+from ipmiproxyd.errors import BadJnlp, ToolMissing
 from ipmiproxyd.model import JobFile, LibraryFile, Program, Ready, Secret
 from ipmiproxyd.wire.jnlp import Jnlp
 
@@ -19,6 +19,8 @@ _LAUNCHER_NAME: Final = "ipmiproxyd-launcher.jar"
 _SECURITY: Final = "java.security"
 _HEAP: Final = (128 << 20, 256 << 20, 512 << 20)
 """Bytes: at least, if the vendor asks for nothing, at most."""
+TOLD_LIMIT: Final = 1 << 18
+"""Characters of a program's standard input, as in the runner."""
 
 # For this one process: panels of these years know nothing better.
 _OLD_CRYPTOGRAPHY: Final = """\
@@ -85,7 +87,7 @@ class JavaProgram:
     def programs(
         self, jnlp: Jnlp, *, java: str, major: int, jars: Sequence[LibraryFile]
     ) -> tuple[Program, tuple[JobFile, ...]]:
-        """The vendor's program, and its files beside the job's library. Raises ToolMissing.
+        """The vendor's program, and its files beside the job's library. Raises ToolMissing, BadJnlp.
 
         :param java: the Java's home on the agent: also the job's ``java``.
         :param major: its version: 7, 8, 17, …
@@ -146,9 +148,12 @@ def _options_of(major: int) -> Iterator[str]:
 
 
 def launch_text(jnlp: Jnlp, jars: Sequence[str]) -> Secret:
-    """What the launcher reads; see ``java/Launcher.java``."""
+    """What the launcher reads; see ``java/Launcher.java``. Raises BadJnlp for more than a job may be told."""
 
-    return Secret("".join(f"{word} {_escaped(text)}\n" for word, text in _told(jnlp, jars)) + "start\n")
+    text = "".join(f"{word} {_escaped(text)}\n" for word, text in _told(jnlp, jars)) + "start\n"
+    if len(text) > TOLD_LIMIT:
+        raise BadJnlp("The description of the Java console has too many arguments, or too long ones.")
+    return Secret(text)
 
 
 def _told(jnlp: Jnlp, jars: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from twisted.internet.interfaces import IReactorTime
 
-from ipmiproxyd.errors import BadJnlp, BadValue, BmcError, Exists, NotFound, ProxyError, ToolMissing
+from ipmiproxyd.errors import BadJnlp, BadValue, BmcError, BmcUnreachable, Exists, NotFound, ProxyError, ToolMissing
 from ipmiproxyd.interfaces import Agent, Store
 from ipmiproxyd.model import Device, LibraryFile
 from ipmiproxyd.tools.java_files import JavaFiles
@@ -33,6 +33,8 @@ FRESH: Final = 86400.0
 """Seconds for which a panel's file is taken from the cache without asking again."""
 JAR_LIMIT: Final = 96 << 20
 JAR_TIME: Final = 120.0
+KIT_TIME: Final = 600.0
+"""Seconds after which no other file is begun with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +207,10 @@ class JavaConsoles:
 
         jars: list[LibraryFile] = []
         natives: list[LibraryFile] = []
+        until = self._clock.seconds() + KIT_TIME
         for place, jar in enumerate(needed(jnlp, java.machine)):
+            if self._clock.seconds() > until:
+                raise BmcUnreachable("The panel takes too long to hand out the files of its Java console.")
             try:
                 found = await self._have(agent, device, session, jar, place, java, installed)
             except _NotThereError as error:

@@ -78,11 +78,11 @@ def names_in(folder: str) -> Object:
 
 def look(home: str) -> Object:
     """The Java in one folder, which may be a link."""
-    folder = os.path.realpath(home)
-    java = look_at(folder)
-    if java is None:
-        hint = f"It has to be the folder with bin/java in it, which {me()} can run."
-        raise RefusedError("not-found", f"No Java runs in {home} on this agent", hint)
+    real = folder = os.path.realpath(home)
+    hint = f"It has to be the folder with bin/java in it, which {me()} can run."
+    none = RefusedError("not-found", f"No Java runs in {home} on this agent", hint)
+    if not os.access(f"{real}/bin/java", os.X_OK):
+        raise none
     while folder != "/":
         status = os.stat(folder)
         # As the runner will see it, too.
@@ -90,6 +90,9 @@ def look(home: str) -> Object:
             hint = f"Let it belong to root or {me()}, and nobody else write to it."
             raise RefusedError("forbidden", f"{folder} can be changed by others: no console may run it", hint)
         folder = os.path.dirname(folder)
+    # Not before: it runs what is there.
+    if (java := look_at(real)) is None:
+        raise none
     return java
 
 
@@ -255,6 +258,7 @@ def keep(cache: str, path: str) -> str:
     """Move a file into the cache; returns its name there, its SHA-256."""
     with open(path, "rb") as file:
         name = digest_of(file, hashlib.sha256())
+        os.fsync(file.fileno())  # else a file of that name may be another one after the machine has stopped
     os.chmod(path, 0o600)
     os.replace(path, f"{cache}/{name}")
     return name

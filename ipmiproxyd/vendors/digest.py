@@ -8,7 +8,8 @@ from collections.abc import Mapping
 
 from ipmiproxyd.model import Secret
 
-_FIELD = re.compile(r'([a-z-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,]+))', re.IGNORECASE)
+# The first part: else a header of one long word would take the square of its length.
+_FIELD = re.compile(r'(?<![a-z-])([a-z-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,]+))', re.IGNORECASE)
 
 
 def challenge(header: str) -> dict[str, str]:

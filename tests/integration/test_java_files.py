@@ -75,6 +75,16 @@ class InstallTests(JavaFilesCase):
         self.assertIn("mine", [java.name for java in found])
         self.assertEqual(len({java.home for java in found}), len(found))
 
+    async def test_what_others_can_change_is_not_run(self) -> None:
+        home = self.folder / "theirs"
+        (home / "bin").mkdir(parents=True)
+        (home / "bin/java").write_text(f"#!/bin/sh\ntouch {self.folder}/ran\n")
+        (home / "bin/java").chmod(0o755)
+        home.chmod(0o777)
+        await self.fails(self.files.look(self.agent, str(home), name="theirs"), Forbidden)
+        self.assertFalse((self.folder / "ran").exists())
+        await self.fails(self.files.look(self.agent, str(home / "bin"), name="none"), NotFound)
+
     async def test_archives_that_are_not_what_they_are_called(self) -> None:
         good = members(FOLDER, "1.8.0_121")
         broken = [plain(f"{FOLDER}/bin/java", "#!/bin/sh\nexit 1\n", 0o755)]

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from ipmiproxyd.errors import BadValue, Exists, NotFound, ProxyError, ToolMissing
+from ipmiproxyd.errors import BadJnlp, BadValue, BmcUnreachable, Exists, NotFound, ProxyError, ToolMissing
 from ipmiproxyd.interfaces import Agent
-from ipmiproxyd.tools.java_console import JavaConsoles
+from ipmiproxyd.model import Device, LibraryFile, Secret
+from ipmiproxyd.tools.java import launch_text
+from ipmiproxyd.tools.java_console import JARS_KIND, KIT_TIME, JavaConsoles
 from ipmiproxyd.tools.java_files import JavaFiles
 from ipmiproxyd.tools.java_profiles import Java
 from ipmiproxyd.tools.panel_http import PanelHttp
+from ipmiproxyd.vendors.talk import WebSession
 from ipmiproxyd.wire.jnlp import Jar, Jnlp
 from tests.support.memory_store import MemoryStore
 
@@ -45,6 +49,7 @@ class FakeFiles:
 
 class FakeAgent:
     name = "local"
+    cache = "/cache"
 
 
 class ChoiceTests(SynchronousTestCase):
@@ -125,3 +130,79 @@ class ChoiceTests(SynchronousTestCase):
         installed.append(JDK7)
         self.done(self.javas.use(self.agent, "debian_17"))
         self.assertIsNone(instead(D17))
+
+
+class Cache:
+    """Keeps what it is given under any path."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    async def have(self, *_: Any) -> bool:
+        return True
+
+    async def take_jar(self, _agent: Agent, _cache: str, _path: str, *, name: str, **_more: Any) -> LibraryFile:
+        self.names.append(name)
+        return LibraryFile("0" * 64, name)
+
+
+class Panels:
+    """A panel that takes some time for each file."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.pin, self.clock, self.takes = "pin-1", clock, 0.0
+
+    async def known(self, *_: Any) -> tuple[str, str]:
+        return "modern", self.pin
+
+    async def download(self, *_: Any) -> int:
+        self.clock.advance(self.takes)
+        return 200
+
+
+class KitTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock, self.store, self.cache = Clock(), MemoryStore(), Cache()
+        self.panels = Panels(self.clock)
+        self.agent = cast(Agent, FakeAgent())
+        self.device = Device(name="node1", address="192.0.2.1")
+        files, panels = cast(JavaFiles, self.cache), cast(PanelHttp, self.panels)
+        self.javas = JavaConsoles(files, panels, self.store, self.clock, java_dir="/opt", archives="/a")
+
+    def kit(self, *urls: str, device: Device | None = None) -> Deferred[Any]:
+        jnlp = replace(VIEWER, jars=tuple(Jar(url=f"https://192.0.2.1/{url}") for url in urls))
+        session = WebSession(family="x")
+        return Deferred.fromCoroutine(
+            self.javas.kit(self.agent, device or self.device, session, jnlp, D17, [])
+        )
+
+    def test_names_that_a_job_may_not_have(self) -> None:
+        self.successResultOf(self.kit("a+b.jar", "%C3%A9:;.jar", f"{'x' * 200}.jar", "jars/"))
+        names = ["00-a_b.jar", "01-_C3_A9__.jar", f"02-{'x' * 44}.jar", "03-"]
+        self.assertEqual(self.cache.names, names)
+
+    def test_a_file_counts_for_those_who_trust_that_panel_alone(self) -> None:
+        for fetched in (1, 0):
+            self.cache.names = []
+            self.successResultOf(self.kit("a.jar"))
+            self.assertEqual(len(self.cache.names), fetched)
+        self.panels.pin = "pin-2"
+        self.successResultOf(self.kit("a.jar"))
+        self.successResultOf(self.kit("a.jar", device=replace(self.device, web_trust="insecure")))
+        self.successResultOf(self.kit("a.jar", device=replace(self.device, web="https://192.0.2.1:8443")))
+        self.assertEqual(len(self.cache.names), 3)
+
+    def test_what_is_remembered_has_no_secret(self) -> None:
+        self.successResultOf(self.kit("a.jar?session=sEcReT"))
+        known = self.successResultOf(Deferred.fromCoroutine(self.store.list(JARS_KIND)))
+        self.assertEqual(len(known), 1)
+        self.assertNotIn("sEcReT", str(known))
+
+    def test_not_for_ever(self) -> None:
+        self.panels.takes = KIT_TIME / 2 - 1
+        self.failureResultOf(self.kit(*(f"{number}.jar" for number in range(9))), BmcUnreachable)
+        self.assertEqual(len(self.cache.names), 3)
+
+    def test_more_than_a_job_may_be_told(self) -> None:
+        jnlp = replace(VIEWER, arguments=tuple(Secret("\\" * (1 << 15)) for _ in range(4)))
+        self.assertRaises(BadJnlp, launch_text, jnlp, [])

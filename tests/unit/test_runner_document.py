@@ -209,6 +209,7 @@ class PartsTests(SynchronousTestCase):
                 runner.RefusedError, runner.library, str(cache), [{"sha256": bad, "name": "b.jar"}]
             )
             self.assertIn("b.jar", error.message)
+        self.assertRaises(runner.RefusedError, runner.library, f"{cache}/none", [good])
         self.patch(runner, "LIBRARY_LIMIT", 7)
         self.assertRaises(runner.RefusedError, runner.library, str(cache), [good, good])
         if not os.geteuid():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -133,3 +134,12 @@ class DigestTests(SynchronousTestCase):
         )
         self.assertNotIn("cnonce", value)
         self.assertIn(r'username="a\"b"', value)
+
+
+class ChallengeTests(SynchronousTestCase):
+    def test_time_is_linear(self) -> None:
+        begun = time.monotonic()
+        for part in ("a", 'a="', "a ", 'a ="\\'):
+            digest.challenge("Digest " + part * (100_000 // len(part)))
+        self.assertLess(time.monotonic() - begun, 2)
+        self.assertEqual(digest.challenge('Digest realm="x y", Nonce=1'), {"realm": "x y", "nonce": "1"})

@@ -226,8 +226,9 @@ class RefusedTests(SynchronousTestCase):
         self.assertEqual(jar.url, "http://10.0.0.7/a.jar")
 
     def test_paths_that_climb(self) -> None:
-        for href in ("../a.jar", "a/../../b.jar", "/x/..", "%2e%2e/a.jar", "%252e%252e/a.jar", "a/%2E%2E%2Fb.jar", "a%3F/../../b.jar"):
+        for href in ("../a.jar", "a/../../b.jar", "/x/..", "%2e%2e/a.jar", "%252e%252e/a.jar", "a/%2E%2E%2Fb.jar"):
             self.refused(with_jar(href), "outside of its folder")
+        self.refused(with_jar("a%3F/../../b.jar"), "outside of its folder")
         self.refused(with_jar("a.jar", "https://192.0.2.7/../x"), "outside of its folder")
         for href in ("..\\a.jar", "a b.jar", "a%0Ab.jar", "a%00.jar", "a|b.jar", "%5c..%5cx.jar", "x" * 3000):
             self.refused(with_jar(href), "not allowed")
