@@ -58,7 +58,7 @@ class PanelHttp:
         Raises BadCertificate if it shows another key than before, TlsTooOld, BmcUnreachable, BmcError.
         """
 
-        url, key = device.web_url, _key(device)
+        url, key = device.web_url, _key(agent, device)
         known = await self._store.get(KIND, key) or {}
         first, looked, now = known.get("tls", _MODERN), known.get("looked", 0.0), self._clock.seconds()
         if now - looked >= ANEW:
@@ -76,10 +76,10 @@ class PanelHttp:
             await self._store.put(KIND, key, found)
         return profile, pin
 
-    async def forget(self, device: Device) -> bool:
+    async def forget(self, agent: Agent, device: Device) -> bool:
         """Trust whatever key the panel shows next. False if none was known."""
 
-        return await self._store.delete(KIND, _key(device))
+        return await self._store.delete(KIND, _key(agent, device))
 
     async def shared_with(self, device: Device, pin: str | None) -> list[str]:
         """Other panels that show the very same key: such a pin proves little."""
@@ -131,7 +131,7 @@ class PanelHttp:
     async def known(self, agent: Agent, device: Device) -> tuple[str, str | None]:
         """What :meth:`trusted` has found before; only a panel that nothing is known of is looked at."""
 
-        known = await self._store.get(KIND, _key(device))
+        known = await self._store.get(KIND, _key(agent, device))
         return await self.trusted(agent, device) if known is None else (known["tls"], known["pin"])
 
     def site(self, device: Device, title: str = "console") -> Site:
@@ -181,11 +181,11 @@ def _again(request: Request, path: str) -> Request:
     )  # fmt: skip
 
 
-def _key(device: Device) -> str:
-    """Under what a panel is remembered."""
+def _key(agent: Agent, device: Device) -> str:
+    """Under what a panel is remembered: behind another agent the same address is another panel."""
 
     parts = urlsplit(device.web_url)
-    key = parts.netloc if parts.scheme == "https" else f"{parts.netloc} {parts.scheme}"
+    key = f"{parts.netloc} {agent.name}" + ("" if parts.scheme == "https" else f" {parts.scheme}")
     return key if device.web_trust == "pin" else f"{key} {device.web_trust}"
 
 

@@ -50,7 +50,7 @@ class VendorDesk:
 
         if device.vendor != "auto":
             return Found(self.named(device.vendor), "the device says so")
-        known = await self._store.get(KIND, device.web_url)
+        known = await self._store.get(KIND, _key(agent, device))
         if known is not None and known["family"] in self.families:
             return Found(self.families[known["family"]], known["why"])
         return await self.probe(agent, device)
@@ -59,7 +59,7 @@ class VendorDesk:
         """Look at the panel anew, without signing in."""
 
         seen: Recognised = await self._panels.talk(agent, device, lambda _: recognise(list(self.families.values())))
-        await self._store.put(KIND, device.web_url, {"family": seen.family, "why": seen.why})
+        await self._store.put(KIND, _key(agent, device), {"family": seen.family, "why": seen.why})
         return Found(self.families[seen.family], seen.why)
 
     def named(self, key: str) -> Family:
@@ -89,8 +89,8 @@ class VendorDesk:
     async def forget(self, agent: Agent, device: Device) -> None:
         """Forget what is remembered of a device's panel: its certificate, its family, and what it has refused."""
 
-        await self._panels.forget(device)
-        await self._store.delete(KIND, device.web_url)
+        await self._panels.forget(agent, device)
+        await self._store.delete(KIND, _key(agent, device))
         await self._refusals.forget(self._signer(device), f"{agent.name} web")
 
     # --- for operators ------------------------------------------------------------------------------------------------
@@ -139,3 +139,9 @@ class VendorDesk:
 
         site = self._panels.site(device)
         return replace(device, username=site.username, password=site.password, kg=Secret(""))
+
+
+def _key(agent: Agent, device: Device) -> str:
+    """Behind another agent the same address is another panel."""
+
+    return f"{agent.name} {device.web_url}"

@@ -95,7 +95,7 @@ class PanelHttpTests(SynchronousTestCase):
         self.curl.pin = "pin-2"
         for _ in range(2):
             self.failureResultOf(Deferred.fromCoroutine(self.panels.trusted(self.agent, DEVICE)), BadCertificate)
-        self.successResultOf(Deferred.fromCoroutine(self.panels.forget(DEVICE)))
+        self.successResultOf(Deferred.fromCoroutine(self.panels.forget(self.agent, DEVICE)))
         self.assertEqual(self.look()[0], (MODERN, "pin-2"))
 
     def test_who_trusts_less_changes_nothing_for_others(self) -> None:
