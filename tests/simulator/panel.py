@@ -208,7 +208,8 @@ class _Repeated:
 def _tls_of(request: HttpRequest) -> str:
     """The version of TLS that a visitor speaks; empty for plain HTTP."""
 
-    handle: Any = getattr(request.channel.transport, "getHandle", lambda: None)()
+    transport = getattr(request.channel, "transport", None)  # the visitor may have left
+    handle: Any = getattr(transport, "getHandle", lambda: None)()
     return str(handle.get_protocol_version_name()) if hasattr(handle, "get_protocol_version_name") else ""
 
 
