@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
@@ -27,7 +28,7 @@ LATE_OUTPUT: Final = 0.5
 _MISSING: Final = (b"setsid: failed to execute", b"command not found")
 
 
-class Running:
+class Running(ABC):
     """A running program. Subclasses know how to signal it, and tell what it says and how it ends.
 
     :param limit: bytes of output; a program that says more is ended.
@@ -54,23 +55,20 @@ class Running:
 
     # --- what subclasses do -------------------------------------------------------------------------------------------
 
+    @abstractmethod
     def write(self, data: bytes) -> None:
         """To its standard input, where that was left open."""
 
-        raise NotImplementedError
+    @abstractmethod
+    def close_stdin(self) -> None: ...
 
-    def close_stdin(self) -> None:
-        raise NotImplementedError
-
+    @abstractmethod
     def signal_group(self, number: signal.Signals) -> None:
         """Signal the program and everything in its session."""
 
-        raise NotImplementedError
-
+    @abstractmethod
     def close_pipes(self) -> None:
         """Listen no longer. ``ended`` follows."""
-
-        raise NotImplementedError
 
     # --- what they tell -----------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -44,7 +45,7 @@ _ERRORS: Final[Mapping[str, type[ProxyError]]] = {
 log = Logger()
 
 
-class AgentWithRunner:
+class AgentWithRunner(ABC):
     """The part of :class:`~ipmiproxyd.interfaces.Agent` that is the same for all agents. Subclasses start programs.
 
     :param lease: seconds that a job goes on without a sign of life from here.
@@ -67,26 +68,23 @@ class AgentWithRunner:
     # --- what subclasses do -------------------------------------------------------------------------------------------
 
     @property
-    def cache(self) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    def cache(self) -> str: ...
 
     @property
+    @abstractmethod
     def user_prefix(self) -> str:
         """What the names of displays' Unix users begin with."""
 
-        raise NotImplementedError
-
+    @abstractmethod
     def start_runner(
         self, document: Callable[[], Mapping[str, Any]], *, keep_open: bool, on_line: Callable[[bytes], None]
     ) -> Running:
         """Start the runner with a document, which is asked for when it is started."""
 
-        raise NotImplementedError
-
+    @abstractmethod
     def common(self) -> Mapping[str, Any]:
         """What is in each of the runner's documents."""
-
-        raise NotImplementedError
 
     # --- jobs ---------------------------------------------------------------------------------------------------------
 
