@@ -58,7 +58,7 @@ class ControlSettings:
 
     socket: Path = setting(kinds.path_or_default, "")
     mode: int = setting(kinds.mode, "0660")
-    group: str = setting(kinds.name(r"|[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}", "a group's name, or empty"), "")
+    group: str = setting(kinds.group, "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +122,7 @@ class AgentSettings:
         kinds.name(r"[a-z_][a-z0-9_-]{0,23}", "at most 24 small letters, digits, _ and - (a Unix user's name)"),
         "easydcim_vnc_",
     )
-    group: str = setting(kinds.name(r"|[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}", "a group's name, or empty"), "")
+    group: str = setting(kinds.group, "")
     lease: float = setting(kinds.duration(1, YEAR), "15m")
 
 
@@ -143,7 +143,7 @@ class RemoteAgentSettings:
     runner: str = setting(kinds.agent_path, "/usr/local/lib/ipmiproxyd/runner.py")
     python: str = setting(kinds.program, "/usr/bin/python3")
     users: Literal["auto", "always", "never"] = setting(kinds.choice("auto", "always", "never"), "auto")
-    group: str = setting(kinds.name(r"|[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}", "a group's name, or empty"), "")
+    group: str = setting(kinds.group, "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -99,6 +99,9 @@ def name(pattern: str, wanted: str) -> Kind[str]:
     return read
 
 
+group = name(r"|[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}", "a group's name, or empty")
+
+
 def program(raw: object) -> str:
     """A program: its name, looked up in PATH on the agent, or its absolute path."""
 

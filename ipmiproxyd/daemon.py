@@ -15,12 +15,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ipmiproxyd import __version__
+from ipmiproxyd.agents.desk import CheckedAgent
 from ipmiproxyd.console.displays import DisplayPool
 from ipmiproxyd.console.machine import Ending
 from ipmiproxyd.console.manager import ConsoleManager
 from ipmiproxyd.control.server import ControlServer
 from ipmiproxyd.errors import ProxyError
-from ipmiproxyd.interfaces import Agent
 from ipmiproxyd.model import ConsoleState
 
 STOPPED: Final = Ending("shutdown", "The gateway was stopped.")
@@ -28,16 +28,12 @@ STOPPED: Final = Ending("shutdown", "The gateway was stopped.")
 log = Logger()
 
 
-class HostedAgent(Agent, Protocol):
+class HostedAgent(CheckedAgent, Protocol):
     """An agent as the daemon looks after it."""
 
     async def start(self) -> None: ...
 
     async def close(self) -> None: ...
-
-    def describe(self) -> Mapping[str, Any]: ...
-
-    async def check(self) -> Mapping[str, Any]: ...
 
 
 class HostedStore(Protocol):

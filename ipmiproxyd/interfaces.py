@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IStreamClientEndpoint
 
+from ipmiproxyd.errors import NotFound
 from ipmiproxyd.model import (
     Command,
     Console,
@@ -67,6 +68,18 @@ class Agent(Protocol):
 
     def watch(self, ended: Callable[[Job], None]) -> None:
         """Call ``ended`` for each job that ends by itself. One listener; it also keeps the jobs' lease alive."""
+
+
+_A = TypeVar("_A", bound=Agent)
+
+
+def agent_named(agents: Mapping[str, _A], name: str) -> _A:
+    """The agent that an operator means. Raises NotFound."""
+
+    try:
+        return agents[name]
+    except KeyError:
+        raise NotFound(f"There is no agent named {name!r}.") from None
 
 
 class Store(Protocol):

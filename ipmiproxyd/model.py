@@ -146,6 +146,13 @@ class Outcome:
     def ok(self) -> bool:
         return self.status == 0
 
+    @property
+    def last_words(self) -> str:
+        """The last line of its standard error, for people."""
+
+        said = self.stderr.decode("utf-8", "replace").strip().splitlines()
+        return said[-1] if said else "it said nothing"
+
 
 @dataclass(frozen=True, slots=True)
 class UnixStream:

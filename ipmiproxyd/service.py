@@ -33,8 +33,8 @@ from ipmiproxyd.control.commands import Defaults, make_commands
 from ipmiproxyd.control.listen import control_endpoint
 from ipmiproxyd.control.server import ControlServer
 from ipmiproxyd.daemon import DaemonService, HostedAgent, Parts
-from ipmiproxyd.errors import AgentUnreachable, NotFound, ProxyError
-from ipmiproxyd.interfaces import Agent, VncServer
+from ipmiproxyd.errors import AgentUnreachable, ProxyError
+from ipmiproxyd.interfaces import Agent, VncServer, agent_named
 from ipmiproxyd.log import LoggedService, make_observer
 from ipmiproxyd.model import Secret
 from ipmiproxyd.notify import Heartbeat, Notifier
@@ -135,14 +135,8 @@ def make_daemon(settings: Settings, reactor: Any, notifier: Notifier) -> DaemonS
         )
     )
 
-    def agent_named(name: str) -> Agent:
-        try:
-            return agents[name]
-        except KeyError:
-            raise NotFound(f"There is no agent named {name!r}.") from None
-
     power = IpmiPower(
-        agent_named,
+        lambda name: agent_named(agents, name),
         store,
         reactor,
         program=settings.ipmi.ipmitool,

@@ -35,6 +35,12 @@ class Case:
     rounds: int = 5
 
 
+def _grown(key: str, title: str, scenario: str, arguments: dict[str, Any], quick: dict[str, Any]) -> Case:
+    """By how much relays grow."""
+
+    return Case(key, title, scenario, arguments, quick, relays=RELAYS, fresh=True, rounds=1)
+
+
 CASES: Final = (
     Case("bulk1", "bulk, 1 connection", "bulk", {"connections": 1, "size": 10**9}, {"size": 256 * 10**6}),
     Case("bulk20", "bulk, 20 connections", "bulk", {"connections": 20, "size": 10**9}, {"size": 256 * 10**6}),
@@ -56,36 +62,11 @@ CASES: Final = (
     Case("mixed", "120 mixed sessions", "mixed", {"sessions": 120, "seconds": 3.0}, {"seconds": 1.0}),
     Case("setups", "set-ups", "set_ups", {"workers": 8, "seconds": 1.5}, {"seconds": 0.5}),
     Case("fair", "small round trips beside 4 bulk sessions", "fairness", {"seconds": 1.5}, {"seconds": 0.5}),
-    Case(
-        "memory",
-        "memory of a session",
-        "memory",
-        {"counts": [100, 1000]},
-        {"counts": [100, 200]},
-        relays=RELAYS,
-        fresh=True,
-        rounds=1,
+    _grown("memory", "memory of a session", "memory", {"counts": [100, 1000]}, {"counts": [100, 200]}),
+    _grown(
+        "stalled-browser", "growth, the browser reads nothing", "stalled_browser", {"seconds": 2.5}, {"seconds": 1.0}
     ),
-    Case(
-        "stalled-browser",
-        "growth, the browser reads nothing",
-        "stalled_browser",
-        {"seconds": 2.5},
-        {"seconds": 1.0},
-        relays=RELAYS,
-        fresh=True,
-        rounds=1,
-    ),
-    Case(
-        "stalled-server",
-        "growth, the server reads nothing",
-        "stalled_server",
-        {"seconds": 2.5},
-        {"seconds": 1.0},
-        relays=RELAYS,
-        fresh=True,
-        rounds=1,
-    ),
+    _grown("stalled-server", "growth, the server reads nothing", "stalled_server", {"seconds": 2.5}, {"seconds": 1.0}),
 )
 
 

@@ -244,11 +244,10 @@ class User:
 def mixed(target: Target, sessions: int, seconds: float) -> Numbers:
     with crowd() as all_of_them:
         users = [User(target) for _ in range(sessions)]
-        by_number = {user.session.fileno(): user for user in users}
         for user in users:
             all_of_them.add(user.session)
         _move(all_of_them, users, 1.0, begin=True)
-        for user in by_number.values():
+        for user in users:
             user.times.clear()
             user.updates = 0
         cpu, begun = cpu_seconds(target.pid), now()

@@ -128,7 +128,7 @@ class Bench:
             server.wait(10)
             shutil.rmtree(self._folder)
 
-    async def _start(self, name: str) -> Target | None:
+    async def _start(self, name: str) -> None:
         (kind,) = (kind for kind in self._relays if kind.name == name)
         self._starts += 1
         relay: Relay = kind(self._folder / f"{self._starts}", self._backend, self._certificate)
@@ -136,9 +136,8 @@ class Bench:
             target = await relay.start()
         except Missing as error:
             self._note(f"{name}: {error}")
-            return None
-        self._running[name] = (relay, target)
-        return target
+        else:
+            self._running[name] = (relay, target)
 
     async def _stop(self, name: str) -> None:
         relay, _ = self._running.pop(name)
@@ -164,9 +163,10 @@ class Bench:
                 self._note(f"{case.key}, {name}: {error}")
             else:
                 self.results.add(self._scheme, case.key, name, numbers)
-                self.results.bystanders.append(others.share())
+                share = others.share()
+                self.results.bystanders.append(share)
                 words = ", ".join(f"{metric} {value:.4g}" for metric, value in numbers.items())
-                words += f" (others {others.share():.0%})"
+                words += f" (others {share:.0%})"
                 self._say(f"{self._scheme} {number + 1} {case.key:<16}{name:<12}{words}")
             if case.fresh:
                 await self._stop(name)

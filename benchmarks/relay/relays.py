@@ -125,13 +125,12 @@ def _key_of(url: str) -> tuple[str, Any]:
 
     parts = urlsplit(url)
     token = parts.fragment.removeprefix("t=")
-    _, answer = _post(parts, "api/session", {"token": token})
-    key = answer["key"]
+    key = _post(parts, "api/session", {"token": token})["key"]
     _post(parts, "api/control", {}, Authorization=f"Bearer {key}")
     return key, parts
 
 
-def _post(parts: Any, path: str, body: Any, **headers: str) -> tuple[int, Any]:
+def _post(parts: Any, path: str, body: Any, **headers: str) -> Any:
     host = parts.hostname
     if parts.scheme == "https":
         context = ssl.create_default_context()
@@ -142,10 +141,9 @@ def _post(parts: Any, path: str, body: Any, **headers: str) -> tuple[int, Any]:
         connection = http.client.HTTPConnection(host, parts.port, timeout=10)
     headers = {"Content-Type": "application/json", **headers}
     connection.request("POST", parts.path + path, json.dumps(body), headers)
-    answer = connection.getresponse()
-    found = json.loads(answer.read() or b"{}")
+    answer = json.loads(connection.getresponse().read() or b"{}")
     connection.close()
-    return answer.status, found
+    return answer
 
 
 # --- others -----------------------------------------------------------------------------------------------------------

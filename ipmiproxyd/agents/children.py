@@ -9,7 +9,7 @@ import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall
@@ -18,6 +18,8 @@ from twisted.python.failure import Failure
 
 from ipmiproxyd.errors import ToolMissing
 from ipmiproxyd.model import Outcome
+
+T = TypeVar("T")
 
 PATIENCE: Final = 2.0
 """Seconds between TERM and KILL."""
@@ -235,7 +237,7 @@ async def run_child(child: Running, timeout: float) -> Outcome:
 
     child.limit_to(timeout)
     try:
-        return await _shielded(child.ended)
+        return await shielded(child.ended)
     except CancelledError:
         child.end()
         if not child.out_of_reach:
@@ -243,10 +245,10 @@ async def run_child(child: Running, timeout: float) -> Outcome:
         raise
 
 
-def _shielded(shared: Deferred[Outcome]) -> Deferred[Outcome]:
+def shielded(shared: Deferred[T]) -> Deferred[T]:
     """Fires with ``shared``; cancelling it leaves ``shared`` alone, whose failure nobody hears of afterwards."""
 
-    mine: Deferred[Outcome] = Deferred()
+    mine: Deferred[T] = Deferred()
 
     def hand_on(result: Any) -> Any:
         if not mine.called:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import grp
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.threads import deferToThread
@@ -14,9 +13,10 @@ from twisted.logger import Logger
 
 from ipmiproxyd.agents import inside, runner
 from ipmiproxyd.agents.children import Child, is_missing, run_child, start_child
+from ipmiproxyd.agents.preparing import group_number
 from ipmiproxyd.agents.socketfile import SocketFileEndpoint
-from ipmiproxyd.agents.with_runner import DIAL_LIMIT, RUNNER_LIMIT, AgentWithRunner, as_line, tcp_endpoint
-from ipmiproxyd.errors import AgentUnreachable, ToolMissing
+from ipmiproxyd.agents.with_runner import DIAL_LIMIT, RUNNER_LIMIT, AgentWithRunner, Users, as_line, tcp_endpoint
+from ipmiproxyd.errors import AgentUnreachable
 from ipmiproxyd.model import Command, Outcome, StreamAddress, UnixStream
 
 log = Logger()
@@ -28,7 +28,6 @@ class LocalAgent(AgentWithRunner):
     :param jobs_dir: the runner's folder.
     :param tool_home: HOME of the tools; ``home_files`` are put there at the start (relative path → text).
     :param python: what runs the runner; it has to be under /usr or /opt, where a job's sandbox sees it.
-    :param users: whether displays run as Unix users of their own: "auto" where root or sudo allow it.
     :param group: the Unix group that reaches the displays' sockets; empty for the daemon's own.
     :param runner_file: the runner, where another copy is to be used.
     :param lease: seconds that a job goes on without a sign of life from here.
@@ -43,7 +42,7 @@ class LocalAgent(AgentWithRunner):
         tool_home: Path,
         home_files: Mapping[str, str],
         python: str,
-        users: Literal["auto", "always", "never"],
+        users: Users,
         user_prefix: str,
         group: str,
         lease: float,
@@ -51,24 +50,19 @@ class LocalAgent(AgentWithRunner):
         runner_file: Path = Path(runner.__file__),
         cache_dir: Path | None = None,
     ) -> None:
-        super().__init__(name, lease=lease, reactor=reactor)
+        super().__init__(name, users=users, user_prefix=user_prefix, lease=lease, reactor=reactor)
         self._jobs_dir = jobs_dir
         self._tool_home = tool_home
         self._home_files = home_files
         self.cache_dir = cache_dir or tool_home.with_name(f"{tool_home.name}-cache")
         self._runner: tuple[str, ...] = (python, "-I", "-S", str(runner_file))
         self._inside = Path(inside.__file__)
-        self._users = users
-        self._owner = {"users": users, "prefix": user_prefix, "group": _gid(group)}
+        self._group = _group_number(group)
         self._env = {"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8", "HOME": str(tool_home)}
 
     @property
     def cache(self) -> str:
         return str(self.cache_dir)
-
-    @property
-    def user_prefix(self) -> str:
-        return str(self._owner["prefix"])
 
     # --- start and end ------------------------------------------------------------------------------------------------
 
@@ -107,15 +101,10 @@ class LocalAgent(AgentWithRunner):
     # --- programs -----------------------------------------------------------------------------------------------------
 
     async def run(self, command: Command) -> Outcome:
-        child = start_child(
-            self._reactor, command.argv, self._env, stdin=command.stdin, limit=command.output_limit
-        )
+        child = start_child(self._reactor, command.argv, self._env, stdin=command.stdin, limit=command.output_limit)
         outcome = await run_child(child, command.timeout)
         if is_missing(outcome):
-            raise ToolMissing(
-                f"{command.argv[0]} is not installed on the agent {self.name}.",
-                hint="Install it there, or name the right program in the configuration.",
-            )
+            raise self.missing(command.argv[0])
         return outcome
 
     def start_runner(
@@ -125,7 +114,7 @@ class LocalAgent(AgentWithRunner):
         return start_child(self._reactor, self._runner, self._env, stdin=stdin, keep_open=keep_open, on_line=on_line)
 
     def common(self) -> Mapping[str, Any]:
-        return {"jobs": str(self._jobs_dir), "owner": self._owner}
+        return self.members(str(self._jobs_dir), self._group)
 
     # --- streams ------------------------------------------------------------------------------------------------------
 
@@ -135,10 +124,8 @@ class LocalAgent(AgentWithRunner):
         return tcp_endpoint(self._reactor, address.host, address.port)
 
 
-def _gid(group: str) -> int:
-    if not group:
-        return os.getegid()
+def _group_number(group: str) -> int:
     try:
-        return int(group) if group.isdecimal() else grp.getgrnam(group).gr_gid
-    except KeyError:
+        return group_number(group)
+    except LookupError:
         raise AgentUnreachable(f"agent.group: there is no group {group!r} on this machine.") from None

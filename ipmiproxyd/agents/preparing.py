@@ -45,8 +45,9 @@ def digest(path: str) -> str:
 
 
 def group_number(group: str) -> int:
+    """Of a group's name or number; without one our own. Raises LookupError."""
     if not group:
-        return os.getgid()
+        return os.getegid()
     try:
         return int(group) if group.isdecimal() else grp.getgrnam(group).gr_gid
     except KeyError:

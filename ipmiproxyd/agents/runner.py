@@ -69,23 +69,34 @@ class RefusedError(Exception):
 
 # --- the document ----------------------------------------------------------------------------------------------------
 
-# A rule is a pattern for a text, a pair of numbers (floats if the first is one), [rule, most] for a list, or a dict.
+# A rule is a pattern for a text, a pair of numbers (floats if the first is one), [rule, least, most] for a list, or a
+# dict.
 TEXT = r"[^\0\ud800-\udfff]{0,262144}"
 ID = r"(?!(?:alive|tombstones|displays|lock)\Z)[A-Za-z0-9][A-Za-z0-9_-]{0,47}"
 FILE_NAME = r"(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._-]{1,64}"
 FOLDER = r"(?:/(?!\.{1,2}(?:/|\Z))[^/\0\n]{1,100})+"
-FILE = {"place": "home|chromium-policy|library", "name": rf"(?:{FILE_NAME}/){{0,6}}{FILE_NAME}", "text": TEXT}
+FILE = {
+    "place": "home|chromium-policy|library",
+    "name": rf"(?:{FILE_NAME}/){{0,6}}{FILE_NAME}",
+    "text": TEXT,
+    "encoding": "utf-8|base64",
+}
 LEASE = (0.1, 7 * 86400)
-PROGRAM = {"name": r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,31}", "argv": [TEXT, 200], "ready": "display|told|started|window"}
-PROGRAM |= {"env": [r"[A-Za-z_][A-Za-z0-9_]{0,63}=[^\0\ud800-\udfff]{0,8192}", 32], "stdin": TEXT}
-PROGRAM |= {"door": "|door"}
+PROGRAM = {
+    "name": r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,31}",
+    "argv": [TEXT, 1, 200],
+    "ready": "display|told|started|window",
+    "env": [r"[A-Za-z_][A-Za-z0-9_]{0,63}=[^\0\ud800-\udfff]{0,8192}", 0, 32],
+    "stdin": TEXT,
+    "door": "|door",
+}
 JOB = {
     "id": ID,
     "display": (1, 999),
     "vnc": "unix|tcp",
-    "programs": [PROGRAM, 16],
-    "files": [FILE | {"encoding": "utf-8|base64"}, 32],
-    "library": [{"sha256": "[0-9a-f]{64}", "name": FILE_NAME}, 128],
+    "programs": [PROGRAM, 0, 16],
+    "files": [FILE, 0, 32],
+    "library": [{"sha256": "[0-9a-f]{64}", "name": FILE_NAME}, 0, 128],
     "cache": FOLDER,
     "java": f"|{FOLDER}",
     "lease": LEASE,
@@ -94,8 +105,8 @@ JOB = {
 }
 OWNER = {"users": "auto|always|never", "prefix": "[a-z_][a-z0-9_-]{0,23}", "group": (0, 2**32 - 2)}
 COMMON = {"verb": "[a-z]+", "jobs": FOLDER, "owner": OWNER}
-DOCUMENTS: Object = {"hello": {}, "start": {"job": JOB}, "list": {}, "watch": {"lease": LEASE}, "stop": {"id": ID}}
-DOCUMENTS["sweep"] = {}
+DOCUMENTS: Object = {"hello": {}, "list": {}, "sweep": {}}
+DOCUMENTS |= {"start": {"job": JOB}, "watch": {"lease": LEASE}, "stop": {"id": ID}}
 
 
 def check(rule: Any, value: Any, where: str) -> None:
@@ -105,7 +116,7 @@ def check(rule: Any, value: Any, where: str) -> None:
     elif isinstance(rule, tuple):
         good = type(value) in (int, type(rule[0])) and rule[0] <= value <= rule[1]
     elif isinstance(rule, list):
-        good = isinstance(value, list) and len(value) <= rule[1]
+        good = isinstance(value, list) and rule[1] <= len(value) <= rule[2]
     else:
         good = isinstance(value, dict) and value.keys() == rule.keys()
     if not good:
@@ -127,10 +138,9 @@ def parse(line: bytes) -> Object:
     if not isinstance(verb, str) or verb not in DOCUMENTS:
         raise RefusedError("bad-request", "The document has no verb that the runner knows")
     check(COMMON | DOCUMENTS[verb], document, "document")
-    if verb == "start" and not all(program["argv"] for program in document["job"]["programs"]):
-        raise RefusedError("bad-request", "A program has no argv")
-    for file in document["job"]["files"] if verb == "start" else ():
-        content(file)
+    if verb == "start":
+        for file in document["job"]["files"]:
+            content(file)
     return dict(document)
 
 
@@ -239,6 +249,11 @@ def remove(path: str) -> None:
         os.unlink(path)
 
 
+def is_safe(folder: os.stat_result, trusted: set[int]) -> bool:
+    """Whether nobody but these users can change what lies in a folder (in a sticky one: what lies there already)."""
+    return folder.st_uid in trusted and (not folder.st_mode & 0o022 or bool(folder.st_mode & stat.S_ISVTX))
+
+
 class Lock:
     """An exclusive lock on a file. :meth:`close` lets go of it, :meth:`release` removes the file too."""
 
@@ -303,8 +318,7 @@ class Site:
                 status = os.lstat(path)
             except FileNotFoundError:
                 raise RefusedError("agent-unreachable", f"There is no folder {path} on the agent") from None
-            safe = not status.st_mode & 0o022 or status.st_mode & stat.S_ISVTX
-            if status.st_uid or not stat.S_ISDIR(status.st_mode) or not safe:
+            if not stat.S_ISDIR(status.st_mode) or not is_safe(status, {0}):
                 raise RefusedError("agent-unreachable", f"{path} on the agent is not in root's hands alone")
 
     def lock(self) -> contextlib.closing[Lock]:
@@ -398,13 +412,6 @@ def content(file: Object) -> bytes:
         raise RefusedError("bad-request", f"The file {file['name']} is not in base64") from error
 
 
-def open_inside(folder: int, name: str) -> Any:
-    """A file of an open folder; never by a link, and without waiting for anything."""
-    return open(
-        os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder), "rb", buffering=0
-    )
-
-
 def library(folder: str, wanted: list[Object]) -> list[tuple[int, str]]:
     """Copies of files from the agent's cache, in memory, and their places. The cache belongs to somebody else: a file
     counts only if it is a plain one of the cache's owner, without other names, and has the content that is wanted."""
@@ -413,22 +420,23 @@ def library(folder: str, wanted: list[Object]) -> list[tuple[int, str]]:
     import hashlib  # most jobs have none
 
     found, left = [], LIBRARY_LIMIT
+    never_by_a_link = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        cache = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        cache = os.open(folder, never_by_a_link | os.O_DIRECTORY)
     except OSError as error:
         raise RefusedError("job-failed", f"The agent's cache cannot be read: {error.strerror}") from error
     for entry in wanted:
         try:
-            file = open_inside(cache, entry["sha256"])
+            fd = os.open(entry["sha256"], never_by_a_link | os.O_NONBLOCK, dir_fd=cache)
+            with open(fd, "rb", buffering=0) as file:
+                status = os.fstat(fd)
+                own = status.st_uid == os.fstat(cache).st_uid and status.st_nlink == 1
+                if not stat.S_ISREG(status.st_mode) or not own or status.st_size > left:
+                    raise RefusedError("job-failed", f"The file {entry['name']} in the agent's cache is none for a job")
+                data = file.read(left + 1)
         except OSError as error:
             problem = f"The file {entry['name']} is not in the agent's cache: {error.strerror}"
             raise RefusedError("job-failed", problem) from error
-        with file:
-            status = os.fstat(file.fileno())
-            own = status.st_uid == os.fstat(cache).st_uid and status.st_nlink == 1
-            if not stat.S_ISREG(status.st_mode) or not own or status.st_size > left:
-                raise RefusedError("job-failed", f"The file {entry['name']} in the agent's cache is none for a job")
-            data = file.read(left + 1)
         left -= len(data)
         if left < 0 or hashlib.sha256(data).hexdigest() != entry["sha256"]:
             raise RefusedError("job-failed", f"The file {entry['name']} in the agent's cache is not what it was")
@@ -446,7 +454,7 @@ def check_java(folder: str) -> None:
         raise RefusedError("tool-missing", f"There is no Java in {folder} on the agent")
     while folder != "/":
         status = os.stat(folder)
-        if status.st_uid not in trusted or (status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX):
+        if not is_safe(status, trusted):
             raise RefusedError("tool-missing", f"{folder} on the agent can be changed by others: no Java of a job's")
         if os.geteuid() == 0 and not status.st_mode & 0o001:
             raise RefusedError("tool-missing", f"{folder} on the agent is closed to the displays' users: chmod o+x it")
@@ -497,9 +505,9 @@ class Keeper:
         self.site, self.job, self.begun, self.folder = site, job, begun, f"{site.jobs}/{job['id']}"
         tcp = {"tcp": ["127.0.0.1", VNC_PORT + job["display"]]}
         vnc = tcp if job["vnc"] == "tcp" else {"unix": f"{self.folder}/vnc/socket"}
-        self.state: Object = {"id": job["id"], "display": job["display"], "vnc": vnc, "user": "", "uid": 0}
         door = f"{self.folder}/vnc/door" if any(program["door"] for program in job["programs"]) else ""
-        self.state |= {"door": door, "processes": []}
+        self.state: Object = {"id": job["id"], "display": job["display"], "vnc": vnc, "door": door}
+        self.state |= {"user": "", "uid": 0, "processes": []}
         self.state |= {"state": "starting", "ready": False, "stages": [], "code": "", "reason": ""}
         self.display: Lock | None = None
         self.end, self.log, self.log_size = RefusedError("job-failed", ""), b"", 0

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, succeed
 from twisted.internet.defer import TimeoutError as ListenTimeout
@@ -22,7 +23,7 @@ from ipmiproxyd.agents.ssh_channel import Connection
 from ipmiproxyd.agents.ssh_exec import SESSIONS, RemoteProgram, open_exec, orphans_line
 from ipmiproxyd.agents.ssh_link import Link, SshPlace
 from ipmiproxyd.agents.ssh_streams import StreamEndpoint
-from ipmiproxyd.agents.with_runner import RUNNER_LIMIT, AgentWithRunner, as_line
+from ipmiproxyd.agents.with_runner import RUNNER_LIMIT, AgentWithRunner, Users, as_line
 from ipmiproxyd.errors import AgentOutdated, AgentUnreachable, ProxyError, ToolMissing
 from ipmiproxyd.model import Command, Outcome, StreamAddress, UnixStream
 
@@ -66,8 +67,7 @@ class SshAgent(AgentWithRunner):
     :param jobs_dir: the runner's folder; if empty, ROOT_JOBS where the runner is root, or else in ``folder``.
     :param home_files: put into the tools' home (relative path → text).
     :param python: what runs the runner; under /usr or /opt.
-    :param users: whether displays run as Unix users of their own: "auto" where the account is root, or sudo lets it
-        run the runner that is ``installed``.
+    :param installed: the runner that sudo lets the account run as root, where it does.
     :param group: the Unix group that reaches the displays' sockets; empty for the account's own.
     :param lease: seconds that a job goes on without a sign of life from here.
     """
@@ -81,28 +81,26 @@ class SshAgent(AgentWithRunner):
         jobs_dir: str = "",
         home_files: Mapping[str, str],
         python: str = "/usr/bin/python3",
-        users: Literal["auto", "always", "never"] = "auto",
+        users: Users = "auto",
         user_prefix: str = "easydcim_vnc_",
         group: str = "",
         lease: float,
         reactor: Any,
         installed: str = INSTALLED,
     ) -> None:
-        super().__init__(name, lease=lease, reactor=reactor)
+        super().__init__(name, users=users, user_prefix=user_prefix, lease=lease, reactor=reactor)
         self._place = place
         self._folder = folder
         self._jobs_dir = jobs_dir
         self._home_files = home_files
         self._python = python
-        self._users: Literal["auto", "always", "never"] = users
-        self._prefix = user_prefix
         self._group = group
         self._installed = installed
         self._preparing_text = self._runner_text = ""
         self._runner: tuple[str, ...] = ()
         self._found: Mapping[str, Any] = {}
         self._orphans: list[tuple[str, str]] = []
-        self._sessions = DeferredSemaphore(SESSIONS)
+        self._program = partial(RemoteProgram, reactor, name, DeferredSemaphore(SESSIONS))
         self._link = Link(name, place, reactor, self._greet)
 
     @property
@@ -110,10 +108,6 @@ class SshAgent(AgentWithRunner):
         if not self._found:
             raise self._link.problem or AgentUnreachable(f"The agent {self.name} is not connected.")
         return f"{self._found['folder']}/cache"
-
-    @property
-    def user_prefix(self) -> str:
-        return self._prefix
 
     # --- start and end ------------------------------------------------------------------------------------------------
 
@@ -150,11 +144,8 @@ class SshAgent(AgentWithRunner):
 
         listening: Deferred[bytes] = Deferred()
         path = f"{self._found['folder']}/check"
-        program = RemoteProgram(
-            self._reactor,
-            self.name,
+        program = self._program(
             self._link.connection,
-            self._sessions,
             lambda: (self._python, "-I", "-S", "-c", _LISTEN, path),
             stdin=bytes,
             on_line=listening.callback,
@@ -205,7 +196,7 @@ class SshAgent(AgentWithRunner):
                         hint=f"Copy the daemon's ipmiproxyd/agents/runner.py to {self._installed} there, as root.",
                     )
                 runner_argv, jobs = as_root, self._jobs_dir or ROOT_JOBS
-        self._facts = await self._hello(connection, runner_argv, self._common(found, jobs))
+        self._facts = await self._hello(connection, runner_argv, self.members(jobs, found["group"]))
         self._found, self._runner = {**found, "jobs": jobs}, runner_argv
         log.info("agent {agent}: displays run as {whom}", agent=self.name, whom=super().describe()["displays_run_as"])
         self._reactor.callLater(0, self._look_for_vanished)
@@ -223,10 +214,7 @@ class SshAgent(AgentWithRunner):
         try:
             found: Mapping[str, Any] = json.loads(outcome.stdout)
         except ValueError:
-            said = outcome.stderr.decode("utf-8", "replace").strip().splitlines()
-            raise AgentUnreachable(
-                f"Python does not work on the agent {self.name}: {said[-1] if said else 'it said nothing'}."
-            ) from None
+            raise AgentUnreachable(f"Python does not work on the agent {self.name}: {outcome.last_words}.") from None
         if "failed" in found:
             raise AgentUnreachable(f"The agent {self.name} cannot be prepared: {found['failed']}.")
         if tuple(found["python"]) < OLDEST_PYTHON:
@@ -237,15 +225,13 @@ class SshAgent(AgentWithRunner):
     async def _sudo_works(
         self, connection: Connection, argv: Sequence[str], found: Mapping[str, Any], jobs: str
     ) -> bool:
-        document = {"verb": "hello", **self._common(found, jobs)}
+        document = {"verb": "hello", **self.members(jobs, found["group"])}
         try:
             return (await self._do(connection, argv, as_line(document))).ok
         except ToolMissing:
             return False
 
-    async def _hello(
-        self, connection: Connection, argv: Sequence[str], common: Mapping[str, Any]
-    ) -> Mapping[str, Any]:
+    async def _hello(self, connection: Connection, argv: Sequence[str], common: Mapping[str, Any]) -> Mapping[str, Any]:
         outcome = await self._do(connection, argv, as_line({"verb": "hello", **common}))
         try:
             events = [json.loads(line) for line in outcome.stdout.splitlines()]
@@ -256,12 +242,10 @@ class SshAgent(AgentWithRunner):
     async def _do(self, connection: Connection, argv: Sequence[str], stdin: bytes) -> Outcome:
         """Run a program on a connection that is not in use yet."""
 
-        program = RemoteProgram(
-            self._reactor, self.name, lambda: succeed(connection), self._sessions, lambda: argv, stdin=lambda: stdin
-        )
+        program = self._program(lambda: succeed(connection), lambda: argv, stdin=lambda: stdin)
         outcome = await run_child(program, RUNNER_LIMIT)
         if program.missing:
-            raise ToolMissing(f"{argv[0]} is not installed on the agent {self.name}.")
+            raise self.missing(argv[0])
         return outcome
 
     def _look_for_vanished(self) -> None:
@@ -271,11 +255,8 @@ class SshAgent(AgentWithRunner):
     # --- programs -----------------------------------------------------------------------------------------------------
 
     async def run(self, command: Command) -> Outcome:
-        program = RemoteProgram(
-            self._reactor,
-            self.name,
+        program = self._program(
             self._link.connection,
-            self._sessions,
             lambda: command.argv,
             stdin=lambda: command.stdin,
             home=self._tool_home,
@@ -286,20 +267,14 @@ class SshAgent(AgentWithRunner):
         if outcome.timed_out and not program.has_begun:
             raise AgentUnreachable(f"The agent {self.name} did not start {command.argv[0]} in time.")
         if program.missing:
-            raise ToolMissing(
-                f"{command.argv[0]} is not installed on the agent {self.name}.",
-                hint="Install it there, or name the right program in the configuration.",
-            )
+            raise self.missing(command.argv[0])
         return outcome
 
     def start_runner(
         self, document: Callable[[], Mapping[str, Any]], *, keep_open: bool, on_line: Callable[[bytes], None]
     ) -> RemoteProgram:
-        return RemoteProgram(
-            self._reactor,
-            self.name,
+        return self._program(
             lambda: self._link.connection(patient=keep_open),
-            self._sessions,
             lambda: self._runner,
             stdin=lambda: as_line(document()),
             home=self._tool_home,
@@ -309,10 +284,7 @@ class SshAgent(AgentWithRunner):
         )
 
     def common(self) -> Mapping[str, Any]:
-        return self._common(self._found, self._found["jobs"])
-
-    def _common(self, found: Mapping[str, Any], jobs: str) -> Mapping[str, Any]:
-        return {"jobs": jobs, "owner": {"users": self._users, "prefix": self._prefix, "group": found["group"]}}
+        return self.members(self._found["jobs"], self._found["group"])
 
     def _tool_home(self) -> str:
         return f"{self._found['folder']}/tools"

@@ -44,7 +44,7 @@ class ChannelRefused(Exception):
 class Channel(SSHChannel):
     """A channel.
 
-    :ivar opened: fires when the far side has opened it, fails with ChannelRefused. It cannot be cancelled.
+    :ivar unwanted: whoever wanted it does not any more: it is closed as soon as it is open.
     :ivar with_connection: it was lost with the connection.
     :ivar dropped: something that was written did not go out.
     """
@@ -54,26 +54,45 @@ class Channel(SSHChannel):
 
     def __init__(self) -> None:
         super().__init__(localWindow=WINDOW, localMaxPacket=PACKET)
-        self.opened: Deferred[None] = Deferred()
+        self.unwanted = False
         self.is_open = False
         self.with_connection = False
         self.dropped = False
         self._queue: deque[memoryview] = deque()
         self._ending = ""  # what follows the queue: "eof" or "close"
         self._unconsumed = 0
+        self._opened: Deferred[None] = Deferred()
 
     # --- its life -----------------------------------------------------------------------------------------------------
 
+    def open_on(self, connection: Connection, data: bytes = b"") -> Deferred[None]:
+        """Ask the far side to open it. Fails with ChannelRefused. Cancelled, it is :attr:`unwanted`."""
+
+        def forget(_: object) -> None:
+            self.unwanted = True
+
+        mine: Deferred[None] = Deferred(forget)
+
+        def opened(result: Any) -> None:
+            if self.unwanted:
+                self.close_now()
+            else:
+                mine.callback(result)
+
+        self._opened.addBoth(opened)
+        connection.openChannel(self, data)  # type: ignore[no-untyped-call]
+        return mine
+
     def channelOpen(self, specificData: bytes) -> None:  # noqa: N803, ARG002 - Conch's name
         self.is_open = True
-        self.opened.callback(None)
+        self._opened.callback(None)
 
     def openFailed(self, reason: Any) -> None:
         if isinstance(reason, ConchError):
             words = reason.value.decode("utf-8", "replace") if isinstance(reason.value, bytes) else str(reason.value)
-            self.opened.errback(ChannelRefused(words, reason.data))
+            self._opened.errback(ChannelRefused(words, reason.data))
         else:
-            self.opened.errback(ChannelRefused("the connection was lost", None))
+            self._opened.errback(ChannelRefused("the connection was lost", None))
 
     def closeReceived(self) -> None:
         self._drop_queue()

@@ -52,10 +52,7 @@ def shell_line(script: str, *arguments: str) -> str:
 
 
 class Exec(Channel):
-    """A session that runs one line of shell. What happens is told to ``owner``.
-
-    :ivar unwanted: whoever wanted it does not any more: it is closed as soon as it is open, and runs nothing.
-    """
+    """A session that runs one line of shell, unless it is unwanted by then. What happens is told to ``owner``."""
 
     name = b"session"
 
@@ -63,7 +60,6 @@ class Exec(Channel):
         super().__init__()
         self._line = line
         self._owner = owner
-        self.unwanted = False
         self.status: int | None = None
         self.signal: int | None = None
 
@@ -115,9 +111,9 @@ class Exec(Channel):
 class RemoteProgram(Running):
     """A program on the agent.
 
+    :param sessions: lets only so many run at once.
     :param connect: gives the connection, when there is one.
     :param argv: what to run; asked for when there is a connection, as are ``stdin`` and ``home``.
-    :param sessions: lets only so many run at once.
     :param as_root: it becomes root, by sudo: only closing its streams ends it.
     :param orphaned: is told the process number and the mark of a program that was lost with the connection.
     :ivar missing: the program is not there.
@@ -127,8 +123,8 @@ class RemoteProgram(Running):
         self,
         reactor: Any,
         name: str,
-        connect: Callable[[], Deferred[Connection]],
         sessions: DeferredSemaphore,
+        connect: Callable[[], Deferred[Connection]],
         argv: Callable[[], Sequence[str]],
         *,
         stdin: Callable[[], bytes],
@@ -312,33 +308,14 @@ async def open_exec(reactor: Any, connection: Connection, line: str, owner: Any 
     give_up = reactor.seconds() + limit
     while True:
         channel = Exec(line, owner)
-        connection.openChannel(channel)  # type: ignore[no-untyped-call]
         try:
-            await _opened(channel)
+            await channel.open_on(connection)
         except ChannelRefused as refusal:
             if refusal.code is None or reactor.seconds() > give_up:
                 raise
             await deferLater(reactor, pause)
         else:
             return channel
-
-
-def _opened(channel: Exec) -> Deferred[None]:
-    """When it is open. Cancelling closes it, as soon as it is."""
-
-    def forget(_: Any) -> None:
-        channel.unwanted = True
-
-    mine: Deferred[None] = Deferred(forget)
-
-    def opened(result: Any) -> None:
-        if not mine.called:
-            mine.callback(result)
-        elif channel.is_open:
-            channel.close_now()
-
-    channel.opened.addBoth(opened)
-    return mine
 
 
 def orphans_line(orphans: Sequence[tuple[str, str]]) -> str:

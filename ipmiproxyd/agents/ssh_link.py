@@ -17,6 +17,7 @@ from twisted.internet.protocol import Factory
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
+from ipmiproxyd.agents.children import shielded
 from ipmiproxyd.agents.ssh_channel import Connection
 from ipmiproxyd.agents.ssh_transport import Transport, load_key
 from ipmiproxyd.agents.with_runner import tcp_endpoint
@@ -134,7 +135,7 @@ class Link:
                     lost = await self._dial()
                     self._check_closed()
                     pause = BACK_OFF[0]
-                    problem = await _shielded(lost)
+                    problem = await shielded(lost)
                     self._failed_at = -FRESH
                 except ProxyError as error:
                     problem, self._failed_at = error, self._reactor.seconds()
@@ -162,7 +163,7 @@ class Link:
         self._connection, self._transport = None, None
         timer = self._reactor.callLater(GOODBYE, transport.abort, AgentUnreachable("It did not hang up."))
         transport.sendDisconnect(DISCONNECT_BY_APPLICATION, b"")
-        await _shielded(transport.lost)
+        await shielded(transport.lost)
         if timer.active():
             timer.cancel()
 
@@ -205,7 +206,7 @@ class Link:
         except BaseException:
             if not transport.lost.called:
                 transport.abort(AgentUnreachable("The connection was closed."))
-                await _shielded(transport.lost)
+                await shielded(transport.lost)
             raise
         self._transport, self._connection, self.problem = transport, transport.connection, None
         log.info("agent {agent}: connected to {place}", agent=self._name, place=str(place))
@@ -298,20 +299,6 @@ async def _first(wanted: Deferred[Any], lost: Deferred[ProxyError]) -> None:
     lost.addCallback(gone)
     wanted.addBoth(got)
     await either
-
-
-def _shielded(lost: Deferred[ProxyError]) -> Deferred[ProxyError]:
-    """Fires with ``lost``; cancelling it leaves ``lost`` alone."""
-
-    mine: Deferred[ProxyError] = Deferred()
-
-    def hand_on(problem: ProxyError) -> ProxyError:
-        if not mine.called:
-            mine.callback(problem)
-        return problem
-
-    lost.addCallback(hand_on)
-    return mine
 
 
 def _again(problem: ProxyError) -> ProxyError:

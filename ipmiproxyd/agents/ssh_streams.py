@@ -29,7 +29,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ipmiproxyd.agents.ssh_channel import Channel, ChannelRefused, Connection
+from ipmiproxyd.agents.ssh_channel import Channel, ChannelRefused
 from ipmiproxyd.agents.ssh_link import Link
 from ipmiproxyd.agents.with_runner import DIAL_LIMIT
 from ipmiproxyd.model import StreamAddress, UnixStream
@@ -305,7 +305,10 @@ class StreamEndpoint:
     async def _connect(self, factory: IProtocolFactory) -> IProtocol:
         connection = await self._link.connection()
         stream = Stream(self._reactor, self._address)
-        await _opened(connection, stream)
+        try:
+            await stream.open_on(connection, stream.open_data)
+        except ChannelRefused as refusal:
+            raise ConnectError(string=stream.refused(refusal)) from None
         protocol = factory.buildProtocol(stream.getPeer())
         if protocol is None:
             stream.close_now()
@@ -313,23 +316,6 @@ class StreamEndpoint:
         stream.protocol = protocol
         protocol.makeConnection(stream)
         return protocol
-
-
-def _opened(connection: Connection, stream: Stream) -> Deferred[None]:
-    mine: Deferred[None] = Deferred()
-
-    def opened(result: Any) -> None:
-        if mine.called:
-            stream.close_now()
-        elif isinstance(result, Failure):
-            refusal: Any = result.value
-            mine.errback(ConnectError(string=stream.refused(refusal)))
-        else:
-            mine.callback(None)
-
-    stream.opened.addBoth(opened)
-    connection.openChannel(stream, stream.open_data)  # type: ignore[no-untyped-call]
-    return mine
 
 
 def _too_slow(result: Any, limit: float) -> Any:

@@ -94,7 +94,6 @@ class Transport(SSHClientTransport):
     :param host_keys: fingerprints, of which the host's key must have one.
     :ivar connection: its channels; their ``started`` fires once signed in.
     :ivar lost: fires when it is over, with what there is to tell about it.
-    :ivar offered: the fingerprint of the host's key, once it is known.
     """
 
     _log = QUIET
@@ -111,7 +110,6 @@ class Transport(SSHClientTransport):
         self.connection = Connection()
         self.lost: Deferred[ProxyError] = Deferred()
         self.heard = 0
-        self.offered = ""
         self._place = place
         self._user = user
         self._key = key
@@ -130,18 +128,18 @@ class Transport(SSHClientTransport):
         self.heard += 1
         super().dataReceived(data)  # type: ignore[no-untyped-call]
 
-    def verifyHostKey(self, hostKey: bytes, fingerprint: bytes) -> Deferred[bool]:  # noqa: N803, ARG002 - Conch's
-        self.offered = _fingerprint(hostKey)
-        if self.offered in self._host_keys:
+    def verifyHostKey(self, hostKey: bytes, _md5: bytes) -> Deferred[bool]:  # noqa: N803 - Conch's
+        offered = fingerprint(hostKey)
+        if offered in self._host_keys:
             return succeed(True)
         if self._host_keys:
             self._problem = HostKeyChanged(
-                f"{self._place} has another host key than the one that is trusted: {self.offered}.",
+                f"{self._place} has another host key than the one that is trusted: {offered}.",
                 hint="If the host was set up anew, set this as its host-key; if not, somebody may be in between.",
             )
         else:
             self._problem = HostKeyChanged(
-                f"Nobody has said yet which host key {self._place} has. It shows {self.offered}.",
+                f"Nobody has said yet which host key {self._place} has. It shows {offered}.",
                 hint="Compare it with the host's own (ssh-keygen -lf), and set it as the agent's host-key.",
             )
         return fail(self._problem)
@@ -206,6 +204,3 @@ class Transport(SSHClientTransport):
         if isinstance(error, ConnectionAborted | ConnectionDone | ConnectionLost) or error is None:
             return AgentUnreachable(f"The SSH connection to {self._place} was lost.")
         return AgentUnreachable(f"The SSH connection to {self._place} broke: {error}.")
-
-
-_fingerprint = fingerprint  # Conch has an argument of this name

@@ -6,7 +6,7 @@ import dataclasses
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint
@@ -26,6 +26,8 @@ from ipmiproxyd.errors import (
     ToolMissing,
 )
 from ipmiproxyd.model import Job, JobSpec, JobStage, Outcome, TcpStream, UnixStream
+
+Users = Literal["auto", "always", "never"]
 
 DIAL_LIMIT: Final = 10.0
 RUNNER_LIMIT: Final = 30.0
@@ -48,12 +50,16 @@ log = Logger()
 class AgentWithRunner(ABC):
     """The part of :class:`~ipmiproxyd.interfaces.Agent` that is the same for all agents. Subclasses start programs.
 
+    :param users: whether displays run as Unix users of their own: "auto" where the runner may be root.
+    :param user_prefix: what these users' names begin with.
     :param lease: seconds that a job goes on without a sign of life from here.
     """
 
-    def __init__(self, name: str, *, lease: float, reactor: Any) -> None:
+    def __init__(self, name: str, *, users: Users, user_prefix: str, lease: float, reactor: Any) -> None:
         self.name = name
         self._reactor = reactor
+        self._users = users
+        self._user_prefix = user_prefix
         self._lease = lease
         self._facts: Mapping[str, Any] = {}
         self._inside_text = ""
@@ -71,11 +77,6 @@ class AgentWithRunner(ABC):
     @abstractmethod
     def cache(self) -> str: ...
 
-    @property
-    @abstractmethod
-    def user_prefix(self) -> str:
-        """What the names of displays' Unix users begin with."""
-
     @abstractmethod
     def start_runner(
         self, document: Callable[[], Mapping[str, Any]], *, keep_open: bool, on_line: Callable[[bytes], None]
@@ -85,6 +86,19 @@ class AgentWithRunner(ABC):
     @abstractmethod
     def common(self) -> Mapping[str, Any]:
         """What is in each of the runner's documents."""
+
+    # --- what they have in common -------------------------------------------------------------------------------------
+
+    def members(self, jobs: str, group: int) -> Mapping[str, Any]:
+        """What :meth:`common` gives, for a folder of jobs and the group that reaches the displays."""
+
+        return {"jobs": jobs, "owner": {"users": self._users, "prefix": self._user_prefix, "group": group}}
+
+    def missing(self, program: str) -> ToolMissing:
+        return ToolMissing(
+            f"{program} is not installed on the agent {self.name}.",
+            hint="Install it there, or name the right program in the configuration.",
+        )
 
     # --- jobs ---------------------------------------------------------------------------------------------------------
 
@@ -114,7 +128,7 @@ class AgentWithRunner(ABC):
         """What ``daemon status`` tells of it."""
 
         if self._facts.get("own_users"):
-            return {"displays_run_as": f"{self.user_prefix}<display>", "isolation": "users"}
+            return {"displays_run_as": f"{self._user_prefix}<display>", "isolation": "users"}
         return {"displays_run_as": self._facts.get("user", ""), "isolation": "none"}
 
     async def _call(
@@ -146,9 +160,8 @@ class AgentWithRunner(ABC):
         if events and events[-1]["event"] == "failed":
             raise _error(events[-1])
         if not events or not outcome.ok:
-            said = outcome.stderr.decode("utf-8", "replace").strip().splitlines()
             raise AgentUnreachable(
-                f"The runner on the agent {self.name} does not work: {said[-1] if said else 'it said nothing'}.",
+                f"The runner on the agent {self.name} does not work: {outcome.last_words}.",
                 hint="Check agent.python, and that sudo allows the runner.",
             )
         return events

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import fields
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
@@ -25,7 +24,7 @@ from ipmiproxyd.interfaces import Agent
 from ipmiproxyd.model import Device, LedgerRecord, UnixStream
 from ipmiproxyd.tools.panel_http import PanelHttp
 from ipmiproxyd.tools.vendors import VendorDesk
-from ipmiproxyd.wire.device import from_document
+from ipmiproxyd.wire.device import from_document, to_document
 
 KIND: Final = "browser-session"
 """Kind of record in the ledger."""
@@ -57,11 +56,7 @@ class BrowserSessions:
         """The console has a browser now: nobody has seen it yet, so nobody can have signed in."""
 
         if session.has.door is not None:
-            device = session.request.device
-            data = {
-                "agent": session.request.agent,
-                "device": {field.name: getattr(device, field.name) for field in fields(Device)},
-            }
+            data = {"agent": session.request.agent, "device": to_document(session.request.device)}
             await session.ledger.record(KIND, session.has.door.path, data)
 
     async def release(self, record: LedgerRecord) -> None:

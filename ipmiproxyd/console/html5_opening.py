@@ -34,9 +34,7 @@ class Html5Opening:
                 f"{family.label} has no HTML5 console.",
                 hint="Use type=java or type=panel." if "java" in family.consoles else "Use type=panel.",
             )
-        session.stage("sign-in", "Signing in to the panel")
-        web = await self._web.open(session.ledger, agent, device, family)
-        self._web.show(session, family)
+        web = await self._web.sign_in(session, agent, family)
         session.stage("html5", "Asking the panel for its HTML5 console")
         page = await shop.panels.talk(agent, device, lambda site: family.html5(site, web))
         tls, pin = await shop.panels.known(agent, device)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from ipmiproxyd.errors import Forbidden, NotFound
-from ipmiproxyd.interfaces import Agent
+from ipmiproxyd.errors import Forbidden
+from ipmiproxyd.interfaces import Agent, agent_named
 from ipmiproxyd.tools.java_console import JavaConsoles, checked_home
 from ipmiproxyd.tools.java_profiles import Java
 
@@ -52,7 +52,4 @@ class JavaDesk:
         return {"name": java.name, "version": java.version, "home": java.home, "used": java == used}
 
     def _agent(self, name: str) -> Agent:
-        try:
-            return self._agents[name]
-        except KeyError:
-            raise NotFound(f"There is no agent named {name!r}.") from None
+        return agent_named(self._agents, name)

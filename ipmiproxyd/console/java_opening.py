@@ -52,9 +52,7 @@ class JavaOpening:
             kinds = "html5 or panel" if "html5" in family.consoles else "panel"
             raise BmcUnsupported(f"{family.label} has no Java console.", hint=f"Use type={kinds}.")
         installed = await self._javas.installed(agent)
-        session.stage("sign-in", "Signing in to the panel")
-        web = await self._web.open(session.ledger, agent, device, family)
-        self._web.show(session, family)
+        web = await self._web.sign_in(session, agent, family)
         session.stage("jnlp", "Asking the panel for its Java console")
         raw = await self._shop.panels.talk(agent, device, lambda site: family.jnlp(site, web))
         jnlp = parse(raw, base=device.web_url, allowed=(device.address,))

@@ -29,7 +29,7 @@ from ipmiproxyd.errors import (
     ProxyError,
     TimedOut,
 )
-from ipmiproxyd.interfaces import Agent, Grants, Progress, RelayHost, Store, VncServer
+from ipmiproxyd.interfaces import Agent, Grants, Progress, RelayHost, Store, VncServer, agent_named
 from ipmiproxyd.model import Console, ConsoleState, Device, Grant, Job, LedgerRecord, OpenRequest
 
 KIND: Final = "console"
@@ -136,7 +136,7 @@ class ConsoleManager:
         return self._make(request), False
 
     def _alike(self, request: OpenRequest) -> list[ConsoleSession]:
-        return [session for session in self._live() if _alike(session.request, request)]
+        return [session for session in self._live() if _target(session.request) == _target(request)]
 
     def _admit(self, request: OpenRequest) -> None:
         if self._stopping:
@@ -166,8 +166,7 @@ class ConsoleManager:
                 )
 
     def _make(self, request: OpenRequest) -> ConsoleSession:
-        if request.agent not in self._around.agents:
-            raise NotFound(f"There is no agent named {request.agent!r}.")
+        agent_named(self._around.agents, request.agent)  # there is one
         console_id = new_id(_ID_LENGTH)
         session = self._session(console_id, request)
         log.info(
@@ -428,10 +427,6 @@ def _check(request: OpenRequest) -> None:
 def _names(request: OpenRequest) -> tuple[str, ...]:
     device = request.device
     return (device.name, device.bmc, device.address, label_of(request))
-
-
-def _alike(one: OpenRequest, other: OpenRequest) -> bool:
-    return _target(one) == _target(other)
 
 
 def _target(request: OpenRequest) -> tuple[str, ...]:

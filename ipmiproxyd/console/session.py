@@ -216,12 +216,12 @@ class ConsoleSession:
         self._changed()
 
     def expect_viewer(self) -> None:
-        """Somebody was given its URL just now: the time for coming, and for doing something, begins anew."""
+        """See :meth:`Watch.expect_viewer`."""
 
         self._watch.expect_viewer()
 
     def extend(self, by: float) -> None:
-        """As if the user had been active; and a limit of the whole time moves by ``by`` seconds."""
+        """See :meth:`Watch.extend`."""
 
         self._watch.extend(by)
         self._changed()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any, Final
 
 from twisted.internet.defer import CancelledError
@@ -19,7 +18,7 @@ from ipmiproxyd.tools.panel_http import PanelHttp
 from ipmiproxyd.tools.vendors import VendorDesk
 from ipmiproxyd.vendors.family import Family
 from ipmiproxyd.vendors.talk import WebSession
-from ipmiproxyd.wire.device import from_document
+from ipmiproxyd.wire.device import from_document, to_document
 
 KIND: Final = "web-session"
 """Kind of record in the ledger."""
@@ -42,6 +41,14 @@ class WebSessions:
         self._clock = clock
         self._leaving: dict[tuple[str, int], float] = {}
 
+    async def sign_in(self, session: ConsoleSession, agent: Agent, family: Family) -> WebSession:
+        """The stage of opening: as :meth:`open`, and it is seen on the console."""
+
+        session.stage("sign-in", "Signing in to the panel")
+        web = await self.open(session.ledger, agent, session.request.device, family)
+        self.show(session, family)
+        return web
+
     async def open(self, ledger: Ledger, agent: Agent, device: Device, family: Family) -> WebSession:
         """Sign in for a console. Raises what :meth:`VendorDesk.sign_in` raises.
 
@@ -57,12 +64,7 @@ class WebSessions:
 
     async def _open(self, ledger: Ledger, agent: Agent, device: Device, family: Family) -> WebSession:
         session = await self._desk.sign_in(agent, device, family)
-        data = {
-            "agent": agent.name,
-            "device": {field.name: getattr(device, field.name) for field in fields(Device)},
-            "session": session.to_document(),
-            "since": self._clock.seconds(),
-        }
+        data = {"agent": agent.name, "device": to_document(device), "session": session.to_document()}
         try:
             await ledger.record(KIND, device.web_url, data)
         except BaseException:

@@ -27,7 +27,8 @@ from ipmiproxyd.wire.rfb_hello import Encryption, ServerHello, Step
 LIMIT: Final = 15.0
 """Seconds for connecting and signing in, by default."""
 DEAD_AFTER_MS: Final = 45_000
-"""A server across a network whose kernel acknowledges nothing for so long is dead, even if there is nothing to say."""
+"""Whose kernel acknowledges nothing for so long is dead, however long ours would try again: a server across a network,
+which is asked even if there is nothing to say, or a browser."""
 _LIVENESS: Final = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 20),

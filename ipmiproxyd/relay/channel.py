@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from io import BytesIO
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from twisted.web.http import HTTPChannel
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
+from ipmiproxyd.errors import ProxyError
 from ipmiproxyd.relay.servertls import ServerTls
 from ipmiproxyd.relay.sockets import Sockets
 from ipmiproxyd.relay.tls import TlsConnection
@@ -38,6 +40,24 @@ def host_of(request: Request) -> bytes:
 
     values = request.requestHeaders.getRawHeaders(b"Host") or [b""]
     return values[0].lower() if len(values) == 1 and _AUTHORITY.fullmatch(values[0]) else b""
+
+
+def peer_of(request: Request) -> str:
+    """From where it comes, for the log."""
+
+    return str(getattr(request.getClientAddress(), "host", "somebody"))
+
+
+def json_body(request: Request, document: Mapping[str, Any]) -> bytes:
+    request.setHeader(b"Content-Type", b"application/json")
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+def refusal(request: Request, error: ProxyError, status: int | None = None) -> bytes:
+    """The body of a refusal, with the status of its error's class."""
+
+    request.setResponseCode(status or error.http_status)
+    return json_body(request, {"code": error.code, "message": error.message, "hint": error.hint or ""})
 
 
 def security_headers(host: bytes, frame_ancestors: Sequence[str]) -> list[tuple[bytes, bytes]]:

@@ -12,7 +12,6 @@ are for strangers.
 from __future__ import annotations
 
 import ipaddress
-import json
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -26,7 +25,7 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request
 
 from ipmiproxyd.errors import BadValue, NotFound
-from ipmiproxyd.relay.channel import RelaySite, host_of, security_headers, wind_up
+from ipmiproxyd.relay.channel import RelaySite, host_of, refusal, security_headers, wind_up
 from ipmiproxyd.relay.connection import RelayConnection
 from ipmiproxyd.relay.ports import Binder, Listener
 from ipmiproxyd.relay.servertls import ServerTls
@@ -199,10 +198,7 @@ class GatewayResource(Resource):
         return self._sized(request, body)
 
     def _missing(self, request: Request, error: NotFound) -> bytes:
-        request.setResponseCode(error.http_status)
-        request.setHeader(b"Content-Type", b"application/json")
-        answer = {"code": error.code, "message": error.message, "hint": error.hint or ""}
-        return self._sized(request, json.dumps(answer, separators=(",", ":")).encode())
+        return self._sized(request, refusal(request, error))
 
     def _sized(self, request: Request, body: bytes) -> bytes:
         request.setHeader(b"Content-Length", b"%d" % len(body))

@@ -139,7 +139,6 @@ class WebRelayHost:
         binder: Binder | None = None,
     ) -> None:
         self.reactor = reactor
-        self.viewers = viewers
         self._grants = grants
         self._tls = None if certificate is None else ServerTls(reactor, certificate, key)
         self._public_host = _bracketed(public_host or socket.gethostname()).lower()
@@ -185,7 +184,7 @@ class WebRelayHost:
         sockets = Sockets()
         viewers = Viewers(self._manners, console, sockets)
         resource = ConsoleResource(console, self._grants, self._files, viewers, self._policy, self.reactor)
-        site = RelaySite(resource, self.reactor, sockets, SOCKETS_PER_VIEWER * self.viewers, self._tls)
+        site = RelaySite(resource, self.reactor, sockets, SOCKETS_PER_VIEWER * self._manners.limit, self._tls)
         number, listeners = self._bind(site)
         if self._gateway is not None:
             self._gateway.consoles.add(console.id, resource, sockets)

@@ -45,8 +45,8 @@ class Descriptor(Protocol):
 
 @implementer(IReadDescriptor)
 class Poller:
-    """Offers what :class:`~ipmiproxyd.relay.ends.SocketEnd` needs of a reactor. It is in the reactor while anybody
-    reads or writes."""
+    """Offers what :class:`~ipmiproxyd.relay.socket_end.SocketEnd` needs of a reactor. It is in the reactor while
+    anybody reads or writes."""
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor

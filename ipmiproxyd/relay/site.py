@@ -31,7 +31,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 from ipmiproxyd.errors import BadRequest, BmcState, Forbidden, InternalError, LimitReached, NotFound, ProxyError
 from ipmiproxyd.interfaces import Grants, RelayedConsole
 from ipmiproxyd.model import Console, ConsoleState, Grant
-from ipmiproxyd.relay.channel import host_of, security_headers
+from ipmiproxyd.relay.channel import host_of, json_body, peer_of, refusal, security_headers
 from ipmiproxyd.relay.files import StaticFile
 from ipmiproxyd.relay.upgrade import upgrade
 from ipmiproxyd.relay.viewers import Viewers
@@ -127,10 +127,10 @@ class ConsoleResource(Resource):
         try:
             return self._dispatch(request)
         except ProxyError as error:
-            return self._refuse(request, error)
+            return refusal(request, error)
         except Exception:
             log.failure("console {console}: a request failed", console=self._console.id)
-            return self._refuse(request, InternalError("Something went wrong here.", hint="The daemon's log knows."))
+            return refusal(request, InternalError("Something went wrong here.", hint="The daemon's log knows."))
 
     def _dispatch(self, request: Request) -> _Body:
         file = self._files.get(request.path)
@@ -177,18 +177,18 @@ class ConsoleResource(Resource):
             raise BadRequest('The request has to be {"token": "…"}.')
         key = self._grants.redeem(self._console.id, token)
         if key is None:
-            log.info("console {console}: {peer} came with a bad token", console=self._console.id, peer=_peer(request))
+            log.info("console {console}: {peer} came with a bad token", console=self._console.id, peer=peer_of(request))
             raise Forbidden(
                 "This link has been used already, or it has expired.",
                 hint="Open the console again from where you came, to get a new link.",
             )
-        return self._json(request, {"key": key})
+        return json_body(request, {"key": key})
 
     def _status(self, request: Request) -> _Body:
         grant = self._grant_of(_bearer(request))
         since = _since(request)
         if self._last_words is not None or self._console.snapshot().serial > since:
-            return self._json(request, self._status_for(grant))
+            return json_body(request, self._status_for(grant))
         own = sum(1 for poll in self._polls if poll.grant.id == grant.id)
         if len(self._polls) >= MAX_WAITING or own >= MAX_WAITING_OF_ONE:
             raise LimitReached("Too many pages wait for this console.", hint="Close some of them.")
@@ -202,20 +202,17 @@ class ConsoleResource(Resource):
     def _stay(self, request: Request) -> _Body:
         self._grant_that_controls(request)
         self._console.user_active()
-        return self._json(request, {})
+        return json_body(request, {})
 
     def _close(self, request: Request) -> _Body:
         self._grant_that_controls(request)
-        body = self._json(request, {})
-        request.setHeader(b"Content-Length", b"%d" % len(body))
-        request.write(body)
-        request.finish()
+        self._answer(request, json_body(request, {}))
         self._console.close_by_viewer()
         return NOT_DONE_YET
 
     def _control(self, request: Request) -> _Body:
         self._viewers.take_control(self._grant_that_controls(request))
-        return self._json(request, {})
+        return json_body(request, {})
 
     def _type(self, request: Request) -> _Body:
         grant = self._grant_that_controls(request)
@@ -224,11 +221,11 @@ class ConsoleResource(Resource):
         if what not in ("username", "password", "text") or not isinstance(text, str):
             raise BadRequest('The request has to be {"what": "username", "password" or "text", "text": "…"}.')
         self._viewers.type(grant, what, text)
-        return self._json(request, {})
+        return json_body(request, {})
 
     def _stop_typing(self, request: Request) -> _Body:
         self._viewers.stop_typing(self._grant_that_controls(request))
-        return self._json(request, {})
+        return json_body(request, {})
 
     def _vnc(self, request: Request) -> _Body:
         if request.content.read(1):  # type: ignore[union-attr]
@@ -249,12 +246,10 @@ class ConsoleResource(Resource):
         if poll.gone:
             return
         if poll.grant.id in self._revoked:
-            body = self._refuse(poll.request, _no_access())
+            body = refusal(poll.request, _no_access())
         else:
-            body = self._json(poll.request, self._status_for(poll.grant))
-        poll.request.setHeader(b"Content-Length", b"%d" % len(body))
-        poll.request.write(body)
-        poll.request.finish()
+            body = json_body(poll.request, self._status_for(poll.grant))
+        self._answer(poll.request, body)
 
     # --- who may ask -------------------------------------------------------------------------------------------------
 
@@ -297,15 +292,14 @@ class ConsoleResource(Resource):
         if request.method in allowed:
             return b""
         request.setHeader(b"Allow", b", ".join(allowed))
-        return self._refuse(request, BadRequest("This is not how to ask for it."), http.NOT_ALLOWED)
+        return refusal(request, BadRequest("This is not how to ask for it."), http.NOT_ALLOWED)
 
-    def _refuse(self, request: Request, error: ProxyError, status: int | None = None) -> bytes:
-        request.setResponseCode(status or error.http_status)
-        return self._json(request, {"code": error.code, "message": error.message, "hint": error.hint or ""})
+    def _answer(self, request: Request, body: bytes) -> None:
+        """Now, and not with what ``render`` returns."""
 
-    def _json(self, request: Request, document: Mapping[str, Any]) -> bytes:
-        request.setHeader(b"Content-Type", b"application/json")
-        return json.dumps(document, separators=(",", ":")).encode()
+        request.setHeader(b"Content-Length", b"%d" % len(body))
+        request.write(body)
+        request.finish()
 
 
 def status_document(console: Console, grant: Grant) -> dict[str, Any]:
@@ -314,10 +308,7 @@ def status_document(console: Console, grant: Grant) -> dict[str, Any]:
     return {
         "serial": console.serial,
         "state": console.state.value,
-        "stages": [
-            {"name": stage.name, "label": stage.label, "begun_ms": stage.begun_ms, "done_ms": stage.done_ms}
-            for stage in console.stages
-        ],
+        "stages": [asdict(stage) for stage in console.stages],
         "device": console.device,
         "type": console.type,
         "viewers": len(console.viewers),
@@ -390,7 +381,3 @@ def _since(request: Request) -> int:
     if len(values) != 1 or len(values[0]) > 18 or not (values[0].isdigit() or not values[0]):
         raise BadRequest("since has to be a number.")
     return int(values[0] or -1)
-
-
-def _peer(request: Request) -> str:
-    return str(getattr(request.getClientAddress(), "host", "somebody"))

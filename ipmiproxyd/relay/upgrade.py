@@ -20,13 +20,11 @@ from twisted.web.server import NOT_DONE_YET, Request
 from ipmiproxyd.errors import BadRequest, ProxyError
 from ipmiproxyd.interfaces import VncServer
 from ipmiproxyd.model import Grant
-from ipmiproxyd.relay.channel import SERVER
+from ipmiproxyd.relay.backend import DEAD_AFTER_MS
+from ipmiproxyd.relay.channel import SERVER, peer_of
 from ipmiproxyd.relay.connection import RelayConnection
 from ipmiproxyd.relay.takeover import browser_end
 from ipmiproxyd.relay.viewers import Viewers
-
-DEAD_AFTER_MS: Final = 45_000
-"""A browser that acknowledges no byte for so long is dead, however long the kernel would try again."""
 
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
@@ -66,7 +64,7 @@ def upgrade(request: Request, viewers: Viewers, grant: Grant, server: VncServer)
     viewers.check_room()
     channel: Any = request.channel
     transport: Any = channel.transport
-    peer = str(getattr(request.getClientAddress(), "host", "somebody"))
+    peer = peer_of(request)
     channel.setTimeout(None)
     unread = channel.clearLineBuffer()  # of somebody who did not wait for the answer
     channel.transport = None  # HTTP is over: nothing that still happens to its objects reaches the connection

@@ -35,6 +35,7 @@ log = Logger()
 class Manners:
     """What holds for the viewers of every console.
 
+    :ivar reactor: watches the ends' sockets.
     :ivar dial: connects to a VNC server and signs in.
     :ivar ping: seconds between pings, which keep still screens alive in proxies. A missing answer ends nothing.
     :ivar limit: of viewers on one console.
@@ -188,8 +189,7 @@ class Viewers:
     def take_control(self, grant: Grant) -> None:
         """Raises Forbidden without the right; BmcState if this viewer is not there."""
 
-        if not grant.control:
-            raise Forbidden("You may watch this console, but not control it.")
+        _check_right(grant)
         if not any(viewer.grant.id == grant.id for viewer in self._present):
             raise BmcState("The screen is not connected.", hint="Try again in a moment.")
         if self.holder == grant.id:
@@ -263,11 +263,10 @@ class Viewers:
         raise BadValue("The password has characters that cannot be typed here, or too many.", hint="Nothing was typed.")
 
     def stop_typing(self, grant: Grant) -> None:
-        """Raises Forbidden if it is not this viewer's."""
+        """Whoever has it typed. Raises Forbidden without the right to control."""
 
+        _check_right(grant)
         if self._typist is not None:
-            if self._typist.by != grant.id and not grant.control:
-                raise Forbidden("You may watch this console, but not control it.")
             self._typist.stop()
 
     def _typing(self, typing: Typing | None) -> None:
@@ -276,3 +275,10 @@ class Viewers:
         else:
             self._note_activity()
         self.console.typing_changed(typing)
+
+
+def _check_right(grant: Grant) -> None:
+    """Raises Forbidden for who may only watch."""
+
+    if not grant.control:
+        raise Forbidden("You may watch this console, but not control it.")

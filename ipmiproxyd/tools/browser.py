@@ -22,8 +22,7 @@ _STEER: Final = "ipmiproxyd-steer.py"
 
 _NOWHERE: Final = "127.0.0.1:9"
 """The proxy for all but the panel: nobody listens there, and none but root could. URLBlocklist stops only pages and
-frames; this
-stops what a page fetches from elsewhere too."""
+frames; this stops what a page fetches from elsewhere too."""
 
 # What starting a browser costs beyond the one page that is wanted here, and what would call its maker.
 _QUIET: Final = (

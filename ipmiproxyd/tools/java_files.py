@@ -164,8 +164,7 @@ class JavaFiles:
         try:
             answer: Mapping[str, Any] = json.loads(outcome.stdout)
         except ValueError:
-            said = outcome.stderr.decode("utf-8", "replace").strip().splitlines()
-            why = "it took too long" if outcome.timed_out else said[-1] if said else "it said nothing"
+            why = "it took too long" if outcome.timed_out else outcome.last_words
             raise InternalError(f"Work on the files of Java on the agent {agent.name} failed: {why}.") from None
         if "failed" in answer:
             kind = _ERRORS.get(answer["failed"], InternalError)

@@ -76,10 +76,10 @@ class PanelHttp:
             await self._store.put(KIND, key, found)
         return profile, pin
 
-    async def forget(self, agent: Agent, device: Device) -> bool:
-        """Trust whatever key the panel shows next. False if none was known."""
+    async def forget(self, agent: Agent, device: Device) -> None:
+        """Trust whatever key the panel shows next."""
 
-        return await self._store.delete(KIND, _key(agent, device))
+        await self._store.delete(KIND, _key(agent, device))
 
     async def shared_with(self, device: Device, pin: str | None) -> list[str]:
         """Other panels that show the very same key: such a pin proves little."""
@@ -89,12 +89,12 @@ class PanelHttp:
         hosts = {key.partition(" ")[0] for key, document in known.items() if document.get("pin") == pin}
         return sorted(hosts - {mine})
 
-    async def talk(self, agent: Agent, device: Device, make: Callable[[Site], Talk[T]], title: str = "console") -> T:
+    async def talk(self, agent: Agent, device: Device, make: Callable[[Site], Talk[T]]) -> T:
         """Have a conversation. Raises what the family raises, and what :meth:`trusted` does."""
 
         profile, pin = await self.trusted(agent, device)
-        trust = Trust(pin if device.web_trust == "pin" and pin else "", device.web_trust == "ca")
-        talk = make(self.site(device, title))
+        trust = _trust(device, pin)
+        talk = make(self.site(device))
         step: Request | Pause
         try:
             step = next(talk)
@@ -124,9 +124,8 @@ class PanelHttp:
         Raises what :meth:`talk` raises."""
 
         profile, pin = await self.known(agent, device)
-        trust = Trust(pin if device.web_trust == "pin" and pin else "", device.web_trust == "ca")
         async with self._turns.turn(urlsplit(device.web_url).netloc), self._turns.place():
-            return await self._curl.fetch(agent, origin, request, profile, trust, path)
+            return await self._curl.fetch(agent, origin, request, profile, _trust(device, pin), path)
 
     async def known(self, agent: Agent, device: Device) -> tuple[str, str | None]:
         """What :meth:`trusted` has found before; only a panel that nothing is known of is looked at."""
@@ -134,7 +133,7 @@ class PanelHttp:
         known = await self._store.get(KIND, _key(agent, device))
         return await self.trusted(agent, device) if known is None else (known["tls"], known["pin"])
 
-    def site(self, device: Device, title: str = "console") -> Site:
+    def site(self, device: Device) -> Site:
         parts = urlsplit(device.web_url)
         own = device.web_username or bool(device.web_password)
         return Site(
@@ -144,7 +143,6 @@ class PanelHttp:
             username=device.web_username if own else device.username,
             password=device.web_password if own else device.password,
             now=int(self._clock.seconds() * 1000),
-            title=title,
         )
 
     async def _look(self, agent: Agent, url: str, first: str) -> tuple[str, str | None]:
@@ -170,6 +168,10 @@ class PanelHttp:
                 return answer
             path = _within(url, path, answer.header("location"))
         raise BmcError(f"The panel at {url} redirects without end.")
+
+
+def _trust(device: Device, pin: str | None) -> Trust:
+    return Trust(pin if device.web_trust == "pin" and pin else "", device.web_trust == "ca")
 
 
 def _again(request: Request, path: str) -> Request:

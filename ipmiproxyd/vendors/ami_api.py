@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from ipmiproxyd.errors import BmcError, BmcUnsupported, Html5Only
+from ipmiproxyd.errors import BmcUnsupported, Html5Only, ProxyError
 from ipmiproxyd.vendors.family import Family, Page
 from ipmiproxyd.vendors.talk import Answer, Request, Site, Talk, WebSession
-from ipmiproxyd.vendors.words import is_jnlp, json_of, locked, no_slot, odd, text_in, wrong_password
+from ipmiproxyd.vendors.words import ended, is_jnlp, json_of, locked, no_slot, odd, text_in, wrong_password
 
 _SESSION: Final = "/api/session"
 _COOKIE: Final = "QSESSIONID"
@@ -93,7 +93,7 @@ class AmiApi(Family):
                 return answer.body
             if answer.status == 403:  # so says a board whose table of KVM sessions is full
                 raise no_slot()
-            raise _gone(answer) or odd("the request for the Java console", answer)
+            raise ended() if answer.status == 401 else odd("the request for the Java console", answer)
         raise Html5Only("The panel offers no Java console.", hint="Use type=html5 or type=panel.")
 
     def html5(self, site: Site, session: WebSession) -> Talk[Page]:
@@ -106,7 +106,7 @@ class AmiApi(Family):
         if token.status == 403:
             raise no_slot()
         if token.status != 200 or not text_in(json_of(token), "token"):
-            raise _gone(token) or odd("the request for the HTML5 console", token)
+            raise ended() if token.status == 401 else odd("the request for the HTML5 console", token)
         known = session.tokens
         privilege = known.get("privilege") or _ADMINISTRATOR
         storage = {
@@ -135,18 +135,14 @@ def _cookies(site: Site, session: WebSession) -> dict[str, str]:
 
 def _ask(site: Site, session: WebSession, path: str, method: str = "GET") -> Request:
     headers = {"X-CSRFTOKEN": session.tokens["csrf"], "Referer": f"{site.url}/"}
-    return Request(path, method=method, headers=headers, cookies=_cookies(site, session), limit=1 << 20)
+    return Request(path, method=method, headers=headers, cookies=_cookies(site, session))
 
 
 def _absent(answer: Answer) -> bool:
     return answer.status in {404, 405} or text_in(json_of(answer), "code") == _NO_SUCH_CALL
 
 
-def _gone(answer: Answer) -> BmcError | None:
-    return BmcError("The panel has ended our session.", hint="Try again.") if answer.status == 401 else None
-
-
-def _refusal(answer: Answer, said: dict[str, Any]) -> BaseException:
+def _refusal(answer: Answer, said: dict[str, Any]) -> ProxyError:
     error = text_in(said, "error").lower()
     if text_in(said, "code") == _TABLE_FULL or "maximum number of sessions" in error:
         return no_slot()

@@ -338,9 +338,10 @@ def _text(raw: object) -> str:
 
 
 def _some(raw: object) -> str:
-    if not _text(raw):
+    text = _text(raw)
+    if not text:
         raise wrong("must not be empty")
-    return _text(raw)
+    return text
 
 
 def _path(raw: object) -> str:
@@ -402,6 +403,3 @@ _OWN: Final = {
 _NAMES: Final = [item.name.replace("_", "-") for item in dataclasses.fields(GenericFamily) if item.name != "key"]
 _KINDS: Final[Mapping[str, Kind[Any]]] = {setting: _OWN.get(setting, _text) for setting in _NAMES}
 """What each setting may be, in the order of the class."""
-
-FAMILIES: Final[Sequence[Family]] = ()
-"""None of its own: they are read from the configuration."""

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, Final
 from urllib.parse import quote, urlencode
 
-from ipmiproxyd.errors import BmcError, BmcPrivilege, BmcUnsupported, ProxyError
+from ipmiproxyd.errors import BmcPrivilege, BmcUnsupported, ProxyError
 from ipmiproxyd.vendors import words
 from ipmiproxyd.vendors.family import Family, Page
 from ipmiproxyd.vendors.talk import Answer, Request, Site, Talk, WebSession
@@ -56,9 +56,9 @@ class Idrac(Family):
         return f"{_LOGIN} says {mark}" if mark else ""
 
     def sign_in(self, site: Site) -> Talk[WebSession]:
-        return (yield from self._sign_in(site, {}, site.username, site.password.reveal()))
+        return (yield from self._sign_in({}, site.username, site.password.reveal()))
 
-    def _sign_in(self, site: Site, cookies: Mapping[str, str], user: str, password: str) -> Talk[WebSession]:  # noqa: ARG002
+    def _sign_in(self, cookies: Mapping[str, str], user: str, password: str) -> Talk[WebSession]:
         body = f"user={_encoded(user)}&password={_encoded(password)}"  # in this order: some firmware looks at no other
         answer = yield Request(
             "/data/login",
@@ -93,7 +93,7 @@ class Idrac(Family):
         """Why the panel did not give a console; the error to raise, or None if that cannot be told."""
 
         if answer.status in {301, 302, 303, 401}:
-            return BmcError("The panel has ended the session already.", hint="Try again.")
+            return words.ended()
         if answer.status >= 500:
             return None
         if _MANY_SESSIONS in answer.text:
@@ -141,7 +141,7 @@ class Idrac6(Idrac):
         values = (site.username, site.password.reveal())
         if _wants_escapes(page):
             values = (_escaped(values[0]), _escaped(values[1]))
-        return (yield from self._sign_in(site, start.cookies | page.cookies, *values))
+        return (yield from self._sign_in(start.cookies | page.cookies, *values))
 
 
 class _WithHtml5(Idrac):

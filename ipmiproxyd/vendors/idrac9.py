@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
-from ipmiproxyd.errors import BmcError, BmcUnsupported, Html5Only, ProxyError
+from ipmiproxyd.errors import BmcUnsupported, Html5Only, ProxyError
 from ipmiproxyd.vendors import words
 from ipmiproxyd.vendors.family import Family, Page
 from ipmiproxyd.vendors.talk import Answer, Request, Site, Talk, WebSession
@@ -135,7 +135,7 @@ def _why_not(answer: Answer, session: WebSession) -> Talk[ProxyError | None]:
     """Why the panel did not give a console; the error to raise, or None if that cannot be told."""
 
     if answer.status in {301, 302, 303, 401}:
-        return BmcError("The panel has ended the session already.", hint="Try again.")
+        return words.ended()
     if answer.status == 403:
         return words.no_right()
     if answer.status == 503:

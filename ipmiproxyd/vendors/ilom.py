@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar, Final
 
+from ipmiproxyd.errors import ProxyError
 from ipmiproxyd.vendors import words
 from ipmiproxyd.vendors.family import Family
 from ipmiproxyd.vendors.talk import Answer, Request, Site, Talk, WebSession
@@ -112,7 +113,7 @@ def _login_token(page: Answer) -> str:
     return next((found[1] for pattern in _TOKEN if (found := pattern.search(page.text))), "")
 
 
-def _why(answer: Answer) -> Exception:
+def _why(answer: Answer) -> ProxyError:
     """Failures lead back to the page to sign in, with a number."""
 
     found = _REFUSED.search(answer.header("location")) or _REFUSED.search(answer.text)

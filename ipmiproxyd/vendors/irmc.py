@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 from urllib.parse import parse_qsl, urlsplit
 
+from ipmiproxyd.errors import ProxyError
 from ipmiproxyd.vendors import digest, words
 from ipmiproxyd.vendors.family import Family
 from ipmiproxyd.vendors.talk import Answer, Request, Site, Talk, WebSession
@@ -175,7 +176,7 @@ def _console(answer: Answer) -> bytes:
     return words.jnlp_of(answer)
 
 
-def _refused(answer: Answer) -> Exception:
+def _refused(answer: Answer) -> ProxyError:
     return words.locked(_seconds(answer)) if "locked" in answer.text.lower() else words.wrong_password()
 
 

@@ -101,7 +101,7 @@ class OpenBmc(Family):
         graphical = json_of(answer).get("GraphicalConsole")
         if isinstance(graphical, dict) and graphical.get("ServiceEnabled") is False:
             raise BmcUnsupported("The panel's console is switched off.", hint="Switch KVM on in the panel.")
-        return Page(path=_CONSOLE, cookies={name: value for name, value in session.cookies.items() if value})
+        return Page(path=_CONSOLE, cookies=session.cookies)
 
 
 FAMILIES: Final[Sequence[Family]] = (OpenBmc(),)

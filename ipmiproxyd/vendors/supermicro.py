@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 from urllib.parse import quote, urlsplit
 
-from ipmiproxyd.errors import BmcError, BmcUnsupported
+from ipmiproxyd.errors import BmcUnsupported
 from ipmiproxyd.vendors.family import Family, Page
 from ipmiproxyd.vendors.talk import Answer, Pause, Request, Site, Talk, WebSession
-from ipmiproxyd.vendors.words import html5_only, is_jnlp, json_of, no_slot, odd, text_in, wrong_password
+from ipmiproxyd.vendors.words import ended, html5_only, is_jnlp, json_of, no_slot, odd, text_in, wrong_password
 
 _LOGIN: Final = "/cgi/login.cgi"
 _REDIRECT: Final = "/cgi/url_redirect.cgi"
@@ -110,7 +110,7 @@ class Supermicro(Family):
             if answer.status >= 500:
                 break
             if "url_type=jwsk" in request.path and _SIGNED_OUT.search(answer.text):
-                raise BmcError("The panel has ended our session.", hint="Try again.")
+                raise ended()
             missing = missing or answer.status == 404 or bool(_MISSING.search(answer.text))
         if missing and answer is not None and answer.status < 500:
             raise html5_only()

@@ -21,6 +21,10 @@ def no_slot() -> NoSlot:
     )
 
 
+def ended() -> BmcError:
+    return BmcError("The panel has ended our session.", hint="Try again.")
+
+
 def locked(seconds: int = 0) -> BmcLocked:
     while_ = f"for {seconds} seconds" if seconds else "for a while"
     return BmcLocked(

@@ -3,7 +3,7 @@
 const CTRL = { name: "Ctrl", keysym: 0xffe3, code: "ControlLeft" };
 const ALT = { name: "Alt", keysym: 0xffe9, code: "AltLeft" };
 const SUPER = { name: "Super", keysym: 0xffeb, code: "MetaLeft" };
-export const MODIFIERS = [CTRL, ALT, SUPER];
+const MODIFIERS = [CTRL, ALT, SUPER];
 
 const TAB = [0xff09, "Tab"];
 const PRINT = [0xff61, "PrintScreen"];

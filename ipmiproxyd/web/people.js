@@ -1,7 +1,7 @@
 // Who is on the console, and who has control of it.
 
 /** How a person is named in a sentence. */
-export function nameOf(person) {
+function nameOf(person) {
   return person?.user || "a viewer";
 }
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 
@@ -242,9 +242,6 @@ class _Reading:
     def on_jnlp(self, attributes: Mapping[str, str]) -> None:
         self.codebase = self.places.codebase(attributes.get("codebase", ""))
 
-    def on_title(self, attributes: Mapping[str, str]) -> None:
-        pass
-
     def on_resources(self, attributes: Mapping[str, str]) -> None:
         self.os, self.arch = _words(attributes.get("os", "")), _words(attributes.get("arch", ""))
 
@@ -312,16 +309,7 @@ class _Reading:
 
         versioned, packed = flag("jnlp.versionEnabled"), flag("jnlp.packEnabled")
         jars = tuple(
-            Jar(
-                url=jar.url,
-                version=jar.version,
-                versioned=versioned and bool(jar.version),
-                packed=packed or jar.packed,
-                native=jar.native,
-                os=jar.os,
-                arch=jar.arch,
-                main=jar.main,
-            )
+            replace(jar, versioned=versioned and bool(jar.version), packed=packed or jar.packed)
             for jar in self.found.values()
         )
         if all(jar.native for jar in jars):

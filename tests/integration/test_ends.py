@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
-import subprocess
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -29,6 +27,7 @@ from tests.support.end_owner import Owner
 from tests.support.end_peer import DOWN, UP, Bell, Peer, descriptors, reactor, resident, tcp_pair, unix_pair
 from tests.support.end_suite import MB, EndSuite
 from tests.support.leftovers import until_none
+from tests.support.relay_tls import Made
 from tests.support.scratch import scratch
 
 Mood = Callable[[socket.socket], Any] | None
@@ -82,26 +81,16 @@ class SplicedUnixTests(UnixTests):
     by_kernel = True
 
 
-def make_certificate(folder: Path) -> tuple[Path, Path]:
-    """A self-signed certificate and its key."""
-
-    certificate, key = folder / "certificate.pem", folder / "key.pem"
-    kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=relay"]
-    command = ["openssl", "req", "-x509", *kind, "-keyout", str(key), "-out", str(certificate)]
-    subprocess.run(command, check=True, timeout=30, capture_output=True)
-    return certificate, key
-
-
 class TlsTests(EndSuite, TestCase):
     bulk = 10 * MB
     ends_with = "close_notify"
     version = ssl.TLSVersion.TLSv1_3
 
     def setUp(self) -> Deferred[None]:  # type: ignore[override]
-        certificate, key = make_certificate(scratch(self))
+        made = Made(scratch(self))
         self.server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.server.load_cert_chain(certificate, key)
-        self.client = ssl.create_default_context(cafile=str(certificate))
+        self.server.load_cert_chain(made.certificate, made.key)
+        self.client = ssl.create_default_context(cafile=made.certificate)
         self.client.check_hostname = False
         self.client.maximum_version = self.version
         return super().setUp()
@@ -169,22 +158,14 @@ class TlsTests(EndSuite, TestCase):
     async def test_close_notify_of_the_far_side(self) -> None:
         """It may still read, but we have nothing to say to somebody who does not listen to the answers."""
 
-        end, peer = await self.made()
-        with self.owner.calling():
-            end.start()
-        peer.send_until(1000)
-        await self.bell.until(lambda: self.owner.got == 1000)
+        end, peer = await self.talking()
         peer.say_goodbye()
         await self.until_lost(end)
 
     async def test_broken_record(self) -> None:
         for garbage in (bytes(100), b"\x17\x03\x03\x00\x20" + bytes(32), b"GET / HTTP/1.1\r\n\r\n"):
             self.owner = Owner(self.bell)
-            end, peer = await self.made()
-            with self.owner.calling():
-                end.start()
-            peer.send_until(1000)
-            await self.bell.until(lambda: self.owner.got == 1000)
+            end, peer = await self.talking()
             peer._socket.sendall(garbage)
             await self.until_lost(end)
             self.assertEqual(self.owner.got, 1000)
@@ -261,9 +242,9 @@ class TlsTransportTests(EndSuite, TestCase):
     hears_on = False
 
     def setUp(self) -> Deferred[None]:  # type: ignore[override]
-        certificate, key = make_certificate(scratch(self))
-        self.options = PrivateCertificate.loadPEM(key.read_bytes() + certificate.read_bytes()).options()
-        self.client = ssl.create_default_context(cafile=str(certificate))
+        made = Made(scratch(self))
+        self.options = PrivateCertificate.loadPEM(made.both().read_bytes()).options()
+        self.client = ssl.create_default_context(cafile=made.certificate)
         self.client.check_hostname = False
         return super().setUp()
 

@@ -4,7 +4,6 @@ panels, and a real Chromium on a real display."""
 from __future__ import annotations
 
 import re
-import signal
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -47,12 +46,6 @@ class Html5World(JavaWorld):
     def secrets(self, panel: PanelHere) -> tuple[str, ...]:
         return (PASSWORD, *panel.personality.sessions, *panel.personality.tokens)
 
-    async def restarted(self) -> None:
-        await self.daemon.signal(signal.SIGKILL)
-        await self.daemon.start()
-        self.client = await self.connect()
-        await self.until_gone()
-
 
 class Html5Tests(Html5World):
     async def test_with_cookies(self) -> None:
@@ -78,7 +71,7 @@ class Html5Tests(Html5World):
         await self.key(panel, opened)
         for secret in self.secrets(panel):
             self.assert_unseen(secret)
-        await self.restarted()
+        await self.kill_and_start()
         await self.nothing_left()
         self.assertEqual(panel.signs, (1, 1))
 
@@ -141,7 +134,7 @@ class PanelTests(Html5World):
 
     async def test_old_one_and_the_daemon_is_killed(self) -> None:
         panel, _ = await self.signed_in(tls="legacy")
-        await self.restarted()
+        await self.kill_and_start()
         await self.nothing_left()
         self.assertEqual(panel.signs, (1, 1))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -77,10 +76,7 @@ class LeavingTests(JavaWorld):
         self.ask_java("node2").addErrback(lambda _: None)
         await hold.wait()
         self.assertEqual((panel.signs, other.signs), ((1, 0), (1, 0)))
-        await self.daemon.signal(signal.SIGKILL)
-        await self.daemon.start()
-        self.client = await self.connect()
-        await self.until_gone()
+        await self.kill_and_start()
         await self.nothing_left()
         hold.release()
         self.assertEqual((panel.signs, other.signs), ((1, 1), (1, 1)))
@@ -128,8 +124,5 @@ class LeavingTests(JavaWorld):
         self.assertEqual([console["state"] for console in (await self.close(opened["console"]))["closed"]], ["lost"])
         await self.nothing_left()
         panel.listen()
-        await self.daemon.signal(signal.SIGKILL)
-        await self.daemon.start()
-        self.client = await self.connect()
-        await self.until_gone()
+        await self.kill_and_start()
         self.assertEqual(panel.signs, (1, 1))

@@ -6,17 +6,8 @@ import random
 import struct
 
 from ipmiproxyd.interfaces import VncServer
-from tests.support.relay_case import (
-    HELLO,
-    WELCOME,
-    RelayCase,
-    free_ports,
-    memory,
-    open_sockets,
-    reactor,
-    until,
-    until_steady,
-)
+from tests.support.end_peer import resident
+from tests.support.relay_case import HELLO, WELCOME, RelayCase, free_ports, open_sockets, reactor, until, until_steady
 from tests.support.relay_talk import KEY_PRESS, MIB, UPDATE_REQUEST, LateEndpoint, Pusher, cut_text
 from tests.support.ws_client import (
     BINARY,
@@ -31,12 +22,12 @@ class FlowTests(RelayCase):
         self.serve()
         client, end = await self.greeted()
         client.pause()
-        before = memory()
+        before = resident()
         end.flood(256 * MIB)
         taken = await until_steady(lambda: end.said)
         self.assertGreater(taken, 64 << 10)
         self.assertLess(taken, 32 * MIB)
-        self.assertLess(memory() - before, 32 * MIB)
+        self.assertLess(resident() - before, 32 * MIB)
         end._to_say = 4 * MIB
         whole = taken + 4 * MIB
         client.resume()
@@ -47,7 +38,7 @@ class FlowTests(RelayCase):
         self.display.keeps = False
         client, end = await self.greeted()
         end.pause()
-        before = memory()
+        before = resident()
         text = cut_text(bytes(MIB))
         message = (
             frame(BINARY, text[: 64 << 10]),
@@ -56,7 +47,7 @@ class FlowTests(RelayCase):
         pump = Pusher(client.transport, b"".join(message), 256)
         taken = await until_steady(lambda: pump.said)
         self.assertLess(taken, 32)
-        self.assertLess(memory() - before, 48 * MIB)
+        self.assertLess(resident() - before, 48 * MIB)
         pump.left = 4
         end.resume()
         await end.hears((taken + 4) * len(text))
@@ -68,14 +59,14 @@ class FlowTests(RelayCase):
         self.display.keeps = False
         self.serve()
         client = await self.join()
-        before = memory()
+        before = resident()
         client.say(HELLO)
         text = cut_text(bytes(MIB))
         parts = b"".join(frame(BINARY, text[at : at + (64 << 10)]) for at in range(0, len(text), 64 << 10))
         pump = Pusher(client.transport, parts, 256)
         taken = await until_steady(lambda: pump.said)
         self.assertLess(taken, 32)
-        self.assertLess(memory() - before, 48 * MIB)
+        self.assertLess(resident() - before, 48 * MIB)
         pump.left = 0
         late.go()
         end = await self.display.viewer()

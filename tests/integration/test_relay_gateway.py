@@ -181,15 +181,12 @@ class SideBySideTests(GatewayCase):
         waiting = [
             Deferred.fromCoroutine(self.ask("GET", "/api/status?since=99", Authorization=bearer)) for _ in range(6)
         ]
-        await gatherResults([Deferred.fromCoroutine(self.settled(waiting, 2))])
+        await until(lambda: [one.called for one in waiting].count(True) == 2)
         self.assertEqual([one.called for one in waiting].count(False), 4)
         self.console.change(message="news")
         await self.port.close("closed", "It was closed.")
         await gatherResults(waiting)
         self.assertEqual(self.host._gateway.consoles._asking, {})  # type: ignore[union-attr]
-
-    async def settled(self, some: list[Deferred[Any]], count: int) -> None:
-        await until(lambda: [one.called for one in some].count(True) == count)
 
     async def test_the_daemon_ends(self) -> None:
         before = open_sockets()

@@ -18,7 +18,8 @@ from twisted.trial.unittest import TestCase
 from ipmiproxyd.errors import BadValue
 from ipmiproxyd.relay import channel, servertls
 from ipmiproxyd.relay.servertls import ServerTls
-from tests.support.relay_case import HELLO, WELCOME, free_ports, memory, open_sockets, reactor, until, until_steady
+from tests.support.end_peer import resident
+from tests.support.relay_case import HELLO, WELCOME, free_ports, open_sockets, reactor, until, until_steady
 from tests.support.relay_pages import INDEX
 from tests.support.relay_talk import MIB, Pusher, cut_text
 from tests.support.relay_tls import HOST, Made, TlsCase
@@ -199,11 +200,11 @@ class TalkTests(TlsCase):
         self.serve()
         client, end = await self.greeted()
         client.pause()
-        before = memory()
+        before = resident()
         end.flood(256 * MIB)
         taken = await until_steady(lambda: end.said)
         self.assertLess(taken, 32 * MIB)
-        self.assertLess(memory() - before, 32 * MIB)
+        self.assertLess(resident() - before, 32 * MIB)
         end._to_say = 0
         client.resume()
         self.assertEqual(len(await client.hears(taken)), taken)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar, cast
 
 from twisted.internet import reactor as global_reactor
@@ -17,13 +18,11 @@ from ipmiproxyd.vendors.registry import by_key
 from ipmiproxyd.wire.jnlp import parse
 from tests.integration.test_local_agent import LocalCase
 from tests.simulator.panel import Panel, Recorder, Settings, make_certificate
-from tests.simulator.vendors import PERSONALITIES
+from tests.simulator.vendors import DRIVERS, PERSONALITIES
 from tests.support.memory_store import MemoryStore
 
 reactor = cast(Any, global_reactor)
 USER, PASSWORD = "ADMIN", 's3cret & +/=\\"ü'
-DRIVERS = {"idrac6-old": "idrac6"}
-"""Personalities whose driver has another name."""
 
 
 class Served:
@@ -33,9 +32,7 @@ class Served:
         folder = case.folder / f"panel{len(list(case.folder.iterdir()))}"
         folder.mkdir()
         self.events: list[tuple[str, Any]] = []
-        settings = Settings(
-            personality=kind, users={USER: PASSWORD}, chassis=str(folder), attributes=attributes
-        )
+        settings = Settings(personality=kind, users={USER: PASSWORD}, chassis=str(folder), attributes=attributes)
         record = Recorder(folder / "record.jsonl")
 
         def tell(event: str, more: Any) -> None:
@@ -93,8 +90,6 @@ class VendorPanelTests(LocalCase):
 
     async def test_a_refused_sign_in_is_not_repeated(self) -> None:
         served = Served(self, "supermicro")
-        from dataclasses import replace
-
         wrong = replace(served.device, password=Secret("wrong"))
         family = (await self.desk.family(self.agent, wrong)).family
         for _ in range(3):

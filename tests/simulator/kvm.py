@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, cast
@@ -45,8 +45,8 @@ ONE_JAR: Final = frozenset({"com.sun.rkvm.rconsole.JavaRConsole"})
 ILO_APPLET: Final = "com.hp.ilo2.intgapp.intgapp"
 HUAWEI_APPLET: Final = "com.kvm.KVMApplet"
 PACKER: Final = os.environ.get("PACK200_JARS", "")
-"""A class path with Apache's commons-compress 1.21 or later and what it needs. Debian's lacks pack200, the JDK has none
-since Java 14, and nothing else that packs is in the registries: without it there is no packed variant."""
+"""A class path with Apache's commons-compress 1.21 or later and what it needs. Debian's lacks pack200, and the JDK has
+none since Java 14: without it there is no packed variant."""
 
 _NAMES: Final = ("viewer.jar", "native.jar", "libsimulatedkvm.so", "viewer.jar.pack.gz")
 
@@ -95,19 +95,8 @@ def jars() -> Jars:
     return Jars(*((folder / name).read_bytes() for name in _NAMES))
 
 
-def jars_by_name(viewers: Iterable[str], natives: Iterable[str], packed: Iterable[str] = ()) -> dict[str, bytes]:
-    """What a panel has to hand out, under the names that its descriptions have."""
-
-    made = jars()
-    return (
-        dict.fromkeys(viewers, made.viewer)
-        | dict.fromkeys(natives, made.native)
-        | {f"{name}.pack.gz": made.packed for name in packed if made.packed}
-    )
-
-
 class VendorJars(Mapping[str, bytes]):
-    """The same, under whatever name a panel hands it out."""
+    """The jars by file name, whatever name a panel has for them."""
 
     def __getitem__(self, name: str) -> bytes:
         if name.endswith(".pack.gz"):
@@ -264,13 +253,3 @@ class KvmPort(Factory):
     def left(self, viewer: _Viewer, *, clean: bool) -> None:
         self.viewers.remove(viewer)
         self.record("kvm-gone", {"viewers": len(self.viewers), "clean": clean})
-
-
-def main() -> None:
-    """Build, so that tests need not wait for it."""
-
-    os.write(1, f"{len(jars().viewer)} bytes in {BUILT / _hash()}\n".encode())
-
-
-if __name__ == "__main__":
-    main()

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from ipmiproxyd.vendors.registry import by_key
-from tests.simulator.vendors import PERSONALITIES
+from tests.simulator.vendors import DRIVERS, PERSONALITIES
 from tests.support import leftovers
 from tests.support.daemon import free_ports
 from tests.support.java_world import JavaWorld, PanelHere
 from tests.support.wire_client import Reply
-
-DRIVERS = {"idrac6-old": "idrac6"}
-"""Panels whose driver has another name."""
 
 
 def with_java() -> Iterable[tuple[str, bool]]:
@@ -49,10 +45,7 @@ class EveryFamilyTests(JavaWorld):
             panel = await self.node(kind, kind)
             await self.java(kind)
             await panel.happens("kvm-connected")
-            await self.daemon.signal(signal.SIGKILL)
-            await self.daemon.start()
-            self.client = await self.connect()
-            await self.until_gone()
+            await self.kill_and_start()
             self.gave_back(kind, panel, signs_out)
             await self.nothing_left()
 

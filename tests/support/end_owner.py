@@ -60,7 +60,6 @@ class Splice(Owner):
 
     def __init__(self, bell: Bell) -> None:
         super().__init__(bell)
-        self.longest_tail = 0
         self._ends: list[End] = []
 
     def join(self, one: End, other: End) -> None:

@@ -90,6 +90,20 @@ class EndSuite(Mixin):
         self.peers.append(peer)
         return end, peer
 
+    async def started(self, **how: Any) -> tuple[Any, Peer]:
+        end, peer = await self.made(**how)
+        with self.owner.calling():
+            end.start()
+        return end, peer
+
+    async def talking(self) -> tuple[Any, Peer]:
+        """The owner has got the first 1000 bytes."""
+
+        end, peer = await self.started()
+        peer.send_until(1000)
+        await self.bell.until(lambda: self.owner.got == 1000)
+        return end, peer
+
     async def spliced(self, *, small: bool = False, mood: Any = None, **how: Any) -> tuple[Splice, Peer, Peer]:
         """The peer at the end under test, and the one at the plain end. Both wait for DOWN and send UP."""
 
@@ -217,9 +231,7 @@ class EndSuite(Mixin):
     # --- standing still ----------------------------------------------------------------------------------------------
 
     async def test_paused_end_does_not_read(self) -> None:
-        end, peer = await self.made()
-        with self.owner.calling():
-            end.start()
+        end, peer = await self.started()
         peer.send_until(100_000)
         await self.until_got(self.owner, 100_000)
         with self.owner.calling():
@@ -253,9 +265,7 @@ class EndSuite(Mixin):
         self.assertLessEqual(max(resumed), 2 * READ)
 
     async def test_drained_once_per_tail(self) -> None:
-        end, peer = await self.made(small=True)
-        with self.owner.calling():
-            end.start()
+        end, peer = await self.started(small=True)
         at = 0
         for _ in range(3):
             peer.stall()
@@ -288,9 +298,7 @@ class EndSuite(Mixin):
     async def test_finish_with_a_tail(self) -> None:
         for small in (False, True):
             self.owner = Owner(self.bell)
-            end, peer = await self.made(small=small)
-            with self.owner.calling():
-                end.start()
+            end, peer = await self.started(small=small)
             peer.stall()
             at = await self.clog(end)
             drains = self.owner.drains
@@ -305,9 +313,7 @@ class EndSuite(Mixin):
             self.assertEqual(self.owner.drains, drains)
 
     async def test_far_side_speaks_on_after_finish(self) -> None:
-        end, peer = await self.made()
-        with self.owner.calling():
-            end.start()
+        end, peer = await self.started()
         peer.stall()
         await self.clog(end)
         peer.send_until(10_000)
@@ -321,9 +327,7 @@ class EndSuite(Mixin):
         await self.until_lost(end)
 
     async def test_calls_after_the_end(self) -> None:
-        end, peer = await self.made()
-        with self.owner.calling():
-            end.start()
+        end, peer = await self.started()
         peer.close()
         await self.until_lost(end)
         with self.owner.calling():
@@ -336,9 +340,7 @@ class EndSuite(Mixin):
         self.assertEqual(self.owner.gone, [end])
 
     async def test_far_side_closes(self) -> None:
-        end, peer = await self.made()
-        with self.owner.calling():
-            end.start()
+        end, peer = await self.started()
         peer.send_until(70_000)
         await self.bell.until(lambda: peer.sent == 70_000)
         await self.until_got(self.owner, 70_000)
@@ -363,9 +365,7 @@ class EndSuite(Mixin):
     async def test_far_side_resets(self) -> None:
         for clogged in (False, True):
             self.owner = Owner(self.bell)
-            end, peer = await self.made()
-            with self.owner.calling():
-                end.start()
+            end, peer = await self.started()
             if clogged:
                 peer.stall()
                 await self.clog(end)
@@ -378,11 +378,7 @@ class EndSuite(Mixin):
         for clogged in (False, True):
             for paused in (False, True):
                 self.owner = Owner(self.bell)
-                end, peer = await self.made()
-                with self.owner.calling():
-                    end.start()
-                peer.send_until(1000)
-                await self.bell.until(lambda: self.owner.got == 1000)
+                end, peer = await self.talking()
                 if clogged:
                     peer.stall()
                     await self.clog(end)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -249,6 +250,14 @@ class JavaWorld(World):
 
         while (await self.client.must("console list"))["consoles"]:
             await leftovers.pause(0.05)
+
+    async def kill_and_start(self) -> None:
+        """Another daemon after one that had no time to give anything back; returns when it has done so."""
+
+        await self.daemon.signal(signal.SIGKILL)
+        await self.daemon.start()
+        self.client = await self.connect()
+        await self.until_gone()
 
     @property
     def cached(self) -> list[str]:

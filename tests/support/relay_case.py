@@ -6,7 +6,6 @@ import json
 import os
 import socket
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor as global_reactor
@@ -53,12 +52,6 @@ def open_sockets() -> int:
         except FileNotFoundError:
             continue
     return found
-
-
-def memory() -> int:
-    """Bytes of this process that are in memory."""
-
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 async def until(condition: Callable[[], Any], limit: float = 10.0) -> None:

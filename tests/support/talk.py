@@ -1,14 +1,13 @@
 """Drive conversations with panels (:mod:`ipmiproxyd.vendors.talk`) in memory: no socket, no clock::
 
-panel = PanelInProcess(make_panel(SupermicroPanel))
-session = panel.drive(family.sign_in(panel.site()))
-jnlp = panel.drive(family.jnlp(panel.site(), session))
-panel.signs()  # (1, 0)
+    panel = PanelInProcess(make_panel(SupermicroPanel))
+    session = panel.drive(family.sign_in(panel.site()))
+    jnlp = panel.drive(family.jnlp(panel.site(), session))
+    panel.signs()  # (1, 0)
 """
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -78,18 +77,16 @@ def make_panel(
 ) -> P:
     """A simulated panel with one user, :data:`USER`. ``settings`` are attributes to set (``slots=1``)."""
 
-    folder = Path(tempfile.mkdtemp(prefix="panel-"))
     personality = kind(
         name,
         dict(users) if users is not None else {USER: PASSWORD},
-        Chassis(folder),
+        Chassis(Path("/nonexistent")),  # none that could be switched
         Events(),
         hint="",
         elsewhere="https://127.0.0.2/",
     )
     for attribute, value in {"mood": mood, **settings}.items():
         setattr(personality, attribute, value)
-    folder.rmdir()
     return personality
 
 

@@ -1,8 +1,8 @@
-"""What holds for every family of panels. A test class names its family and its simulated panel:
+"""What holds for every family of panels. A test class names its family and its simulated panel::
 
-class SupermicroTests(FamilySuite, SynchronousTestCase):
-    family = FAMILIES[0]
-    kind = SupermicroPanel
+    class SupermicroTests(FamilySuite, SynchronousTestCase):
+        family = FAMILIES[0]
+        kind = SupermicroPanel
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any, ClassVar, Final, TypeVar
 from ipmiproxyd.errors import BmcAuth, BmcError, BmcLocked, Html5Only, NoLicence, NoSlot, ProxyError
 from ipmiproxyd.vendors.family import Family
 from ipmiproxyd.vendors.recognise import recognise
-from ipmiproxyd.vendors.talk import WebSession
+from ipmiproxyd.vendors.talk import Answer, WebSession
 from tests.simulator.personality import Personality
-from tests.support.talk import PASSWORD, USER, PanelInProcess, make_panel
+from tests.support.talk import PASSWORD, USER, PanelInProcess, drive, make_panel
 
 E = TypeVar("E", bound=ProxyError)
 
@@ -74,6 +74,23 @@ class FamilySuite:
         self.assertTrue(isinstance(caught, error))
         self.assertNotIn(self.password, f"{caught.message} {caught.hint}")
         self.gave_back(panel)
+        return caught
+
+    def not_let_in(self, error: type[E], *answers: Answer) -> E:
+        """Signing in, answered so, ends with this error, whose words hold no secret."""
+
+        caught: E = self.assertRaises(error, drive, self.family.sign_in(self.panel().site()), answers)
+        for secret in (USER, self.password):
+            self.assertNotIn(secret, f"{caught.message} {caught.hint}")
+        return caught
+
+    def after_the_end(self) -> BmcError:
+        """What who asks for the Java console is told once the session was signed out of."""
+
+        panel = self.panel()
+        session = self.open(panel)
+        panel.drive(self.family.sign_out(panel.site(), session))
+        caught: BmcError = self.assertRaises(BmcError, panel.drive, self.family.jnlp(panel.site(), session))
         return caught
 
     def gave_back(self, panel: PanelInProcess) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from autobahn.twisted.websocket import WebSocketClientFactory, WebSocketClientProtocol
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.protocol import Factory, Protocol, connectionDone
@@ -147,11 +147,6 @@ class Bridge(Factory):
         factory.protocol = lambda: _Relay(passage)
         dialled = TCP4ClientEndpoint(self._reactor, "127.0.0.1", self._relay_port).connect(factory)
         dialled.addErrback(lambda _: passage.relay_closed(None, "the relay does not listen"))
-
-    async def all_over(self) -> None:
-        """Until every client and its WebSocket are gone."""
-
-        await gatherResults([passage.over for passage in self.passages])
 
     async def stop(self) -> None:
         await self._listener.stopListening()

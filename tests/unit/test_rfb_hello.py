@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 import sys
-from itertools import pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +13,7 @@ from ipmiproxyd.errors import BmcAuth, BmcError, BmcUnreachable, BmcUnsupported,
 from ipmiproxyd.model import Secret
 from ipmiproxyd.wire.rfb import ProtocolError
 from ipmiproxyd.wire.rfb_hello import MAX_NAME, MAX_REASON, BrowserHello, Encryption, ServerHello, Step
+from tests.support.chunks import PLACES, cut
 
 V33, V37, V38 = b"RFB 003.003\n", b"RFB 003.007\n", b"RFB 003.008\n"
 INIT = struct.pack(">HH16sI", 640, 480, bytes(range(16)), 4) + b"name"
@@ -23,14 +23,6 @@ CHALLENGE = bytes(range(16))
 # "secret" with each byte reversed.
 ANSWER = bytes.fromhex("ee22539f33a5983ec12f9c2edbc995dd")
 REST = b"\x00further"
-
-
-def cut(stream: bytes, places: list[int]) -> list[bytes]:
-    edges = sorted({0, len(stream), *(place % (len(stream) + 1) for place in places)})
-    return [stream[start:end] for start, end in pairwise(edges)]
-
-
-PLACES = st.lists(st.integers(0, 5000), max_size=12)
 
 
 class BrowserHelloTests(SynchronousTestCase):

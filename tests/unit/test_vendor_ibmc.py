@@ -97,5 +97,4 @@ class IbmcTests(FamilySuite, SynchronousTestCase):
             (500, b"", BmcError),
             (200, b"[]", BmcError),
         ):
-            answers = [Answer(status, (), body)]
-            self.assertRaises(error, drive, self.family.sign_in(self.panel().site()), answers)
+            self.not_let_in(error, Answer(status, (), body))

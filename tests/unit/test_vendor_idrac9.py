@@ -76,8 +76,7 @@ class Idrac9Tests(FamilySuite, SynchronousTestCase):
             (201, {"authResult": 0}, BmcError),  # without a cookie
             (404, {}, BmcError),
         ):
-            answer = Answer(status, (), json.dumps(said).encode())
-            self.assertRaises(error, drive, self.family.sign_in(self.panel().site()), [answer])
+            self.not_let_in(error, Answer(status, (), json.dumps(said).encode()))
 
     def test_firmware_without_java(self) -> None:
         self.refused(Html5Only, self.panel(java=False))

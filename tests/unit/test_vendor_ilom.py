@@ -8,7 +8,6 @@ from ipmiproxyd.errors import BmcAuth, BmcError, NoSlot
 from ipmiproxyd.vendors.ilom import Ilom, IlomOld
 from ipmiproxyd.vendors.talk import Answer
 from tests.simulator.vendors.ilom import IlomOldPanel, IlomPanel
-from tests.support.talk import drive
 from tests.support.vendor_suite import FamilySuite
 
 
@@ -70,5 +69,4 @@ class IlomTests(IlomOldTests):
             (Answer(303, (("location", f"https://10.0.0.7{back}5"),)), NoSlot),
             (Answer(200, (), b"<html></html>"), BmcError),
         ):
-            site = self.panel().site()
-            self.assertRaises(error, drive, self.family.sign_in(site), [page, answer])
+            self.not_let_in(error, page, answer)

@@ -12,7 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from ipmiproxyd.errors import BmcAuth, BmcError, BmcUnsupported, NoSlot
 from ipmiproxyd.model import Secret
 from ipmiproxyd.vendors import digest
-from ipmiproxyd.vendors.irmc import Irmc, IrmcS5
+from ipmiproxyd.vendors.irmc import FAMILIES, Irmc, IrmcS5
+from ipmiproxyd.vendors.recognise import recognise
 from ipmiproxyd.vendors.talk import Answer, Request
 from tests.simulator.vendors.irmc import IrmcPanel, IrmcS5Panel
 from tests.support.talk import PanelInProcess, drive
@@ -50,6 +51,9 @@ class IrmcTests(FamilySuite, SynchronousTestCase):
         for part in ("JViewer_S4.jar", "<argument>-kvmtoken<", "<argument>-webcookie<", "<argument>5901<"):
             self.assertIn(part, text)
 
+    def test_is_not_another_generation(self) -> None:
+        self.assertEqual(self.panel().drive(recognise(FAMILIES)).family, "irmc")
+
     def test_no_page(self) -> None:
         panel = self.panel()
         self.assertRaises(BmcUnsupported, panel.drive, self.family.html5(panel.site(), self.open(panel)))
@@ -81,8 +85,7 @@ class IrmcFormTests(IrmcTests):
         self.assertEqual(panel.ask(posts[1]).status, 401)
 
     def test_no_challenge(self) -> None:
-        answers = [Answer(302, (("location", "/login"),)), Answer(200, (), b"<html>?</html>")]
-        self.assertRaises(BmcError, drive, self.family.sign_in(self.panel().site()), answers)
+        self.not_let_in(BmcError, Answer(302, (("location", "/login"),)), Answer(200, (), b"<html>?</html>"))
 
 
 class IrmcS5Tests(FamilySuite, SynchronousTestCase):
@@ -108,8 +111,7 @@ class IrmcS5Tests(FamilySuite, SynchronousTestCase):
             (500, b"", BmcError),
             (200, b"", BmcError),
         ):
-            answers = [Answer(status, (), body)]
-            self.assertRaises(error, drive, self.family.sign_in(self.panel().site()), answers)
+            self.not_let_in(error, Answer(status, (), body))
 
 
 class DigestTests(SynchronousTestCase):

@@ -5,46 +5,38 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib import import_module
 from pkgutil import iter_modules
-from types import ModuleType
-from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-import tests.simulator.vendors
 from ipmiproxyd import vendors
 from ipmiproxyd.errors import BmcUnreachable, VendorUnknown
 from ipmiproxyd.vendors import ami, ami_api, openbmc, supermicro
+from ipmiproxyd.vendors.family import Family
 from ipmiproxyd.vendors.generic import read_generic
 from ipmiproxyd.vendors.recognise import Recognised, recognise
+from ipmiproxyd.vendors.registry import BUILT_IN
 from ipmiproxyd.vendors.talk import Answer, Request
 from tests.simulator.personality import Personality
+from tests.simulator.vendors import PERSONALITIES
 from tests.simulator.vendors.ami import AmiPanel
 from tests.simulator.vendors.ami_api import AmiApiPanel
 from tests.simulator.vendors.openbmc import OpenBmcPanel
 from tests.simulator.vendors.supermicro import SupermicroPanel
 from tests.support.talk import PanelInProcess, drive, make_panel
 
-
-def every(package: ModuleType, name: str) -> list[Any]:
-    """What the package's modules offer under a name."""
-
-    modules = (import_module(f"{package.__name__}.{found.name}") for found in iter_modules(package.__path__))
-    return [one for module in modules for one in getattr(module, name, ())]
-
-
 FAMILIES = (*supermicro.FAMILIES, *ami.FAMILIES, *ami_api.FAMILIES, *openbmc.FAMILIES)
 KINDS = (SupermicroPanel, AmiPanel, AmiApiPanel, OpenBmcPanel)
 
 
-def own(key: str, text: str, path: str = "/") -> object:
+def own(key: str, text: str, path: str = "/") -> Family:
     told = {"sign-in-path": "/in", "cookie": "S", "jnlp-path": "/k", "recognise": text, "recognise-path": path}
     return read_generic(key, told)
 
 
 class RecogniseTests(SynchronousTestCase):
-    def look(self, answers: Callable[[Request], Answer], *families: object, hint: int | None = None) -> Recognised:
+    def look(self, answers: Callable[[Request], Answer], *families: Family, hint: int | None = None) -> Recognised:
         self.asked: list[Request] = []
-        return drive(recognise([*families, *FAMILIES], hint), answers, log=self.asked)  # type: ignore[list-item]
+        return drive(recognise([*families, *FAMILIES], hint), answers, log=self.asked)
 
     def test_each_panel_is_what_it_is(self) -> None:
         for kind in KINDS:
@@ -77,9 +69,8 @@ class RecogniseTests(SynchronousTestCase):
     def test_redirects_that_do_not_end(self) -> None:
         count = iter(range(1000))
         for target in (lambda: "/", lambda: f"/{next(count)}", lambda: "elsewhere", lambda: "https://other"):
-            where = target
 
-            def answers(_request: Request, where: Callable[[], str] = where) -> Answer:
+            def answers(_request: Request, where: Callable[[], str] = target) -> Answer:
                 return Answer(302, (("location", where()),))
 
             self.assertRaises(VendorUnknown, self.look, answers)
@@ -118,14 +109,14 @@ class RecogniseTests(SynchronousTestCase):
 
 class EveryFamilyTests(SynchronousTestCase):
     def test_no_panel_is_taken_for_another(self) -> None:
-        families = every(vendors, "FAMILIES")
-        keys = {family.key for family in families}
-        self.assertEqual(len(keys), len(families))
-        kinds = [kind for kind in every(tests.simulator.vendors, "PERSONALITIES") if kind.key in keys]
-        self.assertEqual({kind.key for kind in kinds}, keys)
-        for kind in kinds:
-            numbers = next(family.manufacturers for family in families if family.key == kind.key)
-            for number in (None, *sorted(numbers)):
-                panel = PanelInProcess(make_panel(kind))
-                self.assertEqual(panel.drive(recognise(families, number)).family, kind.key, number)
+        self.assertEqual(len({family.key for family in BUILT_IN}), len(BUILT_IN))
+        for family in BUILT_IN:
+            for number in (None, *sorted(family.manufacturers)):
+                panel = PanelInProcess(make_panel(PERSONALITIES[family.key]))
+                self.assertEqual(panel.drive(recognise(BUILT_IN, number)).family, family.key, number)
                 self.assertEqual(panel.events("sign-in"), [])
+
+    def test_none_was_forgotten(self) -> None:
+        modules = [import_module(f"{vendors.__name__}.{one.name}") for one in iter_modules(vendors.__path__)]
+        found = [one for module in modules for one in getattr(module, "FAMILIES", ())]
+        self.assertEqual({one.key for one in found}, {one.key for one in BUILT_IN})

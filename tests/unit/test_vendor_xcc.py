@@ -1,21 +1,13 @@
-"""Lenovo's XCC; and that the families of these modules do not take each other's panels for theirs."""
+"""Lenovo's XCC."""
 
 from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from ipmiproxyd.errors import BmcAuth, BmcError, NoLicence
-from ipmiproxyd.vendors import cimc, ibmc, ilom, imm, irmc, xcc
-from ipmiproxyd.vendors.recognise import recognise
 from ipmiproxyd.vendors.talk import Request
 from ipmiproxyd.vendors.xcc import Xcc
-from tests.simulator.vendors import cimc as cimc_panel
-from tests.simulator.vendors import ibmc as ibmc_panel
-from tests.simulator.vendors import ilom as ilom_panel
-from tests.simulator.vendors import imm as imm_panel
-from tests.simulator.vendors import irmc as irmc_panel
 from tests.simulator.vendors.xcc import XccPanel
-from tests.support.talk import PASSWORD, PanelInProcess, make_panel
 from tests.support.vendor_suite import FamilySuite
 
 
@@ -69,19 +61,3 @@ class XccWithoutNonceTests(XccTests):
         panel = self.panel()
         self.open(panel)
         self.assertNotIn("Content-Security-Policy", panel.asked[1].headers)
-
-
-class OthersPanelsTests(SynchronousTestCase):
-    def test_each_is_taken_for_what_it_is(self) -> None:
-        families = [one for module in (cimc, ibmc, ilom, imm, irmc, xcc) for one in module.FAMILIES]
-        kinds = [XccPanel, *cimc_panel.PERSONALITIES, *ibmc_panel.PERSONALITIES, *ilom_panel.PERSONALITIES]
-        kinds += [*imm_panel.PERSONALITIES, *irmc_panel.PERSONALITIES]
-        self.assertEqual({one.key for one in families}, {kind.key for kind in kinds})
-        for kind in kinds:
-            panel = PanelInProcess(make_panel(kind, users={"admin": PASSWORD}))
-            self.assertEqual(panel.drive(recognise(families)).family, kind.key)
-
-    def test_generations_of_irmc(self) -> None:
-        for firmware in ("s2", "s4", "form"):
-            panel = PanelInProcess(make_panel(irmc_panel.IrmcPanel, firmware=firmware))
-            self.assertEqual(panel.drive(recognise(irmc.FAMILIES)).family, "irmc")

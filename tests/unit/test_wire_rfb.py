@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import struct
-from itertools import pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from ipmiproxyd.wire.rfb import MAX_CUT_TEXT, MAX_HELD, ClientMessages, ProtocolError
+from tests.support.chunks import PLACES, cut
 from tests.support.held import held_bytes
 
 PLAIN = struct.pack(">BxHiii", 2, 3, 7, 0, -239)
@@ -95,12 +95,6 @@ MESSAGES = st.one_of(
     ),
 )
 CONVERSATIONS = st.lists(MESSAGES, max_size=12)
-PLACES = st.lists(st.integers(0, 2000), max_size=12)
-
-
-def cut(stream: bytes, places: list[int]) -> list[bytes]:
-    edges = sorted({0, len(stream), *(place % (len(stream) + 1) for place in places)})
-    return [stream[start:end] for start, end in pairwise(edges)]
 
 
 def one_by_one(stream: bytes) -> list[bytes]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import struct
-from itertools import pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from ipmiproxyd.relay.upgrade import unmask_large
 from ipmiproxyd.wire import websocket
 from ipmiproxyd.wire.websocket import BINARY, CLOSE, CONTINUATION, HEAD, MAX_FRAME, PING, PONG, TEXT, Unmask
+from tests.support.chunks import cut
 from tests.support.held import held_bytes
 
 MASKERS: tuple[Unmask, ...] = (websocket.unmask, unmask_large)
@@ -36,11 +36,6 @@ def from_browser(opcode: int, payload: bytes, key: bytes = KEY, *, fin: bool = T
     else:
         head = struct.pack(">BBQ", fin << 7 | opcode, 0x80 | 127, length)
     return head + key + slow_unmask(payload, key)
-
-
-def cut(stream: bytes, places: list[int]) -> list[bytes]:
-    edges = sorted({0, len(stream), *(place % (len(stream) + 1) for place in places)})
-    return [stream[start:end] for start, end in pairwise(edges)]
 
 
 Controls = list[tuple[int, bytes]]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from ipmiproxyd.control.commands import agent as agent_commands
 from ipmiproxyd.control.commands import console as console_commands
 from ipmiproxyd.control.commands import daemon as daemon_commands
@@ -13,27 +11,11 @@ from ipmiproxyd.control.commands import power as power_commands
 from ipmiproxyd.control.commands import screenshot as screenshot_commands
 from ipmiproxyd.control.commands import vendor as vendor_commands
 from ipmiproxyd.control.commands import viewers as viewers_commands
+from ipmiproxyd.control.commands.defaults import Defaults
 from ipmiproxyd.control.declare import CommandTable
 from ipmiproxyd.interfaces import Agents, Consoles, Daemon, Devices, Javas, Power, Vendors
-from ipmiproxyd.model import Clipboard
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Defaults:
-    """What the settings say where a request says nothing.
-
-    :ivar idle: seconds; None means never.
-    :ivar max_time: seconds; None means never.
-    :ivar clipboard: which way texts may go.
-    :ivar login_buttons: whether a console's page may have the BMC's user name and password typed.
-    :ivar agent: the name of the agent that reaches the BMCs, where a request names none.
-    """
-
-    idle: float | None = 600.0
-    max_time: float | None = None
-    clipboard: Clipboard = "both"
-    login_buttons: bool = True
-    agent: str = "local"
+__all__ = ["Defaults", "make_commands"]
 
 
 def make_commands(
@@ -52,15 +34,7 @@ def make_commands(
         [
             *device_commands.commands(devices),
             *power_commands.commands(devices, power, agent=defaults.agent),
-            *console_commands.commands(
-                devices,
-                consoles,
-                agent=defaults.agent,
-                idle=defaults.idle,
-                max_time=defaults.max_time,
-                clipboard=defaults.clipboard,
-                login_buttons=defaults.login_buttons,
-            ),
+            *console_commands.commands(devices, consoles, defaults),
             *viewers_commands.commands(consoles),
             *screenshot_commands.commands(consoles),
             *vendor_commands.commands(devices, vendors, agent=defaults.agent),

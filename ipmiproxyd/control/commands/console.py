@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Final, get_args
 
 from ipmiproxyd.control.arguments import Argument, Choice, Duration, DurationOrNever, Flag, Name, Text
 from ipmiproxyd.control.commands.agent import on_agent
 from ipmiproxyd.control.commands.bmc import TARGET, target
+from ipmiproxyd.control.commands.defaults import Defaults
 from ipmiproxyd.control.declare import Call, Command
 from ipmiproxyd.errors import BadRequest, MissingArgument
 from ipmiproxyd.interfaces import Consoles, Devices
@@ -67,10 +69,7 @@ def console_json(console: Console) -> dict[str, Any]:
         "closes_in": None if console.closes_in is None else round(console.closes_in, 1),
         "reason": console.reason,
         "message": console.message,
-        "stages": [
-            {"name": stage.name, "label": stage.label, "begun_ms": stage.begun_ms, "done_ms": stage.done_ms}
-            for stage in console.stages
-        ],
+        "stages": [asdict(stage) for stage in console.stages],
         "people": [_person(connections) for connections in by_grant(console.viewers).values()],
     }
 
@@ -99,40 +98,29 @@ def seconds(moment: float | None) -> float | None:
     return None if moment is None else round(moment, 3)
 
 
-def commands(
-    devices: Devices,
-    consoles: Consoles,
-    *,
-    agent: str,
-    idle: float | None,
-    max_time: float | None,
-    clipboard: Clipboard,
-    login_buttons: bool,
-) -> list[Command]:
-    """The rest is what a console gets whose request says nothing about it."""
-
-    where = on_agent(agent)
+def commands(devices: Devices, consoles: Consoles, defaults: Defaults) -> list[Command]:
+    where = on_agent(defaults.agent)
 
     idle_for: Argument[float | None] = Argument(
         "idle",
         DurationOrNever(1, _MONTH),
         "close the console after so long without a key, a move of the mouse, or a text for the clipboard",
-        default=idle,
+        default=defaults.idle,
     )
     max_for: Argument[float | None] = Argument(
-        "max", DurationOrNever(1, _MONTH), "close the console after so long in any case", default=max_time
+        "max", DurationOrNever(1, _MONTH), "close the console after so long in any case", default=defaults.max_time
     )
     texts: Argument[Clipboard] = Argument(
         "clipboard",
         Choice[Clipboard](get_args(Clipboard)),
         "which way copied texts may go: in to the server, out to the browser",
-        default=clipboard,
+        default=defaults.clipboard,
     )
     buttons = Argument(
         "login_buttons",
         Flag(),
         "let the page's buttons type the BMC's user name and password; they land in whatever has the focus",
-        default=login_buttons,
+        default=defaults.login_buttons,
     )
 
     async def open_one(call: Call) -> Mapping[str, Any]:

@@ -25,6 +25,9 @@ from tests.simulator.vendors import (
 
 _MODULES: Final = (supermicro, ami, ami_api, idrac, idrac9, ilo, imm, cimc, irmc, ibmc, ilom, xcc, openbmc, generic)
 
+DRIVERS: Final = {"idrac6-old": "idrac6"}
+"""The families of personalities whose family has another key."""
+
 PERSONALITIES: Final[Mapping[str, type[Personality]]] = {
     kind.key: kind for kind in (Personality, *(kind for module in _MODULES for kind in module.PERSONALITIES))
 }
