@@ -130,6 +130,13 @@ class AgentOutdated(ProxyError):
     http_status = 503
 
 
+class AgentFull(ProxyError):
+    """The agent has not enough memory left for another console."""
+
+    code = "agent-full"
+    http_status = 503
+
+
 class ToolMissing(ProxyError):
     """A program that is needed is not installed on the agent."""
 

@@ -218,12 +218,27 @@ class LibraryFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reach:
+    """What a job's programs may connect to, by TCP; there is no other network for them.
+
+    ``address``: an IP address. ``ports``: first and last of each range. ``names``: host names that mean this address
+    to the programs; they cannot resolve any other.
+    """
+
+    address: str
+    ports: tuple[tuple[int, int], ...]
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobSpec:
     """What the runner is to start: programs in order, each awaited until it is ready.
 
     The end of any one of them ends the job. ``lease`` in seconds: without a sign of life for so long the job ends
     by itself. ``vnc`` says where Xvnc listens, so that the runner can report it. ``java``: a folder of the agent that
-    the programs are to see at the same path, read-only; what is below /usr or /opt they see anyway.
+    the programs are to see at the same path, read-only; what is below /usr or /opt they see anyway. ``reach``: all
+    that they may connect to. ``memory``: bytes that they may take together, where the agent can hold them to it.
+    ``least_free``: bytes of memory that the agent must have left, or the job is refused.
     """
 
     id: str
@@ -233,6 +248,9 @@ class JobSpec:
     library: tuple[LibraryFile, ...] = ()
     java: str = ""
     vnc: Literal["unix", "tcp"] = "unix"
+    reach: tuple[Reach, ...] = ()
+    memory: int = 2 << 30
+    least_free: int = 256 << 20
     lease: float = 900.0
     start_timeout: float = 30.0
 
