@@ -163,6 +163,7 @@ class PanelSettings:
     chromium: str = setting(kinds.program, "chromium")
     curl: str = setting(kinds.program, "curl")
     connect_timeout: float = setting(kinds.duration(0.5, 120), "10s")
+    debug: bool = setting(kinds.switch, False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

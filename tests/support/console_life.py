@@ -18,6 +18,7 @@ from ipmiproxyd.interfaces import VncServer
 from ipmiproxyd.model import Console, Device, Existing, OpenRequest, Program
 from ipmiproxyd.tools.browser import PanelBrowser
 from ipmiproxyd.tools.curl import Curl
+from ipmiproxyd.tools.names import Names
 from ipmiproxyd.tools.panel_http import PanelHttp
 from ipmiproxyd.tools.xvnc import Display
 from tests.support.fake_rooms import FakeAgent, FakeRelay
@@ -67,6 +68,7 @@ class Life(SynchronousTestCase):
             display=Display(),
             browser=PanelBrowser(),
             panels=PanelHttp(Curl(), self.store, self.clock),
+            names=Names(),
             lease=900,
             start_timeout=30,
         )

@@ -1,0 +1,106 @@
+"""Host names of BMCs, resolved by the agent that reaches them, and by nobody else afterwards: from the first request to
+the console's own programs, one opening has to do with one address."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Final
+from urllib.parse import urlsplit
+
+from ipmiproxyd.errors import BmcUnreachable
+from ipmiproxyd.interfaces import Agent
+from ipmiproxyd.model import Command, Device
+
+LIMIT: Final = 10.0
+"""Seconds that resolving a name may take."""
+
+_UNKNOWN: Final = 2  # of getent
+
+
+def as_address(host: str) -> str | None:
+    """An IP address as it is usually written; None for a name."""
+
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return None
+
+
+async def resolve(agent: Agent, host: str) -> str:
+    """The IP address of a host, as the agent knows it: the first one where it has several.
+
+    Raises BmcUnreachable for a name that is not known, or not in time, and what the agent raises.
+    """
+
+    address = as_address(host)
+    if address is not None:
+        return address
+    # "--": whatever a name begins with, it is no option.
+    outcome = await agent.run(Command(argv=("getent", "--", "ahosts", host), timeout=LIMIT))
+    if outcome.timed_out:
+        raise BmcUnreachable(
+            f"The name {host} was not resolved within {LIMIT:g} seconds on the agent {agent.name}.",
+            hint="Check the name servers of the agent, or use the BMC's IP address.",
+        )
+    for line in outcome.stdout.decode("ascii", "replace").splitlines():
+        address = as_address(line.partition(" ")[0])
+        if address is not None and "%" not in address:
+            return address
+    said = "" if outcome.status in (0, _UNKNOWN) else f": {outcome.last_words}"
+    raise BmcUnreachable(
+        f"The name {host} is not known on the agent {agent.name}{said}.",
+        hint="Check the device's address (and web), or use the BMC's IP address.",
+    )
+
+
+def hosts_of(device: Device) -> tuple[str, str]:
+    """The host of a device's web panel, and that of its BMC: mostly the same."""
+
+    return urlsplit(device.web_url).hostname or "", device.address.lower()
+
+
+class Names:
+    """The addresses that openings hold to: whoever asks in the meantime is told the same."""
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[str, str], tuple[str, int]] = {}
+
+    def held(self, agent: Agent, host: str) -> str | None:
+        """The address of a name that some opening holds to just now."""
+
+        found = self._held.get((agent.name, host.lower()))
+        return None if found is None else found[0]
+
+    @asynccontextmanager
+    async def hold(self, agent: Agent, device: Device) -> AsyncIterator[Mapping[str, str]]:
+        """The addresses of a device's hosts, by :func:`hosts_of`, which stay the same as long as this is held. A BMC
+        that is not its panel's host may be missing: its name is not known.
+
+        Raises what :func:`resolve` raises for the panel's host.
+        """
+
+        web, bmc = hosts_of(device)
+        taken: dict[str, str] = {}
+        try:
+            taken[web] = await self._take(agent, web)
+            if bmc != web:
+                with suppress(BmcUnreachable):
+                    taken[bmc] = await self._take(agent, bmc)
+            yield taken
+        finally:
+            for host in taken:
+                self._let_go(agent, host)
+
+    async def _take(self, agent: Agent, host: str) -> str:
+        found = self.held(agent, host) or await resolve(agent, host)
+        # Somebody else may have been quicker.
+        address, holders = self._held.get((agent.name, host), (found, 0))
+        self._held[agent.name, host] = (address, holders + 1)
+        return address
+
+    def _let_go(self, agent: Agent, host: str) -> None:
+        address, holders = self._held.pop((agent.name, host))
+        if holders > 1:
+            self._held[agent.name, host] = (address, holders - 1)
