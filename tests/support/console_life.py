@@ -62,16 +62,17 @@ class Life(SynchronousTestCase):
             clock=self.clock,
             capture=self.capture,
         )
-        shop = Workshop(
-            agents=agents,
-            displays={self.agent.name: self.pool},
-            display=Display(),
-            browser=PanelBrowser(),
-            panels=PanelHttp(Curl(), self.store, self.clock),
-            names=Names(),
-            lease=900,
-            start_timeout=30,
-        )
+        self.shop_parts: dict[str, Any] = {
+            "agents": agents,
+            "displays": {self.agent.name: self.pool},
+            "display": Display(),
+            "browser": PanelBrowser(),
+            "panels": PanelHttp(Curl(), self.store, self.clock),
+            "names": Names(),
+            "lease": 900,
+            "start_timeout": 30,
+        }
+        shop = Workshop(**self.shop_parts)
 
         async def stages(session: ConsoleSession) -> None:
             await serve_page(session, manager.serve)
