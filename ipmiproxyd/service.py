@@ -94,7 +94,7 @@ def make_daemon(settings: Settings, reactor: Any, notifier: Notifier) -> DaemonS
     displays = {name: DisplayPool(settings.displays.range[0], settings.displays.range[-1], reactor) for name in agents}
     grants = GrantBook(reactor, settings.relay.token_lifetime)
     relay = _relay(settings, reactor, grants)
-    names = Names()
+    names = Names(curl=settings.panel.curl)
     curl = Curl(program=settings.panel.curl, connect_timeout=settings.panel.connect_timeout, names=names)
     panels = PanelHttp(curl, store, reactor)
     vendors = VendorDesk(panels, store, by_key(settings.vendors.values()), agents)

@@ -123,7 +123,8 @@ _DEBUG: Final[dict[str, Any]] = {
     **{name: value for name, value in _POLICIES.items() if name != "URLBlocklist"},
     "DeveloperToolsAvailability": 1,
 }
-_VERBOSE: Final = ("--enable-logging=stderr", "--v=1")
+# The developer tools load thousands of modules: that would fill the log.
+_VERBOSE: Final = ("--enable-logging=stderr", "--v=1", "--vmodule=modulator_impl_base=0")
 
 _SPELT_OUT: Final = 32
 """Ports that are told one by one to a browser; of more, it is told that all ports of the panel's host are fine."""

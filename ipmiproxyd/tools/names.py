@@ -4,7 +4,7 @@ the console's own programs, one opening has to do with one address."""
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 from urllib.parse import urlsplit
@@ -17,6 +17,7 @@ LIMIT: Final = 10.0
 """Seconds that resolving a name may take."""
 
 _UNKNOWN: Final = 2  # of getent
+_MANY: Final = 8
 
 
 def as_address(host: str) -> str | None:
@@ -28,15 +29,15 @@ def as_address(host: str) -> str | None:
         return None
 
 
-async def resolve(agent: Agent, host: str) -> str:
-    """The IP address of a host, as the agent knows it: the first one where it has several.
+async def resolve(agent: Agent, host: str) -> tuple[str, ...]:
+    """The IP addresses of a host, as the agent knows them, those that it likes best first.
 
     Raises BmcUnreachable for a name that is not known, or not in time, and what the agent raises.
     """
 
     address = as_address(host)
     if address is not None:
-        return address
+        return (address,)
     # "--": whatever a name begins with, it is no option.
     outcome = await agent.run(Command(argv=("getent", "--", "ahosts", host), timeout=LIMIT))
     if outcome.timed_out:
@@ -44,10 +45,10 @@ async def resolve(agent: Agent, host: str) -> str:
             f"The name {host} was not resolved within {LIMIT:g} seconds on the agent {agent.name}.",
             hint="Check the name servers of the agent, or use the BMC's IP address.",
         )
-    for line in outcome.stdout.decode("ascii", "replace").splitlines():
-        address = as_address(line.partition(" ")[0])
-        if address is not None and "%" not in address:
-            return address
+    told = (as_address(line.partition(" ")[0]) for line in outcome.stdout.decode("ascii", "replace").splitlines())
+    addresses = tuple(dict.fromkeys(one for one in told if one and "%" not in one))[:_MANY]
+    if addresses:
+        return addresses
     said = "" if outcome.status in (0, _UNKNOWN) else f": {outcome.last_words}"
     raise BmcUnreachable(
         f"The name {host} is not known on the agent {agent.name}{said}.",
@@ -61,10 +62,38 @@ def hosts_of(device: Device) -> tuple[str, str]:
     return urlsplit(device.web_url).hostname or "", device.address.lower()
 
 
-class Names:
-    """The addresses that openings hold to: whoever asks in the meantime is told the same."""
+async def answering(agent: Agent, url: str, addresses: Sequence[str], *, curl: str = "curl") -> str:
+    """That of several addresses of a panel's host at which somebody listens; the first if nobody does."""
 
-    def __init__(self) -> None:
+    parts = urlsplit(url)
+    port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+    tried = ",".join(f"[{address}]" if ":" in address else address for address in addresses)
+    options = (
+        f'url = "{parts.scheme}://{parts.netloc}/"',
+        f'resolve = "{parts.hostname}:{port}:{tried}"',
+        # Whatever becomes of the request: the connection is what counts.
+        "head",
+        "insecure",
+        "silent",
+        'noproxy = "*"',
+        f"max-time = {LIMIT:g}",
+        'output = "/dev/null"',
+        'write-out = "%{remote_ip}"',
+    )
+    stdin = "".join(f"{option}\n" for option in options).encode()
+    outcome = await agent.run(Command(argv=(curl, "-q", "-K", "-"), stdin=stdin, timeout=LIMIT + 5.0))
+    found = as_address(outcome.stdout.decode("ascii", "replace").strip())
+    return found if found is not None and found in addresses else addresses[0]
+
+
+class Names:
+    """The addresses that openings hold to: whoever asks in the meantime is told the same.
+
+    :param curl: the program that finds out which of several addresses is any good.
+    """
+
+    def __init__(self, *, curl: str = "curl") -> None:
+        self._curl = curl
         self._held: dict[tuple[str, str], tuple[str, int]] = {}
 
     def held(self, agent: Agent, host: str) -> str | None:
@@ -84,7 +113,7 @@ class Names:
         web, bmc = hosts_of(device)
         taken: dict[str, str] = {}
         try:
-            taken[web] = await self._take(agent, web)
+            taken[web] = await self._take(agent, web, device.web_url)
             if bmc != web:
                 with suppress(BmcUnreachable):
                     taken[bmc] = await self._take(agent, bmc)
@@ -93,8 +122,12 @@ class Names:
             for host in taken:
                 self._let_go(agent, host)
 
-    async def _take(self, agent: Agent, host: str) -> str:
-        found = self.held(agent, host) or await resolve(agent, host)
+    async def _take(self, agent: Agent, host: str, panel: str = "") -> str:
+        found = self.held(agent, host)
+        if found is None:
+            found, *others = addresses = await resolve(agent, host)
+            if others and panel:
+                found = await answering(agent, panel, addresses, curl=self._curl)
         # Somebody else may have been quicker.
         address, holders = self._held.get((agent.name, host), (found, 0))
         self._held[agent.name, host] = (address, holders + 1)

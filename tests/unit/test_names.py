@@ -27,12 +27,13 @@ class Resolver(FakeAgent):
         super().__init__()
         self.known = dict(known)
         self.commands: list[Command] = []
+        self.answers = b""
 
     async def run(self, command: Command) -> Outcome:
         self.commands.append(command)
         if command.argv[0] == "getent":
             return self.known.get(command.argv[-1], Outcome(status=2))
-        return Outcome(status=0)
+        return Outcome(status=0, stdout=self.answers)
 
     @property
     def asked(self) -> list[str]:
@@ -61,14 +62,13 @@ class NamesCase(SynchronousTestCase):
 class ResolveTests(NamesCase):
     def test_addresses_need_nobody(self) -> None:
         for host, address in (("192.0.2.7", "192.0.2.7"), ("2001:DB8:0::7", "2001:db8::7")):
-            self.assertEqual(self.done(resolve(self.agent, host)), address)
+            self.assertEqual(self.done(resolve(self.agent, host)), (address,))
         self.assertEqual(self.agent.commands, [])
 
-    def test_the_first_address_of_a_name(self) -> None:
-        self.assertEqual(self.done(resolve(self.agent, "panel.example")), "192.0.2.7")
-        self.assertEqual(self.done(resolve(self.agent, "bmc.example")), "2001:db8::9")
+    def test_names(self) -> None:
+        self.assertEqual(self.done(resolve(self.agent, "panel.example")), ("192.0.2.7", "192.0.2.8"))
         self.agent.known["local.example"] = told("fe80::1%eth0", "192.0.2.9")
-        self.assertEqual(self.done(resolve(self.agent, "local.example")), "192.0.2.9")
+        self.assertEqual(self.done(resolve(self.agent, "local.example")), ("192.0.2.9",))
 
     def test_a_name_is_no_option(self) -> None:
         self.error("-s")
@@ -85,6 +85,19 @@ class ResolveTests(NamesCase):
 
 
 class HoldTests(NamesCase):
+    def test_the_address_that_answers(self) -> None:
+        async def panel() -> str:
+            async with self.names.hold(self.agent, NAMED) as addresses:
+                return addresses["panel.example"]
+
+        for said, address in ((b"192.0.2.8", "192.0.2.8"), (b"", "192.0.2.7"), (b"192.0.2.66", "192.0.2.7")):
+            self.agent.answers = said
+            self.assertEqual(self.done(panel()), address)
+        self.assertIn(
+            b'resolve = "panel.example:8443:192.0.2.7,192.0.2.8"\n',
+            next(command.stdin for command in self.agent.commands if command.argv[0] == "curl"),
+        )
+
     def test_once_for_an_opening(self) -> None:
         async def opening() -> None:
             async with self.names.hold(self.agent, NAMED) as addresses:
@@ -142,7 +155,7 @@ class HoldTests(NamesCase):
                     await curl.ask(self.agent, url, Request("/"), profile, Trust())
                 with contextlib.suppress(Exception):
                     await curl.fetch(self.agent, url, Request("/"), profile, Trust(), "/x")
-            said = [command.stdin.decode() for command in self.agent.commands if command.argv[0] != "getent"]
+            said = [command.stdin.decode() for command in self.agent.commands if command.argv[0] != "getent"][-3:]
             pins = {line for text in said for line in text.splitlines() if line.startswith("resolve")}
             self.assertEqual(len(said), 3)
             self.assertTrue(all(text.count("resolve") == len(pins) for text in said))
