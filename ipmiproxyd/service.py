@@ -297,7 +297,8 @@ def _consoles(
     stages: dict[str, Any] = {}
     manager = ConsoleManager(around, stages)
     stages["panel"] = PanelOpening(workshop, manager.serve, vendors, browsers.record)
-    stages["panel-debug"] = DebugOpening(workshop, manager.serve, vendors, browsers.record)
+    if settings.panel.debug:
+        stages["panel-debug"] = DebugOpening(workshop, manager.serve, vendors, browsers.record)
     stages["html5"] = Html5Opening(workshop, manager.serve, vendors, web, browsers)
     stages["java"] = JavaOpening(workshop, manager.serve, vendors, web, javas, JavaProgram())
     stages["vnc"] = VncOpening(

@@ -29,6 +29,12 @@ def as_address(host: str) -> str | None:
         return None
 
 
+def _is_here(address: str) -> bool:
+    found = ipaddress.ip_address(address)
+    mapped = getattr(found, "ipv4_mapped", None)
+    return (mapped or found).is_loopback or (mapped or found).is_unspecified
+
+
 async def resolve(agent: Agent, host: str) -> tuple[str, ...]:
     """The IP addresses of a host, as the agent knows them, those that it likes best first.
 
@@ -47,8 +53,15 @@ async def resolve(agent: Agent, host: str) -> tuple[str, ...]:
         )
     told = (as_address(line.partition(" ")[0]) for line in outcome.stdout.decode("ascii", "replace").splitlines())
     addresses = tuple(dict.fromkeys(one for one in told if one and "%" not in one))[:_MANY]
+    elsewhere = tuple(one for one in addresses if host.lower() == "localhost" or not _is_here(one))
+    if elsewhere:
+        return elsewhere
     if addresses:
-        return addresses
+        # Whoever has a say in the names must not lead a console into the agent's own services.
+        raise BmcUnreachable(
+            f"The name {host} leads the agent {agent.name} to itself ({addresses[0]}).",
+            hint="Correct the name, or use the BMC's IP address.",
+        )
     said = "" if outcome.status in (0, _UNKNOWN) else f": {outcome.last_words}"
     raise BmcUnreachable(
         f"The name {host} is not known on the agent {agent.name}{said}.",

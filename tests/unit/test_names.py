@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar
 
@@ -41,7 +42,7 @@ class Resolver(FakeAgent):
 
 
 def told(*addresses: str) -> Outcome:
-    lines = "".join(f"{address:16}{kind}\n" for address in addresses for kind in ("STREAM x", "DGRAM", "RAW"))
+    lines = "".join(f"{address:15} {kind}\n" for address in addresses for kind in ("STREAM x", "DGRAM", "RAW"))
     return Outcome(status=0, stdout=lines.encode())
 
 
@@ -69,6 +70,14 @@ class ResolveTests(NamesCase):
         self.assertEqual(self.done(resolve(self.agent, "panel.example")), ("192.0.2.7", "192.0.2.8"))
         self.agent.known["local.example"] = told("fe80::1%eth0", "192.0.2.9")
         self.assertEqual(self.done(resolve(self.agent, "local.example")), ("192.0.2.9",))
+
+    def test_a_name_that_leads_to_the_agent_itself(self) -> None:
+        for address in ("127.0.0.1", "127.0.1.1", "::1", "0.0.0.0", "::ffff:127.0.0.1"):
+            self.agent.known["evil.example"] = self.agent.known["LocalHost"] = told(address)
+            self.assertIn("to itself", self.error("evil.example").message)
+            self.assertEqual(self.done(resolve(self.agent, "LocalHost")), (str(ipaddress.ip_address(address)),))
+        self.agent.known["evil.example"] = told("127.0.0.1", "192.0.2.7")
+        self.assertEqual(self.done(resolve(self.agent, "evil.example")), ("192.0.2.7",))
 
     def test_a_name_is_no_option(self) -> None:
         self.error("-s")
