@@ -82,6 +82,7 @@ class Link:
         self._keeping: Deferred[None] | None = None
         self._pausing: Deferred[None] | None = None
         self._failed_at = -FRESH
+        self._moved = False  # whatever is being dialled, or was, is not the place any more
         self._kind = ""  # of the host key that is trusted, once it is known
         self._waiting: list[tuple[Deferred[Connection], bool]] = []
 
@@ -127,6 +128,8 @@ class Link:
         """Connect to this place from now on."""
 
         self._place, self._kind = place, ""
+        self._moved = self._keeping is not None and self._pausing is None
+        self._connection = None
         if self._transport is not None:
             self._transport.abort(AgentUnreachable(f"The agent {self._name} was changed, and is connected anew."))
         self._dial_now()
@@ -168,6 +171,10 @@ class Link:
                     log.failure("agent {agent}: the connection was not made", agent=self._name)
                     problem = AgentUnreachable(f"The agent {self._name} cannot be used: see the log.")
                     self._failed_at = self._reactor.seconds()
+                if self._moved:
+                    self._moved, self._connection, self._transport = False, None, None
+                    self._check_closed()
+                    continue
                 self._down(problem)
                 self._check_closed()
                 await self._pause(pause)
@@ -221,7 +228,7 @@ class Link:
         except BaseException:
             await hang_up(transport)
             raise
-        if place is not self._place:
+        if self._moved:
             transport.abort(AgentUnreachable(f"The agent {self._name} was changed meanwhile."))
             raise await shielded(transport.lost)
         self.since = self._reactor.seconds()
