@@ -10,6 +10,7 @@ from twisted.internet.defer import TimeoutError as ListenTimeout
 from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import deferLater
 
 from ipmiproxyd.agents.children import run_child
 from ipmiproxyd.agents.findings import Finding
@@ -25,6 +26,8 @@ SESSIONS_NEEDED: Final = 10
 FEWEST: Final = 2
 """With so many nothing works: one is for the watch, one for a program, and one to end that."""
 PROBE_LIMIT: Final = 10.0
+SECOND_LOOK: Final = 0.3
+"""Seconds until too few sessions are counted again."""
 
 _LISTEN: Final = """
 import os, socket, sys
@@ -120,24 +123,12 @@ class _Session(Channel):
 
 
 async def sessions_finding(reactor: Any, connection: Connection) -> Finding:
-    """How many sessions sshd allows, up to what is needed: they are opened, and closed again. Others who want one
-    meanwhile try again until there is room (see ssh_exec)."""
+    """How many sessions sshd allows, up to what is needed."""
 
-    present = sum(channel.name == b"session" for channel in connection.channels.values())
-    probes = [_Session() for _ in range(SESSIONS_NEEDED - present)]
-    opening: Deferred[list[tuple[bool, Any]]] = DeferredList(
-        [probe.open_on(connection) for probe in probes], consumeErrors=True
-    )
-    results: list[tuple[bool, Any]] = []
-    try:
-        results = await opening.addTimeout(PROBE_LIMIT, reactor)
-    except ListenTimeout:
-        pass  # it answers to none of them
-    finally:
-        for probe in probes:
-            probe.unwanted = True
-            probe.close_now()
-    count = present + sum(came for came, _ in results)
+    count = await _count_sessions(reactor, connection)
+    if count < SESSIONS_NEEDED:  # it may have counted one that was just ending
+        await deferLater(reactor, SECOND_LOOK)
+        count = max(count, await _count_sessions(reactor, connection))
     if count >= SESSIONS_NEEDED:
         return Finding("sessions", "ok", f"sshd runs {SESSIONS_NEEDED} programs at once over one connection.")
     return Finding(
@@ -146,6 +137,30 @@ async def sessions_finding(reactor: Any, connection: Connection) -> Finding:
         f"sshd runs only {count} programs at once over one connection: commands will wait for each other.",
         f"Set MaxSessions {SESSIONS_NEEDED} or more in its sshd_config.",
     )
+
+
+async def _count_sessions(reactor: Any, connection: Connection) -> int:
+    """Sessions are opened, and closed again. Others who want one meanwhile try again until there is room (see
+    ssh_exec)."""
+
+    probes = [_Session() for _ in range(SESSIONS_NEEDED - _open_sessions(connection))]
+    opening: Deferred[list[tuple[bool, Any]]] = DeferredList(
+        [probe.open_on(connection) for probe in probes], consumeErrors=True
+    )
+    try:
+        await opening.addTimeout(PROBE_LIMIT, reactor)
+    except ListenTimeout:
+        pass  # it answers to none of them
+    finally:
+        count = _open_sessions(connection)
+        for probe in probes:
+            probe.unwanted = True
+            probe.close_now()
+    return count
+
+
+def _open_sessions(connection: Connection) -> int:
+    return sum(channel.name == b"session" and channel.is_open for channel in connection.channels.values())
 
 
 def runner_finding(found: Mapping[str, Any], *, user: str, python: str, installed: str, wanted: bool) -> Finding:
