@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.logger import Logger
 
 from ipmiproxyd.agents.children import shielded
@@ -72,7 +72,11 @@ class Fleet(Mapping[str, HostedAgent]):
         """
 
         self._ended = ended
-        await gatherResults([Deferred.fromCoroutine(self._start(agent)) for agent in self.values()])
+        starting = [Deferred.fromCoroutine(self._start(agent)) for agent in self.values()]
+        try:
+            await gatherResults(starting, consumeErrors=True)
+        except FirstError as error:
+            error.subFailure.raiseException()
 
     async def _start(self, agent: HostedAgent) -> None:
         await agent.start()
@@ -103,4 +107,10 @@ class Fleet(Mapping[str, HostedAgent]):
     async def close(self) -> None:
         """The daemon ends."""
 
-        await gatherResults([Deferred.fromCoroutine(agent.close()) for agent in self.values()], consumeErrors=True)
+        await gatherResults([Deferred.fromCoroutine(self._close(agent)) for agent in self.values()])
+
+    async def _close(self, agent: HostedAgent) -> None:
+        try:
+            await agent.close()
+        except Exception:
+            log.failure("agent {agent}: it was not closed", agent=agent.name)
