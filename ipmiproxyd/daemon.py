@@ -153,6 +153,7 @@ class DaemonService(Service):
             "agents": [
                 {
                     "name": agent.name,
+                    "kind": agent.kind,
                     **agent.describe(),
                     "displays": {
                         "total": parts.displays[agent.name].size,

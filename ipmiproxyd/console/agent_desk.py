@@ -96,6 +96,7 @@ class AgentDesk:
             "from": "config" if agent.kind == "local" or agent.name in self._configured else "store",
             **agent.describe(),
             "consoles": len(self._open_on(agent.name)),
+            "displays": {"total": pool.size, "in_use": pool.in_use},
             "limits": {"consoles": self._rooms.limit, "displays": pool.size},
         }
 
