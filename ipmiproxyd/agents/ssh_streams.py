@@ -4,7 +4,6 @@ both directions."""
 from __future__ import annotations
 
 import struct
-from collections import deque
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -57,7 +56,8 @@ class Stream(Channel):
         self._address = address
         self._reactor = reactor
         self._paused = False
-        self._inbox: deque[bytes] = deque()
+        self._fresh: list[memoryview] = []
+        self._inbox = bytearray()
         self._handing: IDelayedCall | None = None
         self._end: Exception | None = None  # what follows the inbox
         self._lost = False
@@ -67,11 +67,20 @@ class Stream(Channel):
 
     # --- inwards ------------------------------------------------------------------------------------------------------
 
-    def dataReceived(self, data: bytes) -> None:
+    def take(self, data: memoryview) -> None:
+        if self._end is not None:
+            return
+        if not self._fresh:
+            self.conn.takers.append(self)
+        self._fresh.append(data)
+
+    def hand_out(self) -> None:
+        fresh, self._fresh = self._fresh, []
         if self._paused or self._inbox:
-            self._inbox.append(data)
-        else:
-            self._hand_out(data)
+            for data in fresh:
+                self._inbox += data
+        elif fresh:
+            self._hand_out(b"".join(fresh))
 
     def extReceived(self, dataType: int, data: bytes) -> None:  # noqa: N803, ARG002 - Conch's names
         self.consumed(len(data))
@@ -102,10 +111,9 @@ class Stream(Channel):
 
     def _empty_inbox(self) -> None:
         self._handing = None
-        left = TURN
-        while self._inbox and left > 0 and not self._paused:
-            data = self._inbox.popleft()
-            left -= len(data)
+        if self._inbox and not self._paused:
+            data = bytes(self._inbox[:TURN])
+            del self._inbox[:TURN]
             self._hand_out(data)
         if self._paused:
             return
@@ -120,6 +128,7 @@ class Stream(Channel):
         self._ends(ConnectionDone())
 
     def gone(self) -> None:
+        self.hand_out()
         if self.with_connection or self.dropped:
             self._is_lost(ConnectionLost())
         else:
@@ -133,6 +142,7 @@ class Stream(Channel):
 
     def abortConnection(self) -> None:
         self._inbox.clear()
+        self._fresh.clear()
         self._paused = False
         self.close_now()
         self._ends(ConnectionAborted())

@@ -10,13 +10,13 @@ from typing import Any, Final
 from cryptography.exceptions import UnsupportedAlgorithm
 from twisted.conch.ssh.common import NS
 from twisted.conch.ssh.keys import BadKeyError, EncryptedKeyError, Key
-from twisted.conch.ssh.transport import SSHClientTransport
 from twisted.conch.ssh.userauth import MSG_USERAUTH_REQUEST, SSHUserAuthClient
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.python.failure import Failure
 
 from ipmiproxyd.agents.ssh_channel import QUIET, Connection
+from ipmiproxyd.agents.ssh_exchange import PacketTransport
 from ipmiproxyd.errors import AgentUnreachable, HostKeyChanged, ProxyError
 from ipmiproxyd.model import Secret
 
@@ -88,7 +88,7 @@ class SignIn(SSHUserAuthClient):
         return b"rsa-sha2-256" if b"rsa-sha2-512" not in accepted.split(b",") else b"rsa-sha2-512"
 
 
-class Transport(SSHClientTransport):
+class Transport(PacketTransport):
     """One connection, as far as channels.
 
     :param host_keys: fingerprints, of which the host's key must have one.
@@ -96,20 +96,11 @@ class Transport(SSHClientTransport):
     :ivar lost: fires when it is over, with what there is to tell about it.
     """
 
-    _log = QUIET
-    supportedCiphers = [b"aes256-ctr", b"aes192-ctr", b"aes128-ctr"]  # noqa: RUF012 - Conch's attributes
-    supportedMACs = [b"hmac-sha2-256", b"hmac-sha2-512"]  # noqa: RUF012
-    supportedCompressions = [b"none"]  # noqa: RUF012
-    supportedPublicKeys = list(HOST_KEYS)  # noqa: RUF012
-    supportedKeyExchanges = [  # noqa: RUF012
-        name for name in SSHClientTransport.supportedKeyExchanges if not name.endswith(b"sha1")
-    ]
-    transport: Any
+    supportedPublicKeys = list(HOST_KEYS)  # noqa: RUF012 - Conch's attribute
 
     def __init__(self, place: str, user: str, key: Key, host_keys: Collection[str]) -> None:
-        self.connection = Connection()
+        super().__init__(Connection())
         self.lost: Deferred[ProxyError] = Deferred()
-        self.heard = 0
         self._place = place
         self._user = user
         self._key = key
@@ -121,12 +112,7 @@ class Transport(SSHClientTransport):
 
     def connectionMade(self) -> None:
         self.transport.setTcpNoDelay(True)
-        self.transport.registerProducer(self, True)
-        super().connectionMade()  # type: ignore[no-untyped-call]
-
-    def dataReceived(self, data: bytes) -> None:
-        self.heard += 1
-        super().dataReceived(data)  # type: ignore[no-untyped-call]
+        super().connectionMade()
 
     def verifyHostKey(self, hostKey: bytes, _md5: bytes) -> Deferred[bool]:  # noqa: N803 - Conch's
         offered = fingerprint(hostKey)
@@ -151,7 +137,7 @@ class Transport(SSHClientTransport):
 
     def sendDisconnect(self, reason: int, desc: bytes) -> None:
         self._says(reason, desc)
-        super().sendDisconnect(reason, desc)  # type: ignore[no-untyped-call]
+        super().sendDisconnect(reason, desc)
 
     def receiveError(self, reasonCode: int, description: bytes) -> None:  # noqa: N803 - Conch's
         self._says(reasonCode, description)
@@ -161,15 +147,6 @@ class Transport(SSHClientTransport):
         self.lost.callback(self._problem or self._lost(reason))
 
     # --- the way out --------------------------------------------------------------------------------------------------
-
-    def pauseProducing(self) -> None:
-        self.connection.is_clogged = True
-
-    def resumeProducing(self) -> None:
-        self.connection.unclogged()
-
-    def stopProducing(self) -> None:
-        """``connectionLost`` tells."""
 
     def abort(self, problem: ProxyError) -> None:
         """Give it up for this reason, unless another is known already."""
@@ -192,7 +169,7 @@ class Transport(SSHClientTransport):
         elif "kex parts" in said:
             self._problem = AgentUnreachable(
                 f"{self._place} and this program know no common algorithm of SSH.",
-                hint="Let its sshd accept aes256-ctr, hmac-sha2-256 and curve25519-sha256, too.",
+                hint="Let its sshd accept aes128-gcm@openssh.com or aes256-ctr, hmac-sha2-256 and curve25519-sha256.",
             )
         else:
             self._problem = AgentUnreachable(f"The SSH connection to {self._place} was ended: {said}.")
