@@ -1,4 +1,4 @@
-"""``ssh -L`` made of our own streams (``python -m benchmarks.ssh.forward``).
+"""``ssh -L`` made of our own streams, and the relay's ends (``python -m benchmarks.ssh.forward``).
 
 Stdin is ``{"host": …, "port": …, "user": …, "key": …, "host_key": …, "path": …}``; stdout the port that is forwarded to
 the UNIX socket. Ends with its stdin.
@@ -7,73 +7,89 @@ the UNIX socket. Ends with its stdin.
 from __future__ import annotations
 
 import json
+import socket
 import sys
 from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import IReadDescriptor
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.stdio import StandardIO
 from twisted.internet.task import react
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from ipmiproxyd.agents.ssh_channel import Connection
 from ipmiproxyd.agents.ssh_link import Link, SshPlace
 from ipmiproxyd.agents.ssh_streams import StreamEndpoint
 from ipmiproxyd.model import UnixStream
+from ipmiproxyd.relay.ends import VIEW, TransportEnd
+from ipmiproxyd.relay.socket_end import SocketEnd
 
 reactor: Any = global_reactor
 
 
-class Side(Protocol):
-    """Hands everything to the other side, as fast as that takes it."""
+class Passing(Protocol):
+    """Is a stream's protocol, and lets its end have all."""
 
     transport: Any
-
-    def __init__(self, other: Side | None = None) -> None:
-        self.other = other
+    end: TransportEnd
 
     def connectionMade(self) -> None:
-        if self.other is not None:
-            self.other.other = self
-            self.transport.registerProducer(self.other.transport, True)
-            self.other.transport.registerProducer(self.transport, True)
-            self.other.transport.resumeProducing()
+        self.transport.pauseProducing()
 
     def dataReceived(self, data: bytes) -> None:
-        assert self.other is not None
-        self.other.transport.write(data)
+        self.end.dataReceived(data)
 
-    def connectionLost(self, _reason: Failure = connectionDone) -> None:
-        if self.other is not None and self.other.transport is not None:
-            self.other.transport.unregisterProducer()
-            self.other.transport.loseConnection()
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.end.connectionLost(reason)
 
 
-class Visitor(Side):
-    """Came by TCP."""
+class Pair:
+    """A visitor and a stream. Owns both ends, as a session of the relay does."""
+
+    def __init__(self, visitor: socket.socket, passing: Passing) -> None:
+        near = SocketEnd(self, reactor, visitor)
+        passing.end = far = TransportEnd(self, reactor, passing.transport)
+        self._other: dict[Any, Any] = {near: far, far: near}
+        for end in self._other:
+            end.start()
+
+    def received(self, end: Any, start: int, stop: int) -> None:
+        if not self._other[end].send(VIEW[start:stop]):
+            end.pause()
+
+    def drained(self, end: Any) -> None:
+        self._other[end].resume()
+
+    def lost(self, end: Any) -> None:
+        self._other[end].finish()
+
+
+@implementer(IReadDescriptor)
+class Listening:
+    """Takes visitors by TCP; each gets a stream."""
 
     def __init__(self, endpoint: StreamEndpoint) -> None:
-        super().__init__()
         self._endpoint = endpoint
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._socket.setblocking(False)
+        self.port: int = self._socket.getsockname()[1]
+        self.fileno = self._socket.fileno
+        reactor.addReader(self)
 
-    def connectionMade(self) -> None:
-        self.transport.setTcpNoDelay(True)
-        self.transport.pauseProducing()
-        dialling = self._endpoint.connect(Factory.forProtocol(lambda: Side(self)))
-        dialling.addErrback(lambda _: self.transport.abortConnection())
+    def doRead(self) -> None:
+        visitor, _ = self._socket.accept()
+        visitor.setblocking(False)
+        dialling: Deferred[Any] = self._endpoint.connect(Factory.forProtocol(Passing))
+        dialling.addCallbacks(lambda passing: Pair(visitor, passing), lambda _: visitor.close())
 
+    def connectionLost(self, _reason: Failure) -> None: ...
 
-class Visitors(Factory):
-    noisy = False
-
-    def __init__(self, endpoint: StreamEndpoint) -> None:
-        self._endpoint = endpoint
-
-    def buildProtocol(self, _addr: IAddress | None) -> Visitor:
-        return Visitor(self._endpoint)
+    def logPrefix(self) -> str:
+        return "forward"
 
 
 class UntilStdinEnds(Protocol):
@@ -99,8 +115,7 @@ async def forward(given: dict[str, Any]) -> None:
     link.start()
     await link.connection()
     endpoint = StreamEndpoint(reactor, link, UnixStream(given["path"]))
-    port = reactor.listenTCP(0, Visitors(endpoint), interface="127.0.0.1")
-    print(port.getHost().port, flush=True)
+    print(Listening(endpoint).port, flush=True)
     stdin = UntilStdinEnds()
     StandardIO(stdin)
     await stdin.ended

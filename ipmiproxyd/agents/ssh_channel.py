@@ -120,8 +120,7 @@ class Channel(SSHChannel):
             self.conn.adjustWindow(self, size)
 
     def take(self, data: memoryview) -> None:
-        """Something came in; it is in the window until it is :meth:`consumed`. Keeps no view of it beyond the next
-        :meth:`hand_out`."""
+        """Something came in; it is in the window until it is :meth:`consumed`."""
 
         self.dataReceived(bytes(data))
 
@@ -238,7 +237,8 @@ class Connection(SSHConnection):
         """A message with data of a channel: nearly all that comes in."""
 
         number, size = _DATA_HEAD.unpack_from(payload, 1)
-        if (channel := self._counted(number, size)) is not None:
+        channel = self._counted(number, size)
+        if channel is not None:
             channel.take(payload[9 : 9 + size])
 
     def hand_out(self) -> None:

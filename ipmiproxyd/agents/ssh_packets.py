@@ -36,6 +36,7 @@ MAC_ERROR: Final = 5
 
 _BLOCK: Final = 16
 _LENGTH: Final = struct.Struct(">L")
+_COUNTER: Final = struct.Struct(">Q")
 
 
 class BadPacket(Exception):
@@ -65,8 +66,8 @@ class Mode(Protocol):
     @property
     def tag(self) -> int: ...
 
-    def length(self, first: memoryview) -> int:
-        """Called once for each packet."""
+    def length(self, data: memoryview, at: int) -> int:
+        """Of the packet that begins there. Called once for each."""
 
     def open(self, sequence: int, frame: memoryview) -> bytes | memoryview:
         """What follows the length, of a whole packet with its tag. Raises BadPacket."""
@@ -83,8 +84,9 @@ class Plain:
     skipped = 0
     tag = 0
 
-    def length(self, first: memoryview) -> int:
-        return int.from_bytes(first, "big")
+    def length(self, data: memoryview, at: int) -> int:
+        (length,) = _LENGTH.unpack_from(data, at)
+        return int(length)
 
     def open(self, _sequence: int, frame: memoryview) -> memoryview:
         return frame[4:]
@@ -107,12 +109,13 @@ class Gcm:
         self._count = int.from_bytes(nonce[4:12], "big")
 
     def _nonce(self) -> bytes:
-        nonce = self._fixed + self._count.to_bytes(8, "big")
-        self._count = (self._count + 1) % (1 << 64)
-        return nonce
+        count = self._count
+        self._count = (count + 1) & 0xFFFFFFFFFFFFFFFF
+        return self._fixed + _COUNTER.pack(count)
 
-    def length(self, first: memoryview) -> int:
-        return int.from_bytes(first, "big")
+    def length(self, data: memoryview, at: int) -> int:
+        (length,) = _LENGTH.unpack_from(data, at)
+        return int(length)
 
     def open(self, _sequence: int, frame: memoryview) -> bytes:
         try:
@@ -154,8 +157,9 @@ class CtrEtm:
         self._mac = _Hmac(mac, mac_key)
         self.tag = self._mac.size
 
-    def length(self, first: memoryview) -> int:
-        return int.from_bytes(first, "big")
+    def length(self, data: memoryview, at: int) -> int:
+        (length,) = _LENGTH.unpack_from(data, at)
+        return int(length)
 
     def open(self, sequence: int, frame: memoryview) -> bytes:
         self._mac.check(frame[-self.tag :], sequence, frame[: -self.tag])
@@ -179,8 +183,8 @@ class CtrMac:
         self.tag = self._mac.size
         self._first = b""
 
-    def length(self, first: memoryview) -> int:
-        self._first = self._stream.update(first)
+    def length(self, data: memoryview, at: int) -> int:
+        self._first = self._stream.update(data[at : at + _BLOCK])
         return int.from_bytes(self._first[:4], "big")
 
     def open(self, sequence: int, frame: memoryview) -> bytes:
@@ -250,8 +254,8 @@ class PacketReader(_Direction):
         """Each payload that is complete, as a view of its own memory. :meth:`use` holds from the next one on. Raises
         BadPacket; then nothing more may be read."""
 
-        view, at = memoryview(data), 0
-        while self._rest and at < len(view):
+        view, at, end = memoryview(data), 0, len(data)
+        while self._rest and at < end:
             wanted = self._size or self._mode.first
             piece = view[at : at + wanted - len(self._rest)]
             self._rest += piece
@@ -260,37 +264,38 @@ class PacketReader(_Direction):
                 return
             whole = memoryview(self._rest)
             if not self._size:
-                self._size = self._measure(whole)
-                whole.release()
-            if len(self._rest) == self._size:
-                whole = memoryview(self._rest)
+                self._size = self._measure(whole, 0)
+            if len(whole) == self._size:
                 self._rest, self._size = bytearray(), 0
                 yield self._open(whole)
-        while len(view) - at >= self._mode.first:
-            size = self._measure(view[at : at + self._mode.first])
-            if len(view) - at < size:
-                self._size = size
+            else:
+                whole.release()
+        while end - at >= self._mode.first:
+            stop = at + self._measure(view, at)
+            if stop > end:
+                self._size = stop - at
                 break
-            yield self._open(view[at : at + size])
-            at += size
+            yield self._open(view[at:stop])
+            at = stop
         self._rest += view[at:]
 
-    def _measure(self, first: memoryview) -> int:
-        """Bytes of the whole packet that begins so."""
+    def _measure(self, data: memoryview, at: int) -> int:
+        """Bytes of the whole packet that begins there."""
 
         mode = self._mode
-        length = mode.length(first)
+        length = mode.length(data, at)
         if not 8 <= length <= LONGEST or (4 - mode.skipped + length) % mode.block:
             raise BadPacket(PROTOCOL_ERROR, b"bad packet length %d" % length)
         return 4 + length + mode.tag
 
     def _open(self, frame: memoryview) -> memoryview:
-        body = memoryview(self._mode.open(self.sequence, frame))
+        body = self._mode.open(self.sequence, frame)
         self._count(len(frame))
-        end = len(body) - body[0]
-        if body[0] < 4 or end < 2:
+        padding = body[0]
+        end = len(body) - padding
+        if padding < 4 or end < 2:
             raise BadPacket(PROTOCOL_ERROR, b"bad padding")
-        return body[1:end]
+        return memoryview(body)[1:end]
 
 
 class PacketWriter(_Direction):

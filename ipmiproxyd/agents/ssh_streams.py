@@ -4,6 +4,7 @@ both directions."""
 from __future__ import annotations
 
 import struct
+from collections import deque
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -36,6 +37,9 @@ from ipmiproxyd.model import StreamAddress, UnixStream
 TURN: Final = 256 << 10
 """Bytes of what was held back that are handed out at once; then it is the others' turn."""
 
+SMALL: Final = 8 << 10
+"""Bytes below which pieces that are held back are put together."""
+
 PROHIBITED: Final = 1
 
 log = Logger()
@@ -57,7 +61,7 @@ class Stream(Channel):
         self._reactor = reactor
         self._paused = False
         self._fresh: list[memoryview] = []
-        self._inbox = bytearray()
+        self._inbox: deque[memoryview | bytearray] = deque()
         self._handing: IDelayedCall | None = None
         self._end: Exception | None = None  # what follows the inbox
         self._lost = False
@@ -78,9 +82,19 @@ class Stream(Channel):
         fresh, self._fresh = self._fresh, []
         if self._paused or self._inbox:
             for data in fresh:
-                self._inbox += data
+                self._keep(data)
         elif fresh:
             self._hand_out(b"".join(fresh))
+
+    def _keep(self, data: memoryview) -> None:
+        """In as little memory as can be: small pieces become large ones."""
+
+        if len(data) >= SMALL:
+            self._inbox.append(data)
+        elif self._inbox and isinstance(last := self._inbox[-1], bytearray) and len(last) < SMALL:
+            last += data
+        else:
+            self._inbox.append(bytearray(data))
 
     def extReceived(self, dataType: int, data: bytes) -> None:  # noqa: N803, ARG002 - Conch's names
         self.consumed(len(data))
@@ -112,9 +126,11 @@ class Stream(Channel):
     def _empty_inbox(self) -> None:
         self._handing = None
         if self._inbox and not self._paused:
-            data = bytes(self._inbox[:TURN])
-            del self._inbox[:TURN]
-            self._hand_out(data)
+            pieces, size = [], 0
+            while self._inbox and size < TURN:
+                pieces.append(self._inbox.popleft())
+                size += len(pieces[-1])
+            self._hand_out(b"".join(pieces))
         if self._paused:
             return
         if self._inbox:
