@@ -20,7 +20,7 @@ from twisted.conch.ssh.transport import (
 from ipmiproxyd.agents.ssh_channel import QUIET, Connection
 from ipmiproxyd.agents.ssh_packets import CIPHERS, GCM, MACS, Agreed, BadPacket, Mode, PacketReader, PacketWriter
 
-READ: Final = 256 << 10
+READ: Final = 128 << 10
 """Bytes that are read at once; then it is the others' turn."""
 HELD_BACK: Final = 4 << 20
 """Bytes that may wait besides what channels send: answers to a host that asks and asks, but reads nothing."""
@@ -93,7 +93,7 @@ class PacketTransport(SSHClientTransport):
         if not self.gotVersion:
             super().dataReceived(data)  # type: ignore[no-untyped-call]
             data, self.buf = (self.buf, b"") if self.gotVersion else (b"", self.buf)
-        if not data:
+        if not data or self._over:
             return
         try:
             self._take(self._reader.read(data))
@@ -104,11 +104,13 @@ class PacketTransport(SSHClientTransport):
         self._renew_keys()
 
     def _take(self, payloads: Iterator[memoryview]) -> None:
-        while not self._over and (payload := next(payloads, None)) is not None:
+        for payload in payloads:
             if payload[0] == MSG_CHANNEL_DATA and not self._theirs and self.service is self.connection:
                 self.connection.data(payload)
             else:
                 self._message(payload[0], bytes(payload[1:]))
+            if self._over:
+                return
 
     def getPacket(self) -> None:
         """For Conch there are none, while it waits for the host's version."""

@@ -34,7 +34,7 @@ from ipmiproxyd.agents.ssh_link import Link
 from ipmiproxyd.agents.with_runner import DIAL_LIMIT
 from ipmiproxyd.model import StreamAddress, UnixStream
 
-TURN: Final = 256 << 10
+TURN: Final = 128 << 10
 """Bytes of what was held back that are handed out at once; then it is the others' turn."""
 
 SMALL: Final = 8 << 10
