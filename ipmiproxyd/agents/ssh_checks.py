@@ -52,10 +52,12 @@ Dial = Callable[[StreamAddress], IStreamClientEndpoint]
 def connection_finding(transport: Transport, user: str) -> Finding:
     """How we came in."""
 
-    ciphers = transport.currentEncryptions
-    words = f"Signed in as {user}; host key {transport.shown} ({transport.kind}), {transport.kexAlg.decode()}"
-    names = [getattr(ciphers, name, b"") for name in ("outCipType", "outMACType")]
-    return Finding("ssh", "ok", f"{', '.join([words, *(name.decode() for name in names if name)])}.")
+    agreed = {
+        setting: next((name for name in names if name in transport.offered()[setting]), "")
+        for setting, names in transport.known().items()
+    }
+    words = f"Signed in as {user}; host key {transport.shown} ({transport.kind})"
+    return Finding("ssh", "ok", f"{words}, {agreed['KexAlgorithms']}, {agreed['Ciphers']}.")
 
 
 async def forwarding_findings(

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 from twisted.conch.ssh.common import getNS
-from twisted.conch.ssh.transport import SSHClientTransport
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.python.failure import Failure
 
-from ipmiproxyd.agents.ssh_channel import QUIET, Connection
+from ipmiproxyd.agents.ssh_channel import Connection
+from ipmiproxyd.agents.ssh_exchange import PacketTransport
 from ipmiproxyd.agents.ssh_keys import Identity, SignIn, fingerprint
 from ipmiproxyd.errors import AgentUnreachable, HostKeyChanged, HostKeyUnknown, KeyRefused, ProxyError
 
@@ -31,7 +31,7 @@ _OFFERED: Final = {
 _NO_AUTH_LEFT: Final = 14
 
 
-class Transport(SSHClientTransport):
+class Transport(PacketTransport):
     """One connection, as far as channels.
 
     :param keys: to sign in with.
@@ -42,15 +42,6 @@ class Transport(SSHClientTransport):
     :ivar shown: the fingerprint of the host's key, once it has shown it.
     """
 
-    _log = QUIET
-    supportedCiphers = [b"aes256-ctr", b"aes192-ctr", b"aes128-ctr"]  # noqa: RUF012 - Conch's attributes
-    supportedMACs = [b"hmac-sha2-256", b"hmac-sha2-512"]  # noqa: RUF012
-    supportedCompressions = [b"none"]  # noqa: RUF012
-    supportedKeyExchanges = [  # noqa: RUF012
-        name for name in SSHClientTransport.supportedKeyExchanges if not name.endswith(b"sha1")
-    ]
-    transport: Any
-
     def __init__(
         self,
         place: str,
@@ -59,11 +50,10 @@ class Transport(SSHClientTransport):
         host_keys: Collection[str],
         kinds: Sequence[str] = tuple(HOST_KEYS),
     ) -> None:
+        super().__init__(Connection())
         self.supportedPublicKeys = [algorithm for kind in kinds for algorithm in HOST_KEYS[kind]]
-        self.connection = Connection()
         self.lost: Deferred[ProxyError] = Deferred()
         self.shown = ""
-        self.heard = 0
         self._place = place
         self._user = user
         self._keys = keys
@@ -76,12 +66,7 @@ class Transport(SSHClientTransport):
 
     def connectionMade(self) -> None:
         self.transport.setTcpNoDelay(True)
-        self.transport.registerProducer(self, True)
-        super().connectionMade()  # type: ignore[no-untyped-call]
-
-    def dataReceived(self, data: bytes) -> None:
-        self.heard += 1
-        super().dataReceived(data)  # type: ignore[no-untyped-call]
+        super().connectionMade()
 
     def verifyHostKey(self, hostKey: bytes, _md5: bytes) -> Deferred[bool]:  # noqa: N803 - Conch's
         self.shown = fingerprint(hostKey)
@@ -98,7 +83,7 @@ class Transport(SSHClientTransport):
 
     def sendDisconnect(self, reason: int, desc: bytes) -> None:
         self._says(reason, desc)
-        super().sendDisconnect(reason, desc)  # type: ignore[no-untyped-call]
+        super().sendDisconnect(reason, desc)
 
     def receiveError(self, reasonCode: int, description: bytes) -> None:  # noqa: N803 - Conch's
         self._says(reasonCode, description)
@@ -108,15 +93,6 @@ class Transport(SSHClientTransport):
         self.lost.callback(self._problem or self._lost(reason))
 
     # --- the way out --------------------------------------------------------------------------------------------------
-
-    def pauseProducing(self) -> None:
-        self.connection.is_clogged = True
-
-    def resumeProducing(self) -> None:
-        self.connection.unclogged()
-
-    def stopProducing(self) -> None:
-        """``connectionLost`` tells."""
 
     def abort(self, problem: ProxyError) -> None:
         """Give it up for this reason, unless another is known already."""
