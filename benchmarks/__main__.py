@@ -9,8 +9,13 @@ from collections.abc import Callable, Sequence
 
 from benchmarks import console_open
 from benchmarks.relay import main as relay
+from benchmarks.ssh import main as ssh
 
-BENCHMARKS: dict[str, Callable[[Sequence[str]], None]] = {"console-open": console_open.main, "relay": relay.main}
+BENCHMARKS: dict[str, Callable[[Sequence[str]], None]] = {
+    "console-open": console_open.main,
+    "relay": relay.main,
+    "ssh": ssh.main,
+}
 
 
 def main() -> None:

@@ -38,11 +38,12 @@ VNC_BASE_PORT: Final = 5900
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DaemonSettings:
-    """[daemon]"""
+    """[daemon] ``known_hosts`` is empty for the files that ssh looks into."""
 
     state_dir: Path = setting(kinds.path, "/var/lib/ipmiproxyd")
     runtime_dir: Path = setting(kinds.path, "/run/ipmiproxyd")
     on_stop: Literal["keep", "close"] = setting(kinds.choice("keep", "close"), "keep")
+    known_hosts: tuple[Path, ...] = setting(kinds.list_of(kinds.path, empty=True), [])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +136,7 @@ class RemoteAgentSettings:
     host: str = setting(kinds.host, "")
     port: int = setting(kinds.whole(1, 65535), 22)
     user: str = setting(kinds.name(r"[a-z_][a-z0-9_.-]{0,31}", "a Unix user's name"), "ipmiproxyd")
-    key: Path = setting(kinds.path_or_default, "")
+    key: str = setting(kinds.ssh_key, "")
     passphrase_file: Path | None = setting(kinds.path_or_none, "")
     host_keys: tuple[str, ...] = setting(kinds.list_of(kinds.ssh_fingerprint, empty=True), [])
     folder: str = setting(kinds.agent_path, "")

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
+from ipmiproxyd.model import SSH_AGENT
+
 T = TypeVar("T")
 Kind = Callable[[object], T]
 
@@ -136,6 +138,12 @@ def agent_path(raw: object) -> str:
     """An absolute path on another machine, or "" for a default that is found there."""
 
     return "" if raw == "" else str(path(raw))
+
+
+def ssh_key(raw: object) -> str:
+    """The absolute path of a private SSH key's file, or SSH_AGENT. "" is left alone: it is not set."""
+
+    return SSH_AGENT if raw == SSH_AGENT else agent_path(raw)
 
 
 def ssh_fingerprint(raw: object) -> str:

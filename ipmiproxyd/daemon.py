@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol
 
@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ipmiproxyd import __version__
-from ipmiproxyd.agents.desk import CheckedAgent
+from ipmiproxyd.agents.fleet import Fleet
 from ipmiproxyd.console.displays import DisplayPool
 from ipmiproxyd.console.machine import Ending
 from ipmiproxyd.console.manager import ConsoleManager
@@ -26,14 +26,6 @@ from ipmiproxyd.model import ConsoleState
 STOPPED: Final = Ending("shutdown", "The gateway was stopped.")
 
 log = Logger()
-
-
-class HostedAgent(CheckedAgent, Protocol):
-    """An agent as the daemon looks after it."""
-
-    async def start(self) -> None: ...
-
-    async def close(self) -> None: ...
 
 
 class HostedStore(Protocol):
@@ -56,12 +48,14 @@ class Supervisor(Protocol):
 class Parts:
     """What the daemon starts and ends.
 
+    :ivar load_agents: puts the agents into the fleet; the store is open by then.
     :ivar shown: what ``daemon status`` tells of the configuration.
     :ivar end_process: stops the reactor; the argument becomes the exit status.
     """
 
     store: HostedStore
-    agents: Sequence[HostedAgent]
+    agents: Fleet
+    load_agents: Callable[[], Awaitable[None]]
     displays: Mapping[str, DisplayPool]
     consoles: ConsoleManager
     supervisor: Supervisor
@@ -98,10 +92,10 @@ class DaemonService(Service):
     async def _start(self) -> None:
         parts = self._parts
         await parts.store.open()
-        for agent in parts.agents:
-            await agent.start()
-            agent.watch(parts.consoles.job_ended)
+        await parts.load_agents()
+        await parts.agents.start(parts.consoles.job_ended)
         left = await parts.consoles.recover()
+        parts.agents.welcome(parts.consoles.reconcile)
         if left:
             log.info("consoles of an earlier run that were closed: {count}", count=left)
         if self._control is not None:
@@ -139,8 +133,7 @@ class DaemonService(Service):
             await parts.consoles.leave()
         if self._control is not None:
             await self._control[0].close()
-        for agent in parts.agents:
-            await agent.close()
+        await parts.agents.close()
         await parts.store.close()
         log.info("ipmiproxyd has ended")
 
@@ -160,13 +153,14 @@ class DaemonService(Service):
             "agents": [
                 {
                     "name": agent.name,
+                    "kind": agent.kind,
                     **agent.describe(),
                     "displays": {
                         "total": parts.displays[agent.name].size,
                         "in_use": parts.displays[agent.name].in_use,
                     },
                 }
-                for agent in parts.agents
+                for agent in parts.agents.values()
             ],
             **parts.shown,
         }

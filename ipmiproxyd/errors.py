@@ -7,7 +7,8 @@ Neither may contain a secret.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
 
 
 class ProxyError(Exception):
@@ -15,15 +16,24 @@ class ProxyError(Exception):
 
     :ivar message: one sentence, plain words.
     :ivar hint: what the user can do about it, or None.
+    :ivar details: the same for programs: further members of the object on the control line.
     """
 
     code: ClassVar[str] = "internal"
     http_status: ClassVar[int] = 500
 
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, hint: str | None = None, details: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.details: Mapping[str, Any] = details or {}
+
+    def again(self) -> Self:
+        """The same in a new exception: each that is raised gets a traceback of its own."""
+
+        return type(self)(self.message, hint=self.hint, details=self.details)
 
 
 class InternalError(ProxyError):
@@ -81,6 +91,13 @@ class Exists(ProxyError):
     http_status = 409
 
 
+class InUse(ProxyError):
+    """Something that is open needs it as it is."""
+
+    code = "in-use"
+    http_status = 409
+
+
 class Forbidden(ProxyError):
     """The caller has no right to this."""
 
@@ -117,9 +134,23 @@ class AgentUnreachable(ProxyError):
 
 
 class HostKeyChanged(ProxyError):
-    """The agent's host shows another SSH key than the one that is trusted; or none is trusted yet."""
+    """The agent's host shows another SSH key than the one that is trusted."""
 
     code = "agent-host-key"
+    http_status = 503
+
+
+class HostKeyUnknown(ProxyError):
+    """Nobody has said yet which SSH key the agent's host has. ``host_keys`` has those that it shows."""
+
+    code = "agent-host-key-unknown"
+    http_status = 503
+
+
+class KeyRefused(ProxyError):
+    """The agent's host does not let the SSH user in with the key, or the key cannot be used."""
+
+    code = "agent-key"
     http_status = 503
 
 

@@ -20,6 +20,7 @@ from ipmiproxyd.model import (
     JobStage,
     OpenRequest,
     Outcome,
+    RemoteAgent,
     Secret,
     StreamAddress,
     Typing,
@@ -173,13 +174,36 @@ class Javas(Protocol):
 
 
 class Agents(Protocol):
-    """The machines that reach the BMCs."""
+    """The machines that reach the BMCs. Those of the configuration file raise Forbidden where they would be changed."""
 
     def listing(self) -> Sequence[Mapping[str, Any]]:
-        """Each with its name, whether it is there, and as whom displays run."""
+        """Each with its name, whether it is there, and as whom displays run. Nobody is asked."""
 
-    async def check(self, name: str) -> Mapping[str, Any]:
-        """The same of one, and ``problems``: what is missing there, in words. Raises NotFound, AgentUnreachable, …"""
+    async def show(self, name: str) -> Mapping[str, Any]:
+        """The same of one, and how it is reached. Raises NotFound."""
+
+    async def add(self, agent: RemoteAgent, *, check: bool = True, known_hosts: bool = True) -> Mapping[str, Any]:
+        """Store one and connect to it; it stays even if that does not come to anything at once.
+
+        :param check: sign in first, and store nothing if that fails.
+        :param known_hosts: OpenSSH's files of known hosts may vouch for a host whose key is not given.
+
+        As :meth:`show`, and ``warnings``. Raises BadValue, Exists, MissingArgument, HostKeyUnknown, HostKeyChanged,
+        KeyRefused, AgentUnreachable.
+        """
+
+    async def change(
+        self, name: str, changes: Mapping[str, Any], *, check: bool = True, known_hosts: bool = True
+    ) -> Mapping[str, Any]:
+        """Likewise. ``changes`` are fields of :class:`~ipmiproxyd.model.RemoteAgent`. Raises NotFound, and InUse for
+        fields on which open consoles depend."""
+
+    async def remove(self, name: str, *, force: bool = False) -> None:
+        """Raises NotFound, and InUse while consoles are open on it, unless these are to be closed (``force``)."""
+
+    async def check(self, name: str, *, fix: bool = False) -> Mapping[str, Any]:
+        """As :meth:`listing`, and ``findings``, ``problems`` and ``warnings``: what it has and what is missing, in
+        words. ``fix``: copy the runner there first. Raises NotFound, AgentUnreachable, …"""
 
 
 class Consoles(Protocol):

@@ -116,6 +116,38 @@ class Device:
 
 # --- agents and jobs -------------------------------------------------------------------------------------------------
 
+SSH_AGENT: Final = "ssh-agent"
+"""In the place of a key's file: whatever keys the daemon's ssh-agent holds."""
+
+Users = Literal["auto", "always", "never"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteAgent:
+    """An agent on another machine, as an operator tells of it.
+
+    ``key`` is the path of a private key's file where the daemon runs, or SSH_AGENT; ``passphrase`` decrypts it.
+    ``host_keys`` are fingerprints ("SHA256:…") of the host's keys that are trusted. ``python`` runs the runner;
+    ``runner`` is where that is installed, for sudo to start it. ``users`` says whether displays have Unix users of
+    their own ("auto": where the runner may be root), ``group`` which Unix group reaches them ("" for the account's
+    own). ``folder`` is what is ours there, ``jobs_dir`` the runner's folder ("" for their defaults).
+    """
+
+    name: str
+    host: str
+    port: int = 22
+    user: str = "ipmiproxyd"
+    key: str
+    passphrase: Secret = field(default_factory=lambda: Secret(""))
+    host_keys: tuple[str, ...] = ()
+    python: str = "/usr/bin/python3"
+    users: Users = "auto"
+    group: str = ""
+    runner: str = "/usr/local/lib/ipmiproxyd/runner.py"
+    folder: str = ""
+    jobs_dir: str = ""
+    notes: str = ""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:

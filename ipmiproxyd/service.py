@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import os
 import shlex
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from twisted.application.service import MultiService
 from twisted.internet.interfaces import IReactorTime
@@ -16,12 +18,13 @@ from twisted.logger import Logger
 
 from ipmiproxyd import __version__
 from ipmiproxyd.access.grants import GrantBook
-from ipmiproxyd.agents.desk import AgentDesk
+from ipmiproxyd.agents.fleet import Fleet
 from ipmiproxyd.agents.local import LocalAgent
 from ipmiproxyd.config import Settings
+from ipmiproxyd.console.agent_desk import AgentDesk, AgentMaker, DeskRooms
 from ipmiproxyd.console.browser_sessions import KIND as BROWSER_SESSION
 from ipmiproxyd.console.browser_sessions import BrowserSessions
-from ipmiproxyd.console.displays import DisplayPool
+from ipmiproxyd.console.displays import DisplayPools
 from ipmiproxyd.console.html5_opening import Html5Opening
 from ipmiproxyd.console.java_desk import JavaDesk
 from ipmiproxyd.console.java_opening import JavaOpening
@@ -32,16 +35,17 @@ from ipmiproxyd.console.web_sessions import WebSessions
 from ipmiproxyd.control.commands import Defaults, make_commands
 from ipmiproxyd.control.listen import control_endpoint
 from ipmiproxyd.control.server import ControlServer
-from ipmiproxyd.daemon import DaemonService, HostedAgent, Parts
+from ipmiproxyd.daemon import DaemonService, Parts
 from ipmiproxyd.errors import AgentUnreachable, ProxyError
-from ipmiproxyd.interfaces import Agent, VncServer, agent_named
+from ipmiproxyd.interfaces import VncServer, agent_named
 from ipmiproxyd.log import LoggedService, make_observer
-from ipmiproxyd.model import Secret
+from ipmiproxyd.model import RemoteAgent, Secret
 from ipmiproxyd.notify import Heartbeat, Notifier
 from ipmiproxyd.options import Options
 from ipmiproxyd.relay.backend import connect
 from ipmiproxyd.relay.host import WebRelayHost
 from ipmiproxyd.relay.screenshot import capture
+from ipmiproxyd.store.agents import StoredAgents
 from ipmiproxyd.store.devices import StoredDevices
 from ipmiproxyd.store.sqlite import SqliteStore
 from ipmiproxyd.tools.browser import PanelBrowser
@@ -57,6 +61,9 @@ from ipmiproxyd.tools.xvnc import Display
 from ipmiproxyd.vendors.registry import by_key
 
 __all__ = ["Options", "makeService"]
+
+KNOWN_HOSTS: Final = (Path("~/.ssh/known_hosts"), Path("/etc/ssh/ssh_known_hosts"))
+"""The files of known hosts that ssh itself looks into."""
 
 log = Logger()
 
@@ -88,10 +95,9 @@ def make_daemon(settings: Settings, reactor: Any, notifier: Notifier) -> DaemonS
     _warn_of_missing_programs(settings)
 
     store = SqliteStore(settings.daemon.state_dir, reactor)
-    agent = _local_agent(settings, reactor)
-    hosted: list[HostedAgent] = [agent, *_remote_agents(settings, reactor)]
-    agents: dict[str, Agent] = {one.name: one for one in hosted}
-    displays = {name: DisplayPool(settings.displays.range[0], settings.displays.range[-1], reactor) for name in agents}
+    agents = Fleet()
+    agents.put(_local_agent(settings, reactor))
+    displays = DisplayPools(agents, settings.displays.range[0], settings.displays.range[-1], reactor)
     grants = GrantBook(reactor, settings.relay.token_lifetime)
     relay = _relay(settings, reactor, grants)
     names = Names(curl=settings.panel.curl)
@@ -122,10 +128,24 @@ def make_daemon(settings: Settings, reactor: Any, notifier: Notifier) -> DaemonS
         clock=reactor,
     )
     consoles = _consoles(settings, around, panels, names, vendors, web, browsers, javas)
+    operators = AgentDesk(
+        DeskRooms(
+            fleet=agents,
+            stored=StoredAgents(store),
+            maker=_ssh_maker(settings, reactor),
+            consoles=consoles,
+            displays=displays,
+            configured=_configured_agents(settings),
+            programs=_needed_programs(settings),
+            limit=settings.consoles.limit_per_agent,
+            reactor=reactor,
+        )
+    )
     daemon = DaemonService(
         Parts(
             store=store,
-            agents=hosted,
+            agents=agents,
+            load_agents=operators.load,
             displays=displays,
             consoles=consoles,
             supervisor=notifier,
@@ -150,11 +170,10 @@ def make_daemon(settings: Settings, reactor: Any, notifier: Notifier) -> DaemonS
         max_time=settings.consoles.max,
         clipboard=settings.consoles.clipboard,
         login_buttons=settings.consoles.login_buttons,
-        agent=agent.name,
+        agent=settings.agent.name,
     )
     desk = JavaDesk(javas, agents, consoles.javas_in_use)
-    checks = AgentDesk(hosted, _needed_programs(settings))
-    table = make_commands(StoredDevices(store), power, consoles, vendors, desk, checks, daemon, defaults)
+    table = make_commands(StoredDevices(store), power, consoles, vendors, desk, operators, daemon, defaults)
     daemon.serve(ControlServer(table, __version__, reactor), endpoint)
     return daemon
 
@@ -166,6 +185,7 @@ def _needed_programs(settings: Settings) -> dict[str, list[str]]:
     needed = {
         "consoles": (displays.xvnc, displays.openbox, panel.chromium, panel.curl, "bwrap"),
         "power actions": (settings.ipmi.ipmitool,),
+        "consoles of unknown panels (vendor=generic)": ("nft",),
     }
     return {what: [shlex.split(program)[0] for program in programs] for what, programs in needed.items()}
 
@@ -195,13 +215,8 @@ def _local_agent(settings: Settings, reactor: Any) -> LocalAgent:
     )
 
 
-def _remote_agents(settings: Settings, reactor: Any) -> list[HostedAgent]:
+def _configured_agents(settings: Settings) -> list[RemoteAgent]:
     """Raises AgentUnreachable for a passphrase that cannot be read."""
-
-    if not settings.agents:
-        return []
-    from ipmiproxyd.agents.ssh import SshAgent  # Conch costs time and memory: only where it is needed
-    from ipmiproxyd.agents.ssh_link import SshPlace
 
     def passphrase(file: Path | None) -> Secret:
         try:
@@ -210,29 +225,41 @@ def _remote_agents(settings: Settings, reactor: Any) -> list[HostedAgent]:
             raise AgentUnreachable(f"The passphrase file {file} cannot be read: {error.strerror}.") from None
 
     return [
-        SshAgent(
-            name,
-            SshPlace(
-                host=mine.host,
-                port=mine.port,
-                user=mine.user,
-                key=mine.key,
-                passphrase=passphrase(mine.passphrase_file),
-                host_keys=mine.host_keys,
-            ),
+        RemoteAgent(
+            name=name,
+            host=mine.host,
+            port=mine.port,
+            user=mine.user,
+            key=mine.key,
+            passphrase=passphrase(mine.passphrase_file),
+            host_keys=mine.host_keys,
             folder=mine.folder,
             jobs_dir=mine.jobs_dir,
-            installed=mine.runner,
-            home_files={ENTERPRISE_NUMBERS_PATH: ENTERPRISE_NUMBERS},
+            runner=mine.runner,
             python=mine.python,
             users=mine.users,
-            user_prefix=settings.agent.user_prefix,
             group=mine.group,
-            lease=settings.agent.lease,
-            reactor=reactor,
         )
         for name, mine in settings.agents.items()
     ]
+
+
+def _ssh_maker(settings: Settings, reactor: Any) -> Callable[[], AgentMaker]:
+    """Conch costs time and memory: it is loaded only where there are agents over SSH."""
+
+    @functools.cache
+    def maker() -> AgentMaker:
+        from ipmiproxyd.agents.ssh_maker import SshMaker
+
+        return SshMaker(
+            reactor,
+            home_files={ENTERPRISE_NUMBERS_PATH: ENTERPRISE_NUMBERS},
+            user_prefix=settings.agent.user_prefix,
+            lease=settings.agent.lease,
+            known_hosts=settings.daemon.known_hosts or KNOWN_HOSTS,
+        )
+
+    return maker
 
 
 def _relay(settings: Settings, reactor: Any, grants: GrantBook) -> WebRelayHost:

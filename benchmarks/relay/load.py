@@ -95,10 +95,13 @@ def bulk(target: Target, connections: int, size: int) -> Numbers:
             checkers[session.fileno()] = checker
         each = size // connections
         _fetch(all_of_them, checkers, 0, min(each, 8 * MIB))
-        cpu, begun = cpu_seconds(target.pid), now()
+        cpu, beside, begun = cpu_seconds(*target.pids), cpu_seconds(*target.beside), now()
         _fetch(all_of_them, checkers, 1, each)
-        took, used = now() - begun, cpu_seconds(target.pid) - cpu
-    return {"MB/s": each * connections / took / 1e6, "CPU s/GB": used / (each * connections / GB)}
+        took, used = now() - begun, cpu_seconds(*target.pids) - cpu
+        used_beside = cpu_seconds(*target.beside) - beside
+    size = each * connections
+    numbers = {"MB/s": size / took / 1e6, "CPU s/GB": used / (size / GB)}
+    return numbers | ({"sshd's CPU s/GB": used_beside / (size / GB)} if target.beside else {})
 
 
 def _fetch(all_of_them: Crowd, checkers: dict[int, stream.Pattern], count: int, size: int) -> None:
@@ -154,9 +157,9 @@ def round_trips(target: Target, connections: int, seconds: float) -> Numbers:
         _ping(all_of_them, pingers, now() + 0.2)
         for pinger in pingers.values():
             pinger.times.clear()
-        cpu, begun = cpu_seconds(target.pid), now()
+        cpu, begun = cpu_seconds(*target.pids), now()
         _ping(all_of_them, pingers, begun + seconds)
-        took, used = now() - begun, cpu_seconds(target.pid) - cpu
+        took, used = now() - begun, cpu_seconds(*target.pids) - cpu
         times = [one for pinger in pingers.values() for one in pinger.times]
     return {
         "CPU µs": used / len(times) * 1e6,
@@ -172,14 +175,14 @@ def _ping(all_of_them: Crowd, pingers: dict[int, Pinger], end: float) -> None:
             pingers[number].read()
 
 
-def fairness(target: Target, seconds: float) -> Numbers:
+def fairness(target: Target, seconds: float, hogs: int = HOGS) -> Numbers:
     """Round trips of one session while others run bulk."""
 
     with crowd() as all_of_them:
         pinger = Pinger(target)
         all_of_them.add(pinger.session)
         number = pinger.session.fileno()
-        checkers = [stream.Pattern() for _ in range(HOGS)]
+        checkers = [stream.Pattern() for _ in range(hogs)]
         for checker in checkers:
             hog = Session(target, checker.take)
             all_of_them.add(hog)
@@ -250,9 +253,9 @@ def mixed(target: Target, sessions: int, seconds: float) -> Numbers:
         for user in users:
             user.times.clear()
             user.updates = 0
-        cpu, begun = cpu_seconds(target.pid), now()
+        cpu, begun = cpu_seconds(*target.pids), now()
         _move(all_of_them, users, seconds)
-        took, used = now() - begun, cpu_seconds(target.pid) - cpu
+        took, used = now() - begun, cpu_seconds(*target.pids) - cpu
         times = [one for user in users for one in user.times]
         updates = sum(user.updates for user in users)
     return {
@@ -294,9 +297,9 @@ def set_ups(target: Target, workers: int, seconds: float) -> Numbers:
     for child in children:
         child.start()
     time.sleep(max(0.0, begin - now()))
-    cpu = cpu_seconds(target.pid) + cpu_of_the_dead(target.pid)
+    cpu = cpu_seconds(*target.pids) + cpu_of_the_dead(target.pid)
     found = [results.get() for _ in children]
-    used = cpu_seconds(target.pid) + cpu_of_the_dead(target.pid) - cpu
+    used = cpu_seconds(*target.pids) + cpu_of_the_dead(target.pid) - cpu
     for child in children:
         child.join()
     if any(isinstance(one, str) for one in found):
@@ -333,7 +336,7 @@ def memory_per_session(target: Target, counts: Sequence[int]) -> Numbers:
     """Sessions that have been used once. A relay may be full before; then "sessions at most" tells."""
 
     _open_many(target, 20, 0.5)
-    base = memory(target.pid)
+    base = memory(*target.pids)
     numbers: Numbers = {"base MB": base / 1e6}
     for count in counts:
         try:
@@ -368,7 +371,7 @@ def _open_many(target: Target, count: int, settle: float) -> int:
                 for _, ready in all_of_them.ready():
                     ready.read()
         time.sleep(settle)
-        used = memory(target.pid)
+        used = memory(*target.pids)
     time.sleep(settle)
     return used
 
@@ -381,7 +384,7 @@ def stalled_browser(target: Target, seconds: float, size: int = 1 << 30) -> Numb
         session = Session(target, checker.take)
         all_of_them.add(session)
         _fetch(all_of_them, {session.fileno(): checker}, 0, 16 * MIB)
-        watch = Growth(target.pid)
+        watch = Growth(target.pids)
         session.say(stream.give(1, size))
         end = now() + seconds
         while now() < end:
@@ -401,7 +404,7 @@ def stalled_server(target: Target, seconds: float) -> Numbers:
     block = session.encode(bytes((2, 0)) + (1000).to_bytes(2, "big") + bytes(4000)) * 16
     session.say(stream.request(0, stream.STALL))
     session.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 256 << 10)
-    watch = Growth(target.pid)
+    watch = Growth(target.pids)
     poll = select.poll()
     poll.register(session, select.POLLOUT)
     end, taken, place = now() + seconds, 0, 0
@@ -421,13 +424,13 @@ def stalled_server(target: Target, seconds: float) -> Numbers:
 class Growth:
     """How much a process has grown at most."""
 
-    def __init__(self, pid: int) -> None:
-        self._pid = pid
-        self._base = memory(pid)
+    def __init__(self, pids: Sequence[int]) -> None:
+        self._pids = pids
+        self._base = memory(*pids)
         self.most = 0
 
     def look(self) -> None:
-        self.most = max(self.most, memory(self._pid) - self._base)
+        self.most = max(self.most, memory(*self._pids) - self._base)
 
 
 SCENARIOS: Final[dict[str, Callable[..., Numbers]]] = {

@@ -4,29 +4,38 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import Final
 
 from twisted.internet import task
 from twisted.internet.defer import Deferred
 
 from benchmarks.relay import report
-from benchmarks.relay.cases import CASES, PLAIN, TLS
+from benchmarks.relay.cases import ALL, CASES, GOALS, PLAIN, TLS
 from benchmarks.relay.measure import Bench
-from benchmarks.relay.relays import RELAYS
+from benchmarks.relay.plot import draw
+from benchmarks.relay.relays import OURS, RELAYS, WEBSOCKIFY
+
+SHEET: Final = report.Sheet(
+    "relay", ALL, OURS, (WEBSOCKIFY,), CASES, GOALS, report.PLOT.name, "<!-- benchmarks/relay writes this -->"
+)
 
 
 def main(arguments: Sequence[str] = ()) -> None:
     settings = _parser().parse_args(arguments)
-    only = _names(settings.only, [case.key for case in CASES])
-    relays = _names(settings.relays, [kind.name for kind in RELAYS])
-    bench = Bench(print, rounds=3 if settings.quick else 5, quick=settings.quick, only=only, relays=relays)
+    only = names(settings.only, [case.key for case in CASES])
+    relays = names(settings.relays, [kind.name for kind in RELAYS])
+    cases = [case for case in CASES if not only or case.key in only]
+    kinds = [kind for kind in RELAYS if not relays or kind.name in relays]
+    bench = Bench(print, cases, kinds, rounds=3 if settings.quick else 5, quick=settings.quick)
     schemes = settings.schemes or [PLAIN, TLS]
 
     async def run() -> None:
         for scheme in schemes:
             await bench.run(scheme)
-        report.show(bench.results, schemes)
+        report.show(SHEET, bench.results, schemes)
         if settings.write or not (settings.quick or only or relays or settings.schemes):
-            report.write(bench.results, schemes)
+            report.write(SHEET, bench.results, schemes)
+            report.PLOT.write_text(draw(bench.results, schemes))
 
     task.react(lambda _: Deferred.fromCoroutine(run()))
 
@@ -42,9 +51,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _names(text: str, known: Sequence[str]) -> list[str]:
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    for name in names:
+def names(text: str, known: Sequence[str]) -> list[str]:
+    """What a list on the command line names."""
+
+    given = [name.strip() for name in text.split(",") if name.strip()]
+    for name in given:
         if name not in known:
             raise SystemExit(f"there is no {name!r}, only {', '.join(known)}")
-    return names
+    return given

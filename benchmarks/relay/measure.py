@@ -9,15 +9,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from twisted.internet.threads import deferToThread
 
-from benchmarks.relay.cases import CASES, TLS, Case
+from benchmarks.relay.cases import TLS, Case
 from benchmarks.relay.process import cpu_of_others
-from benchmarks.relay.relays import LOAD_CORE, NONE, RELAYS, Certificate, Missing, Relay, backend, on_core
+from benchmarks.relay.relays import LOAD_CORE, NONE, Certificate, Missing, Relay, backend, on_core
 from benchmarks.relay.session import Target
 
 Say = Callable[[str], None]
@@ -88,15 +89,29 @@ def load(case: Case, target: Target, *, quick: bool) -> dict[str, float]:
 
 
 class Bench:
-    def __init__(self, say: Say, *, rounds: int, quick: bool, only: Collection[str], relays: Collection[str]) -> None:
-        self.results = Results()
+    """:param kinds: what is compared; each is made of a folder, the server's port and the certificate.
+    :param results: what was found before, to be added to.
+    :ivar folder: where all of it is; the server's UNIX socket is ``socket`` in it.
+    """
+
+    def __init__(
+        self,
+        say: Say,
+        cases: Sequence[Case],
+        kinds: Sequence[Any],
+        *,
+        rounds: int,
+        quick: bool,
+        results: Results | None = None,
+    ) -> None:
+        self.results = results or Results()
         self._say = say
         self._rounds = rounds
         self._quick = quick
-        self._cases = [case for case in CASES if not only or case.key in only]
-        self._relays = [kind for kind in RELAYS if not relays or kind.name in relays]
+        self._cases = cases
+        self._relays = kinds
         self._running: dict[str, tuple[Relay, Target]] = {}
-        self._folder = Path()
+        self.folder = Path()
         self._starts = 0
         self._backend = 0
         self._certificate: Certificate | None = None
@@ -106,10 +121,12 @@ class Bench:
         """Everything, with TLS or without."""
 
         self._scheme = scheme
-        self._folder = Path(tempfile.mkdtemp(prefix="ipx-bench-", dir="/tmp"))
-        self._certificate = Certificate(self._folder) if scheme == TLS else None
-        server, self._backend = backend()
+        self.folder = Path(tempfile.mkdtemp(prefix="ipx-bench-", dir="/tmp"))
+        self.folder.chmod(0o711)
+        self._certificate = Certificate(self.folder) if scheme == TLS else None
+        server, self._backend = backend(self.folder / "socket")
         try:
+            await self.begin()
             for kind in self._relays:
                 await self._start(kind.name)
             for number in range(self._rounds):
@@ -123,15 +140,22 @@ class Bench:
                         await self._case(case, number)
         finally:
             await self._stop_all()
+            await self.end()
             assert server.stdin is not None
             server.stdin.close()
             server.wait(10)
-            shutil.rmtree(self._folder)
+            shutil.rmtree(self.folder)
+
+    async def begin(self) -> None:
+        """Before the relays are started."""
+
+    async def end(self) -> None:
+        """After they were stopped."""
 
     async def _start(self, name: str) -> None:
         (kind,) = (kind for kind in self._relays if kind.name == name)
         self._starts += 1
-        relay: Relay = kind(self._folder / f"{self._starts}", self._backend, self._certificate)
+        relay: Relay = kind(self.folder / f"{self._starts}", self._backend, self._certificate)
         try:
             target = await relay.start()
         except Missing as error:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -25,11 +26,15 @@ def tree(pid: int) -> Iterator[int]:
             continue
 
 
-def cpu_seconds(pid: int) -> float:
+def trees(pids: Iterable[int]) -> Iterator[int]:
+    return itertools.chain.from_iterable(map(tree, pids))
+
+
+def cpu_seconds(*pids: int) -> float:
     """Of those that are still there; the kernel counts in nanoseconds."""
 
     total = 0
-    for one in tree(pid):
+    for one in trees(pids):
         try:
             for task in os.listdir(f"/proc/{one}/task"):
                 total += int(Path(f"/proc/{one}/task/{task}/schedstat").read_text().split()[0])
@@ -65,11 +70,11 @@ def _ticks(pid: int) -> list[int]:
     return [int(field) for field in fields[11:15]]
 
 
-def memory(pid: int) -> int:
-    """Bytes that are the process's own: not files, and each shared page divided by those who share it."""
+def memory(*pids: int) -> int:
+    """Bytes that are the processes' own: not files, and each shared page divided by those who share it."""
 
     total = 0
-    for one in tree(pid):
+    for one in trees(pids):
         try:
             lines = Path(f"/proc/{one}/smaps_rollup").read_text().splitlines()
         except OSError:

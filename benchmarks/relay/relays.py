@@ -29,6 +29,7 @@ LOAD_CORE: Final = 1
 OURS: Final = "ipmiproxyd"
 WEBSOCKIFY: Final = "websockify"
 HAPROXY: Final = "haproxy"
+SSH: Final = "ssh -L"
 NONE: Final = "no relay"
 
 
@@ -77,6 +78,7 @@ class Ours:
     """The real daemon, with one console of type vnc."""
 
     name = OURS
+    more = ""
 
     def __init__(self, folder: Path, backend: int, certificate: Certificate | None) -> None:
         self._folder = folder
@@ -92,6 +94,7 @@ class Ours:
         if self._certificate is not None:
             settings["relay"]["certificate"] = str(self._certificate.certificate)
             settings["relay"]["key"] = str(self._certificate.key)
+        settings |= self.more_settings()
         self._daemon = daemon = DaemonProcess(self._folder, settings)
         with on_core(RELAY_CORE):
             try:
@@ -100,7 +103,8 @@ class Ours:
                 self._daemon = None
                 raise Missing(f"the daemon does not start: {str(error)[-300:]}") from error
         client = await daemon.connect()
-        reply = await client.ask(f"console open type=vnc vnc=127.0.0.1:{self._backend} existing=new idle=never")
+        what = f"type=vnc vnc=127.0.0.1:{self._backend} existing=new idle=never {self.more}"
+        reply = await client.ask(f"console open {what}")
         await client.close()
         if not reply.ok:
             await self.stop()
@@ -113,6 +117,9 @@ class Ours:
             path=f"{parts.path}vnc",
             tls=self._certificate is not None,
         )
+
+    def more_settings(self) -> dict[str, dict[str, Any]]:
+        return {}
 
     async def stop(self) -> None:
         if self._daemon is not None:
@@ -258,15 +265,18 @@ def versions(names: Iterable[str]) -> dict[str, str]:
             text = subprocess.run(["haproxy", "-v"], capture_output=True, text=True, check=False).stdout
             match = re.search(r"version (\S+?)[-+ ]", text)
             found[name] = match[1] if match else "?"
+        elif name == SSH and shutil.which("ssh"):
+            text = subprocess.run(["ssh", "-V"], capture_output=True, text=True, check=False).stderr
+            found[SSH] = text.partition(",")[0].removeprefix("OpenSSH_")
         elif name in (OURS, WEBSOCKIFY):
             found[name] = importlib.metadata.version(name)
     return found
 
 
-def backend() -> tuple[subprocess.Popen[str], int]:
-    """The synthetic server on the load's core, and its port. It ends with its stdin."""
+def backend(path: Path) -> tuple[subprocess.Popen[str], int]:
+    """The synthetic server on the load's core, and its port; ``path`` is its UNIX socket. It ends with its stdin."""
 
-    command = ["setpriv", "--pdeathsig", "TERM", sys.executable, "-m", "benchmarks.relay.server"]
+    command = ["setpriv", "--pdeathsig", "TERM", sys.executable, "-m", "benchmarks.relay.server", str(path)]
     with on_core(LOAD_CORE):
         child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None

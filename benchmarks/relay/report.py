@@ -7,7 +7,7 @@ import os
 import platform
 import re
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,18 +15,39 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.relay.cases import ALL, CASES, GOALS, Case, better, holds
+from benchmarks.relay.cases import Case, Goal, better, holds
 from benchmarks.relay.measure import Results
-from benchmarks.relay.plot import draw
-from benchmarks.relay.relays import NONE, OURS, WEBSOCKIFY, versions
+from benchmarks.relay.relays import NONE, versions
 
 DOCS: Final = Path(__file__).resolve().parents[2] / "docs"
 PAGE: Final = DOCS / "performance.md"
 PLOT: Final = DOCS / "relay.svg"
-BEGIN: Final = "<!-- benchmarks/relay writes this -->"
 END: Final = "<!-- until here -->"
 
-_COLUMNS = ("", *ALL, f"against {WEBSOCKIFY}", "must [goal]", "holds")
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """What a report is about.
+
+    :ivar names: what is compared; ``ours`` is one of them, and it is set against each of ``peers``, of which the last
+        is whom the goals are about.
+    :ivar goals: scheme → goals.
+    :ivar plot: the file of a plot, in docs.
+    :ivar begin: the line behind which it stands on the page.
+    """
+
+    title: str
+    names: Sequence[str]
+    ours: str
+    peers: Sequence[str]
+    cases: Sequence[Case]
+    goals: Mapping[str, Sequence[Goal]]
+    plot: str
+    begin: str
+
+    @property
+    def columns(self) -> Sequence[str]:
+        return ("", *self.names, *(f"against {peer}" for peer in self.peers), "must [goal]", "holds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,23 +56,26 @@ class Row:
 
     title: str
     cells: tuple[str, ...]
-    ratio: str
+    ratios: tuple[str, ...]
     goal: str
     holds: str
 
+    @property
+    def all(self) -> Sequence[str]:
+        return (self.title, *self.cells, *self.ratios, self.goal, self.holds)
 
-def rows(results: Results, scheme: str) -> Iterator[Row]:
-    for case in CASES:
+
+def rows(sheet: Sheet, results: Results, scheme: str) -> Iterator[Row]:
+    for case in sheet.cases:
         for metric in results.metrics(scheme, case.key):
-            yield _row(results, scheme, case, metric)
+            yield _row(sheet, results, scheme, case, metric)
 
 
-def _row(results: Results, scheme: str, case: Case, metric: str) -> Row:
-    medians = [results.median(scheme, case.key, name, metric) for name in ALL]
-    ours, theirs = medians[ALL.index(OURS)], medians[ALL.index(WEBSOCKIFY)]
-    times = None if ours is None or theirs is None else better(metric, ours, theirs)
+def _row(sheet: Sheet, results: Results, scheme: str, case: Case, metric: str) -> Row:
+    medians = {name: results.median(scheme, case.key, name, metric) for name in sheet.names}
+    ours, theirs = medians[sheet.ours], medians[sheet.peers[-1]]
     wanted, verdict = "", ""
-    for goal in GOALS[scheme]:
+    for goal in sheet.goals[scheme]:
         if (goal.case, goal.metric) == (case.key, metric):
             sign = "× " if goal.ratio else ""
             wanted = f"{sign}{goal.must:g}" + (f" [{sign}{goal.wish:g}]" if goal.wish is not None else "")
@@ -63,12 +87,17 @@ def _row(results: Results, scheme: str, case: Case, metric: str) -> Row:
         f"{case.title}: {metric}",
         tuple(
             "–" if value is None or _idle(name, metric) else _short(value)
-            for name, value in zip(ALL, medians, strict=True)
+            for name, value in medians.items()
         ),
-        "" if times is None else f"× {times:.2g}" if times < 10 else f"× {times:.0f}",
+        tuple(_ratio(metric, ours, medians[peer]) for peer in sheet.peers),
         wanted,
         verdict,
     )
+
+
+def _ratio(metric: str, ours: float | None, theirs: float | None) -> str:
+    times = None if ours is None or theirs is None else better(metric, ours, theirs)
+    return "" if times is None else f"× {times:.2g}" if times < 10 else f"× {times:.0f}"
 
 
 def _idle(name: str, metric: str) -> bool:
@@ -85,14 +114,14 @@ def _short(value: float) -> str:
     return f"{value:.3g}" if abs(value) >= 0.01 else f"{value:.3f}"
 
 
-def show(results: Results, schemes: Sequence[str]) -> None:
+def show(sheet: Sheet, results: Results, schemes: Sequence[str]) -> None:
     console = Console(width=None if os.environ.get("COLUMNS") else 170)
     for scheme in schemes:
-        table = Table(title=f"relay, {scheme}")
-        for number, column in enumerate(_COLUMNS):
+        table = Table(title=f"{sheet.title}, {scheme}")
+        for number, column in enumerate(sheet.columns):
             table.add_column(column, justify="left" if number == 0 else "right")
-        for row in rows(results, scheme):
-            table.add_row(row.title, *row.cells, row.ratio, row.goal, row.holds)
+        for row in rows(sheet, results, scheme):
+            table.add_row(*row.all)
         console.print(table)
     console.print(_bystanders(results))
     for text in results.missing:
@@ -102,30 +131,29 @@ def show(results: Results, schemes: Sequence[str]) -> None:
 # --- docs/performance.md ----------------------------------------------------------------------------------------------
 
 
-def write(results: Results, schemes: Sequence[str]) -> None:
-    """Replace what stands between the markers, and the plot."""
+def write(sheet: Sheet, results: Results, schemes: Sequence[str]) -> None:
+    """Replace what stands between the markers."""
 
     page = PAGE.read_text()
-    if BEGIN not in page or END not in page:
+    before, begin, rest = page.partition(sheet.begin)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
         raise ValueError(f"{PAGE} has lost its markers")
-    before, _, rest = page.partition(BEGIN)
-    after = rest.partition(END)[2]
-    PAGE.write_text(f"{before}{BEGIN}\n{_text(results, schemes)}\n{END}{after}")
-    PLOT.write_text(draw(results, schemes))
+    PAGE.write_text(f"{before}{begin}\n{_text(sheet, results, schemes)}\n{end}{after}")
 
 
-def _text(results: Results, schemes: Sequence[str]) -> str:
-    programs = ", ".join(f"{name} {version}" for name, version in versions(ALL).items())
+def _text(sheet: Sheet, results: Results, schemes: Sequence[str]) -> str:
+    programs = ", ".join(f"{name} {version}" for name, version in versions(sheet.names).items())
     parts = [
         "",
         f"{datetime.date.today()}; {_machine()}; Python {platform.python_version()}; {programs}.",
         _bystanders(results),
-        "",
-        "![Costs of the relays](relay.svg)",
+        *(("", f"![Costs]({sheet.plot})") if sheet.plot else ()),
     ]
+    columns = sheet.columns
     for scheme in schemes:
-        parts += ["", f"### {scheme}", "", _markdown(_COLUMNS), _markdown(["---", *["---:"] * (len(_COLUMNS) - 1)])]
-        parts += [_markdown((row.title, *row.cells, row.ratio, row.goal, row.holds)) for row in rows(results, scheme)]
+        parts += ["", f"### {scheme}", "", _markdown(columns), _markdown(["---", *["---:"] * (len(columns) - 1)])]
+        parts += [_markdown(row.all) for row in rows(sheet, results, scheme)]
     if results.missing:
         parts += ["", "Not measured:", "", *(f"- {' '.join(text.split())}" for text in results.missing)]
     return "\n".join([*parts, ""])

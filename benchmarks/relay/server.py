@@ -1,4 +1,5 @@
-"""The synthetic RFB server (``python -m benchmarks.relay.server``): says its port, and serves until its stdin ends.
+"""The synthetic RFB server (``python -m benchmarks.relay.server``): says its port, and serves until its stdin ends. It
+serves a UNIX socket, too, if it is given the path of one.
 
 What it obeys: :mod:`benchmarks.relay.stream`. A viewer that says anything else is told so on stderr and cut.
 """
@@ -149,28 +150,34 @@ class Viewer:
 
 
 class Server:
-    def __init__(self) -> None:
-        self._listening = socket.create_server(("127.0.0.1", 0), backlog=1024)
-        self._listening.setblocking(False)
-        self.port: int = self._listening.getsockname()[1]
+    def __init__(self, path: str = "") -> None:
         self._poll = select.epoll()
-        self._poll.register(self._listening, select.EPOLLIN)
         self._poll.register(0, select.EPOLLIN)
+        self._listening: dict[int, socket.socket] = {}
+        self.port: int = self._listen(socket.create_server(("127.0.0.1", 0), backlog=1024)).getsockname()[1]
+        if path:
+            self._listen(socket.create_server(path, family=socket.AF_UNIX, backlog=1024))
+            os.chmod(path, 0o666)
         self._viewers: dict[int, Viewer] = {}
         self._masks: dict[int, int] = {}
         self._due: list[tuple[float, int, Viewer]] = []
 
+    def _listen(self, listening: socket.socket) -> socket.socket:
+        listening.setblocking(False)
+        self._listening[listening.fileno()] = listening
+        self._poll.register(listening, select.EPOLLIN)
+        return listening
+
     def run(self) -> None:
         """Until stdin has ended."""
 
-        listening = self._listening.fileno()
         while True:
             for number, event in self._wait():
                 viewer = self._viewers.get(number)
                 if viewer is not None:
                     self._serve(viewer, event)
-                elif number == listening:
-                    self._accept()
+                elif number in self._listening:
+                    self._accept(self._listening[number])
                 elif number == 0 and not os.read(0, 100):
                     return
             self._updates()
@@ -182,14 +189,15 @@ class Server:
             return self._poll.poll(0)
         return self._poll.poll()
 
-    def _accept(self) -> None:
+    def _accept(self, listening: socket.socket) -> None:
         while True:
             try:
-                sock, _ = self._listening.accept()
+                sock, _ = listening.accept()
             except BlockingIOError:
                 return
             sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if sock.family == socket.AF_INET:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             viewer = Viewer(sock)
             self._viewers[viewer.number] = viewer
             self._masks[viewer.number] = select.EPOLLIN
@@ -243,7 +251,7 @@ class Server:
 
 
 def main() -> None:
-    server = Server()
+    server = Server(*sys.argv[1:2])
     print(server.port, flush=True)
     server.run()
 

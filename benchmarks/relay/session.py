@@ -8,7 +8,7 @@ import functools
 import os
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -34,6 +34,8 @@ class Target:
 
     :ivar protocols: the WebSocket's subprotocols; empty if the relay is a TCP proxy.
     :ivar pid: 0 if there is no relay at all.
+    :ivar also: other processes that belong to it.
+    :ivar beside: processes that take part and do not belong to it.
     """
 
     port: int
@@ -41,6 +43,12 @@ class Target:
     protocols: str = ""
     path: str = "/"
     tls: bool = False
+    also: Sequence[int] = ()
+    beside: Sequence[int] = ()
+
+    @property
+    def pids(self) -> Sequence[int]:
+        return (self.pid, *self.also)
 
 
 @functools.cache

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.threads import deferToThread
@@ -13,11 +13,15 @@ from twisted.logger import Logger
 
 from ipmiproxyd.agents import inside, runner
 from ipmiproxyd.agents.children import Child, is_missing, run_child, start_child
+from ipmiproxyd.agents.findings import Finding
 from ipmiproxyd.agents.preparing import group_number
 from ipmiproxyd.agents.socketfile import SocketFileEndpoint
 from ipmiproxyd.agents.with_runner import DIAL_LIMIT, RUNNER_LIMIT, AgentWithRunner, Users, as_line, tcp_endpoint
 from ipmiproxyd.errors import AgentUnreachable
 from ipmiproxyd.model import Command, Outcome, StreamAddress, UnixStream
+
+BESIDE: Final = "This agent is the daemon's own machine: browsers and Java of the consoles run beside the daemon."
+APART: Final = "A separate host for consoles is safer: add one with agent add (see docs/agents.md)."
 
 log = Logger()
 
@@ -33,6 +37,8 @@ class LocalAgent(AgentWithRunner):
     :param lease: seconds that a job goes on without a sign of life from here.
     :param cache_dir: where the files for jobs' libraries are kept, by their SHA-256; beside the tools' home if None.
     """
+
+    kind = "local"
 
     def __init__(
         self,
@@ -55,6 +61,7 @@ class LocalAgent(AgentWithRunner):
         self._tool_home = tool_home
         self._home_files = home_files
         self.cache_dir = cache_dir or tool_home.with_name(f"{tool_home.name}-cache")
+        self.python = python
         self._runner: tuple[str, ...] = (python, "-I", "-S", str(runner_file))
         self._inside = Path(inside.__file__)
         self._group = _group_number(group)
@@ -95,8 +102,13 @@ class LocalAgent(AgentWithRunner):
 
         await self.end_watch()
 
-    async def check(self) -> Mapping[str, Any]:
-        return {**self.describe(), "problems": []}
+    async def check(self) -> Sequence[Finding]:
+        return [Finding("host", "warning", BESIDE, APART)]
+
+    async def repair(self) -> Finding | None:
+        """Its runner is the daemon's own file."""
+
+        return None
 
     # --- programs -----------------------------------------------------------------------------------------------------
 

@@ -9,23 +9,29 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, succeed
-from twisted.internet.defer import TimeoutError as ListenTimeout
-from twisted.internet.error import ConnectError
+from twisted.internet.defer import Deferred, DeferredSemaphore, succeed
 from twisted.internet.interfaces import IStreamClientEndpoint
-from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
 from ipmiproxyd.agents import inside, preparing, runner
 from ipmiproxyd.agents.children import run_child
+from ipmiproxyd.agents.findings import Finding
+from ipmiproxyd.agents.scripts import script_argv, script_input
 from ipmiproxyd.agents.ssh_channel import Connection
+from ipmiproxyd.agents.ssh_checks import (
+    connection_finding,
+    forwarding_findings,
+    install_command,
+    runner_finding,
+    sessions_finding,
+)
 from ipmiproxyd.agents.ssh_exec import SESSIONS, RemoteProgram, open_exec, orphans_line
-from ipmiproxyd.agents.ssh_link import Link, SshPlace
+from ipmiproxyd.agents.ssh_link import Link, SshPlace, hang_up, sign_in
 from ipmiproxyd.agents.ssh_streams import StreamEndpoint
 from ipmiproxyd.agents.with_runner import RUNNER_LIMIT, AgentWithRunner, Users, as_line
 from ipmiproxyd.errors import AgentOutdated, AgentUnreachable, ProxyError, ToolMissing
-from ipmiproxyd.model import Command, Outcome, StreamAddress, UnixStream
+from ipmiproxyd.model import Command, Outcome, StreamAddress
 
 INSTALLED: Final = "/usr/local/lib/ipmiproxyd/runner.py"
 """Where the runner is on an agent whose user may run it as root, by sudo."""
@@ -35,25 +41,23 @@ OLDEST_PYTHON: Final = (3, 11)
 START_WAIT: Final = 5.0
 """Seconds for which the daemon's start waits for an agent."""
 
-_LOAD: Final = (
-    "import json, sys; given = json.load(sys.stdin); names = {'__name__': 'preparing'};"
-    " exec(compile(given.pop('program'), 'preparing.py', 'exec'), names); names['main'](given)"
-)
-
-_LISTEN: Final = """
-import os, socket, sys
-if os.path.lexists(sys.argv[1]):
-    os.unlink(sys.argv[1])
-with socket.socket(socket.AF_UNIX) as listener:
-    listener.bind(sys.argv[1])
-    listener.listen()
-    print("listening", flush=True)
-    listener.settimeout(10)
-    try:
-        listener.accept()
-    except OSError:
-        pass
-os.unlink(sys.argv[1])
+_INSTALL: Final = """
+import json, os, sys
+given = json.load(sys.stdin)
+folder = os.path.dirname(given["path"])
+os.makedirs(folder, mode=0o755, exist_ok=True)
+held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+status = os.fstat(held)
+if status.st_uid != 0 or status.st_mode & 0o022:
+    sys.exit(f"{folder} can be changed by others than root")
+name = os.path.basename(given["path"])
+new = f"{name}.{os.getpid()}"
+made = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=held)
+with os.fdopen(made, "w") as file:
+    file.write(given["text"])
+    os.fchmod(made, 0o644)
+    os.fsync(made)
+os.replace(new, name, src_dir_fd=held, dst_dir_fd=held)
 """
 
 log = Logger()
@@ -70,7 +74,10 @@ class SshAgent(AgentWithRunner):
     :param installed: the runner that sudo lets the account run as root, where it does.
     :param group: the Unix group that reaches the displays' sockets; empty for the account's own.
     :param lease: seconds that a job goes on without a sign of life from here.
+    :ivar connected: is called when a connection has come to be.
     """
+
+    kind = "ssh"
 
     def __init__(
         self,
@@ -99,9 +106,15 @@ class SshAgent(AgentWithRunner):
         self._preparing_text = self._runner_text = ""
         self._runner: tuple[str, ...] = ()
         self._found: Mapping[str, Any] = {}
+        self._outdated = False
+        self.connected: Callable[[], None] = lambda: None
         self._orphans: list[tuple[str, str]] = []
         self._program = partial(RemoteProgram, reactor, name, DeferredSemaphore(SESSIONS))
         self._link = Link(name, place, reactor, self._greet)
+
+    @property
+    def python(self) -> str:
+        return self._python
 
     @property
     def cache(self) -> str:
@@ -117,9 +130,7 @@ class SshAgent(AgentWithRunner):
 
         await deferToThread(self._load)
         self._link.start()
-        first = self._link.connection()
-        first.addTimeout(START_WAIT, self._reactor).addBoth(lambda _: None)
-        await first
+        await self._settled()
 
     def _load(self) -> None:
         self._preparing_text = Path(preparing.__file__).read_text()
@@ -132,49 +143,85 @@ class SshAgent(AgentWithRunner):
         await self.end_watch()
         await self._link.close()
 
-    async def check(self) -> Mapping[str, Any]:
-        """What it looks like, once it is connected, and what will not work. Raises what stands in the way of all."""
+    async def change(
+        self, place: SshPlace, *, folder: str, jobs_dir: str, python: str, users: Users, group: str, installed: str
+    ) -> None:
+        """Be there from now on, with these settings (see above). Streams and programs are lost; jobs go on."""
 
-        await self._link.connection()
-        problem = await self._stream_problem()
-        return {**self.describe(), "problems": [problem] if problem else []}
+        self._place, self._folder, self._jobs_dir = place, folder, jobs_dir
+        self._python, self._users, self._group, self._installed = python, users, group, installed
+        self._link.move(place)
+        await self._settled()
 
-    async def _stream_problem(self) -> str:
-        """Why the displays' sockets cannot be reached, in words; found out with a socket that is made for it."""
+    async def _settled(self) -> None:
+        """Wait a moment until a connection has come to something."""
 
-        listening: Deferred[bytes] = Deferred()
-        path = f"{self._found['folder']}/check"
-        program = self._program(
-            self._link.connection,
-            lambda: (self._python, "-I", "-S", "-c", _LISTEN, path),
-            stdin=bytes,
-            on_line=listening.callback,
+        first = self._link.connection()
+        first.addTimeout(START_WAIT, self._reactor).addBoth(lambda _: None)
+        await first
+
+    async def check(self) -> Sequence[Finding]:
+        """What it looks like, once it is connected. Raises what stands in the way of all."""
+
+        connection = await self._link.connection()
+        transport, found = self._link.transport, self._found
+        come = [connection_finding(transport, self._place.user)] if transport is not None else []
+        sessions = await sessions_finding(self._reactor, connection)
+        program = partial(self._program, self._link.connection)
+        runs = runner_finding(
+            found,
+            user=self._place.user,
+            python=self._python,
+            installed=self._installed,
+            wanted=self._users != "never",
         )
+        forwarding = await forwarding_findings(self._reactor, self._python, found["folder"], program, self.dial)
+        return [*come, sessions, *forwarding, runs]
 
-        def over(_: Any) -> None:
-            if not listening.called:
-                listening.errback(ListenTimeout("no socket could be made there"))
+    async def repair(self) -> Finding | None:
+        """Put the daemon's runner where sudo starts it, as far as the account may; None where that is not needed.
+        Raises what stands in the way of all."""
 
-        ended: Deferred[Any] = Deferred.fromCoroutine(run_child(program, RUNNER_LIMIT))
-        ended.addErrback(lambda failure: failure.trap(ProxyError, CancelledError))
-        ended.addCallback(over)
+        transport = await sign_in(self._reactor, self.name, self._place)
         try:
-            await listening.addTimeout(RUNNER_LIMIT, self._reactor)
-            protocol: Any = await self.dial(UnixStream(path)).connect(Factory.forProtocol(Protocol))
-            protocol.transport.loseConnection()
-        except (ConnectError, ListenTimeout) as error:
-            return f"Displays cannot be reached: {getattr(error, 'strerror', None) or error}."
+            found = await self._prepare(transport.connection)
+            ours = hashlib.sha256(self._runner_text.encode()).hexdigest()
+            if found["root"] or self._users == "never" or found["installed"] == ours:
+                return None
+            argv = ("sudo", "-n", "--", self._python, "-I", "-S", "-c", _INSTALL)
+            given = json.dumps({"path": self._installed, "text": self._runner_text}).encode()
+            outcome = await self._do(transport.connection, argv, given)
         finally:
-            ended.cancel()
-            await ended
-        return ""
+            await hang_up(transport)
+        if not outcome.ok:
+            words = f"The runner cannot be installed there: {outcome.last_words}."
+            return Finding("fix", "fault", words, f"As root there: {install_command(self._installed)}")
+        if self._link.is_up:
+            self._link.move(self._place)
+        else:
+            self._link.redial()
+        await self._settled()
+        return Finding("fix", "ok", f"The daemon's runner was copied to {self._installed}.")
 
     def describe(self) -> Mapping[str, Any]:
-        place, problem = self._place, self._link.problem
-        told = {"address": str(place), "user": place.user, "connected": self._link.is_up, **super().describe()}
+        place, problem, is_up = self._place, self._link.problem, self._link.is_up
+        told = {
+            "address": str(place),
+            "user": place.user,
+            "connected": is_up,
+            "state": "connected" if is_up else "unreachable",
+            "since": round(self._link.since, 3),
+            "runner": self._runner_state(),
+            **super().describe(),
+        }
         if problem is not None:
             told |= {"code": problem.code, "problem": problem.message}
         return told
+
+    def _runner_state(self) -> str:
+        if self._outdated or not self._found:
+            return "outdated" if self._outdated else ""
+        return "installed" if self._found["as_root"] else "sent"
 
     # --- a new connection ---------------------------------------------------------------------------------------------
 
@@ -183,34 +230,50 @@ class SshAgent(AgentWithRunner):
             orphans, self._orphans = self._orphans, []
             await open_exec(self._reactor, connection, orphans_line(orphans))
         found = await self._prepare(connection)
+        as_root, sudo = False, ""
+        self._outdated = False
         runner_argv: tuple[str, ...] = (self._python, "-I", "-S", found["runner"])
         jobs = self._jobs_dir or f"{found['folder']}/jobs"
         if found["root"]:
             jobs = self._jobs_dir or ROOT_JOBS
         elif self._users != "never" and found["installed"]:
-            as_root = ("sudo", "-n", "--", self._python, "-I", "-S", self._installed)
-            if await self._sudo_works(connection, as_root, found, self._jobs_dir or ROOT_JOBS):
-                if found["installed"] != hashlib.sha256(self._runner_text.encode()).hexdigest():
-                    raise AgentOutdated(
-                        f"The runner on the agent {self.name} is another one than the daemon's.",
-                        hint=f"Copy the daemon's ipmiproxyd/agents/runner.py to {self._installed} there, as root.",
-                    )
-                runner_argv, jobs = as_root, self._jobs_dir or ROOT_JOBS
+            by_sudo = ("sudo", "-n", "--", self._python, "-I", "-S", self._installed)
+            sudo = await self._sudo_refuses(connection, by_sudo, found, self._jobs_dir or ROOT_JOBS)
+            if not sudo or not sudo.startswith(("sudo:", "Sorry, ")):  # an old runner does not know our hello
+                self._check_installed(found["installed"])
+            if not sudo:
+                as_root, runner_argv, jobs = True, by_sudo, self._jobs_dir or ROOT_JOBS
+        if self._users == "always" and not (as_root or found["root"]):
+            why = f"sudo says {sudo!r}" if sudo else f"there is no runner at {self._installed}"
+            raise AgentUnreachable(
+                f"Displays on the agent {self.name} are to have users of their own (users=always), but {why}.",
+                hint=f"As root there: {install_command(self._installed)}, and the rule of docs/agents.md for sudo.",
+            )
         self._facts = await self._hello(connection, runner_argv, self.members(jobs, found["group"]))
-        self._found, self._runner = {**found, "jobs": jobs}, runner_argv
+        self._found = {**found, "jobs": jobs, "as_root": as_root or found["root"], "sudo": sudo}
+        self._runner = runner_argv
         log.info("agent {agent}: displays run as {whom}", agent=self.name, whom=super().describe()["displays_run_as"])
         self._reactor.callLater(0, self._look_for_vanished)
 
+    def _check_installed(self, digest: str) -> None:
+        if digest != hashlib.sha256(self._runner_text.encode()).hexdigest():
+            self._outdated = True
+            raise AgentOutdated(
+                f"The runner on the agent {self.name} is another one than the daemon's.",
+                hint=f"agent check name={self.name} fix=yes, if the account has sudo; or as root there: "
+                f"{install_command(self._installed)}",
+            )
+
     async def _prepare(self, connection: Connection) -> Mapping[str, Any]:
         given = {
-            "program": self._preparing_text,
             "folder": self._folder,
             "files": self._home_files,
             "runner": self._runner_text,
             "installed": self._installed,
             "group": self._group,
         }
-        outcome = await self._do(connection, (self._python, "-I", "-S", "-c", _LOAD), json.dumps(given).encode())
+        stdin = script_input(self._preparing_text, given)
+        outcome = await self._do(connection, script_argv(self._python), stdin)
         try:
             found: Mapping[str, Any] = json.loads(outcome.stdout)
         except ValueError:
@@ -222,14 +285,17 @@ class SshAgent(AgentWithRunner):
             raise AgentUnreachable(f"The agent {self.name} has Python {version} only; 3.11 or later is needed.")
         return found
 
-    async def _sudo_works(
+    async def _sudo_refuses(
         self, connection: Connection, argv: Sequence[str], found: Mapping[str, Any], jobs: str
-    ) -> bool:
+    ) -> str:
+        """Why the runner cannot be started as root, in sudo's words; empty if it can."""
+
         document = {"verb": "hello", **self.members(jobs, found["group"])}
         try:
-            return (await self._do(connection, argv, as_line(document))).ok
+            outcome = await self._do(connection, argv, as_line(document))
         except ToolMissing:
-            return False
+            return "sudo is not installed"
+        return "" if outcome.ok else outcome.last_words
 
     async def _hello(self, connection: Connection, argv: Sequence[str], common: Mapping[str, Any]) -> Mapping[str, Any]:
         outcome = await self._do(connection, argv, as_line({"verb": "hello", **common}))
@@ -249,6 +315,7 @@ class SshAgent(AgentWithRunner):
         return outcome
 
     def _look_for_vanished(self) -> None:
+        self.connected()
         looking = Deferred.fromCoroutine(self.tell_of_vanished())
         looking.addErrback(lambda failure: failure.trap(ProxyError))
 

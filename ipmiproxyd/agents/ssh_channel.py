@@ -10,7 +10,7 @@ from typing import Any, Final
 from twisted.conch.error import ConchError
 from twisted.conch.ssh.channel import SSHChannel
 from twisted.conch.ssh.common import getNS
-from twisted.conch.ssh.connection import SSHConnection
+from twisted.conch.ssh.connection import MSG_CHANNEL_DATA, MSG_CHANNEL_WINDOW_ADJUST, SSHConnection
 from twisted.internet.defer import Deferred
 from twisted.logger import ILogObserver, LogEvent, Logger
 from zope.interface import implementer
@@ -19,6 +19,9 @@ WINDOW: Final = 1 << 20
 """Bytes that the far side may send before they are consumed: the most that a reader who stands still costs."""
 
 PACKET: Final = 32 << 10
+
+_DATA: Final = bytes((MSG_CHANNEL_DATA,))
+_DATA_HEAD: Final = struct.Struct(">2L")
 
 
 @implementer(ILogObserver)
@@ -116,8 +119,16 @@ class Channel(SSHChannel):
             size, self._unconsumed = self._unconsumed, 0
             self.conn.adjustWindow(self, size)
 
-    def dataReceived(self, data: bytes) -> None:
+    def take(self, data: memoryview) -> None:
         """Something came in; it is in the window until it is :meth:`consumed`."""
+
+        self.dataReceived(bytes(data))
+
+    def hand_out(self) -> None:
+        """All that was read at once was taken; called if it is among the connection's :attr:`Connection.takers`."""
+
+    def dataReceived(self, data: bytes) -> None:
+        """The same, as bytes."""
 
     def extReceived(self, dataType: int, data: bytes) -> None:  # noqa: N803 - Conch's names
         """The same of the other kind of data: what a program writes to standard error."""
@@ -166,7 +177,7 @@ class Channel(SSHChannel):
             first = self._queue[0]
             piece = first[: min(self.remoteWindowLeft, self.remoteMaxPacket, PACKET)]
             self.remoteWindowLeft -= len(piece)
-            self.conn.sendData(self, bytes(piece))
+            self.conn.sendData(self, piece)
             if len(piece) == len(first):
                 self._queue.popleft()
             else:
@@ -192,7 +203,8 @@ class Channel(SSHChannel):
 class Connection(SSHConnection):
     """The channels of one SSH connection.
 
-    :ivar is_clogged: the connection's own buffer is full; its transport sets this.
+    :ivar is_clogged: it cannot send just now; its transport sets this.
+    :ivar takers: channels that want to know when all that was read at once is taken.
     """
 
     _log = QUIET
@@ -201,6 +213,7 @@ class Connection(SSHConnection):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.is_clogged = False
+        self.takers: list[Channel] = []
         self.started: Deferred[None] = Deferred()
 
     def serviceStarted(self) -> None:
@@ -220,10 +233,20 @@ class Connection(SSHConnection):
 
     # --- what comes in: the window is the channel's own affair -------------------------------------------------------
 
-    def ssh_CHANNEL_DATA(self, packet: bytes) -> None:
-        number, size = struct.unpack(">2L", packet[:8])
-        if (channel := self._counted(number, size)) is not None:
-            channel.dataReceived(packet[8 : 8 + size])
+    def data(self, payload: memoryview) -> None:
+        """A message with data of a channel: nearly all that comes in."""
+
+        number, size = _DATA_HEAD.unpack_from(payload, 1)
+        channel = self._counted(number, size)
+        if channel is not None:
+            channel.take(payload[9 : 9 + size])
+
+    def hand_out(self) -> None:
+        """All that was read at once is here."""
+
+        takers, self.takers = self.takers, []
+        for channel in takers:
+            channel.hand_out()
 
     def ssh_CHANNEL_EXTENDED_DATA(self, packet: bytes) -> None:
         number, kind, size = struct.unpack(">3L", packet[:12])
@@ -237,6 +260,22 @@ class Connection(SSHConnection):
             return None
         channel.localWindowLeft -= size
         return channel
+
+    # --- what goes out ------------------------------------------------------------------------------------------------
+
+    def sendData(self, channel: Channel, data: memoryview) -> None:
+        """Only while it is not clogged."""
+
+        head = _DATA_HEAD.pack(self.channelsToRemoteChannel[channel], len(data))
+        transport: Any = self.transport
+        transport.send(_DATA, head, data)
+
+    def adjustWindow(self, channel: Channel, bytesToAdd: int) -> None:  # noqa: N803 - Conch's names
+        channel.localWindowLeft += bytesToAdd
+        transport: Any = self.transport
+        transport.sendPacket(
+            MSG_CHANNEL_WINDOW_ADJUST, _DATA_HEAD.pack(self.channelsToRemoteChannel[channel], bytesToAdd)
+        )
 
     def getChannel(self, *_: Any) -> Any:
         """An agent has no business opening channels here."""

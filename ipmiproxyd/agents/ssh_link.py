@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -14,14 +14,14 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectError, ConnectingCancelledError, DNSLookupError
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Factory
-from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
 from ipmiproxyd.agents.children import shielded
 from ipmiproxyd.agents.ssh_channel import Connection
-from ipmiproxyd.agents.ssh_transport import Transport, load_key
+from ipmiproxyd.agents.ssh_keys import Identity, identities
+from ipmiproxyd.agents.ssh_transport import HOST_KEYS, Transport, host_key_problem
 from ipmiproxyd.agents.with_runner import tcp_endpoint
-from ipmiproxyd.errors import AgentUnreachable, ProxyError
+from ipmiproxyd.errors import AgentUnreachable, HostKeyChanged, HostKeyUnknown, ProxyError
 from ipmiproxyd.model import Secret
 
 SIGN_IN_LIMIT: Final = 15.0
@@ -43,14 +43,14 @@ log = Logger()
 class SshPlace:
     """Where an agent is, and how to sign in there.
 
-    :ivar key: the file of the private key; ``passphrase`` where it is encrypted.
+    :ivar key: the file of the private key, or SSH_AGENT; ``passphrase`` where it is encrypted.
     :ivar host_keys: fingerprints ("SHA256:…") of the host's keys that are trusted.
     """
 
     host: str
     port: int = 22
     user: str
-    key: Path
+    key: Path | str
     passphrase: Secret = field(default_factory=lambda: Secret(""))
     host_keys: tuple[str, ...] = ()
 
@@ -65,12 +65,14 @@ class Link:
     :param greet: what is to be done on each new connection before others use it; a ProxyError of it closes the
         connection again.
     :ivar problem: why there is no connection just now.
+    :ivar since: when the connection came to be, or was lost, or was first tried: seconds since the epoch.
     """
 
     def __init__(
         self, name: str, place: SshPlace, reactor: Any, greet: Callable[[Connection], Coroutine[Any, Any, None]]
     ) -> None:
         self.problem: ProxyError | None = None
+        self.since = reactor.seconds()
         self._name = name
         self._place = place
         self._reactor = reactor
@@ -80,6 +82,8 @@ class Link:
         self._keeping: Deferred[None] | None = None
         self._pausing: Deferred[None] | None = None
         self._failed_at = -FRESH
+        self._moved = False  # whatever is being dialled, or was, is not the place any more
+        self._kind = ""  # of the host key that is trusted, once it is known
         self._waiting: list[tuple[Deferred[Connection], bool]] = []
 
     @property
@@ -114,11 +118,33 @@ class Link:
         elif patient or self._pausing is None:
             self._waiting.append((waiting, patient))
         elif self.problem is not None and self._reactor.seconds() < self._failed_at + FRESH:
-            waiting.errback(_again(self.problem))
+            waiting.errback(self.problem.again())
         else:
             self._waiting.append((waiting, patient))
             self._dial_now()
         return waiting
+
+    def move(self, place: SshPlace) -> None:
+        """Connect to this place from now on."""
+
+        self._place, self._kind = place, ""
+        self._moved = self._keeping is not None and self._pausing is None
+        self._connection = None
+        if self._transport is not None:
+            self._transport.abort(AgentUnreachable(f"The agent {self._name} was changed, and is connected anew."))
+        self._dial_now()
+
+    def redial(self) -> None:
+        """What stood in the way may be gone: try again at once, and let those who ask wait for it."""
+
+        self._failed_at = -FRESH
+        self._dial_now()
+
+    @property
+    def transport(self) -> Transport | None:
+        """Of the connection, while there is one."""
+
+        return self._transport
 
     def _dial_now(self) -> None:
         pausing, self._pausing = self._pausing, None
@@ -145,6 +171,10 @@ class Link:
                     log.failure("agent {agent}: the connection was not made", agent=self._name)
                     problem = AgentUnreachable(f"The agent {self._name} cannot be used: see the log.")
                     self._failed_at = self._reactor.seconds()
+                if self._moved:
+                    self._moved, self._connection, self._transport = False, None, None
+                    self._check_closed()
+                    continue
                 self._down(problem)
                 self._check_closed()
                 await self._pause(pause)
@@ -171,6 +201,8 @@ class Link:
         if self.problem is None or self.problem.message != problem.message:
             words = " ".join(filter(None, (problem.message, problem.hint)))
             log.warn("agent {agent}: {words}", agent=self._name, words=words)
+        if self.problem is None:
+            self.since = self._reactor.seconds()
         self._connection, self._transport = None, None
         self.problem = problem
         self._answer(problem, patient=False)
@@ -189,25 +221,17 @@ class Link:
         """Connect, sign in and greet; fires when the connection is lost. Raises ProxyError."""
 
         place = self._place
-        key = await deferToThread(load_key, str(place.key), place.passphrase)
-        transport = Transport(str(place), place.user, key, place.host_keys)
+        transport = await sign_in(self._reactor, self._name, place, prefer=self._kind)
+        self._kind = transport.kind
         try:
-            await tcp_endpoint(self._reactor, place.host, place.port).connect(_Once(transport))
-        except ConnectingCancelledError:
-            raise CancelledError from None
-        except (ConnectError, DNSLookupError, OSError) as error:
-            raise AgentUnreachable(
-                f"The agent {self._name} ({place}) cannot be reached: {_reason(error)}.",
-                hint="Check its address and port, the network between, and that its sshd runs.",
-            ) from None
-        try:
-            await self._signed_in(transport)
             await _first(Deferred.fromCoroutine(self._greet(transport.connection)), transport.lost)
         except BaseException:
-            if not transport.lost.called:
-                transport.abort(AgentUnreachable("The connection was closed."))
-                await shielded(transport.lost)
+            await hang_up(transport)
             raise
+        if self._moved:
+            transport.abort(AgentUnreachable(f"The agent {self._name} was changed meanwhile."))
+            raise await shielded(transport.lost)
+        self.since = self._reactor.seconds()
         self._transport, self._connection, self.problem = transport, transport.connection, None
         log.info("agent {agent}: connected to {place}", agent=self._name, place=str(place))
         beat = _Beat(self._reactor, transport, self._name)
@@ -215,15 +239,6 @@ class Link:
         transport.lost.addBoth(beat.stop)
         self._answer(None, patient=True)
         return transport.lost
-
-    async def _signed_in(self, transport: Transport) -> None:
-        slow = AgentUnreachable(f"The agent {self._name} ({self._place}) did not let us in within {SIGN_IN_LIMIT:g} s.")
-        timer = self._reactor.callLater(SIGN_IN_LIMIT, transport.abort, slow)
-        try:
-            await _first(transport.connection.started, transport.lost)
-        finally:
-            if timer.active():
-                timer.cancel()
 
     def _answer(self, problem: ProxyError | None, *, patient: bool) -> None:
         """Tell those who wait: that it is up, or else what the problem is (only to the patient if ``patient``)."""
@@ -233,9 +248,81 @@ class Link:
             if problem is None and self._connection is not None:
                 one.callback(self._connection)
             elif problem is not None and (patient or not is_patient):
-                one.errback(_again(problem))
+                one.errback(problem.again())
             else:
                 self._waiting.append((one, is_patient))
+
+
+async def sign_in(reactor: Any, name: str, place: SshPlace, *, prefer: str = "") -> Transport:
+    """A new connection that is signed in. Whoever gets it closes it. Raises ProxyError.
+
+    A host has several kinds of host keys, and shows one: where that is not trusted, the others are asked for, too.
+
+    :param prefer: the kind of host key to ask for first.
+    """
+
+    async with identities(reactor, str(place.key), place.passphrase) as keys:
+        shown: dict[str, str] = {}
+        kinds: Sequence[str] = sorted(HOST_KEYS, key=lambda kind: kind != prefer)
+        while True:
+            transport = Transport(str(place), place.user, keys, place.host_keys, kinds)
+            try:
+                await _connect(reactor, name, place, transport)
+            except HostKeyChanged as error:
+                shown[transport.kind] = transport.shown
+                kinds = [kind for kind in transport.other_kinds() if kind not in shown]
+                if not kinds:
+                    raise host_key_problem(str(place), shown, place.host_keys) from error
+            else:
+                return transport
+
+
+async def shown_host_keys(reactor: Any, name: str, place: SshPlace) -> Mapping[str, str]:
+    """The host's keys, of each kind that it has: kind → fingerprint. Nobody signs in. Raises ProxyError."""
+
+    shown: dict[str, str] = {}
+    kinds: Sequence[str] = tuple(HOST_KEYS)
+    keys: Sequence[Identity] = ()
+    while kinds:
+        transport = Transport(str(place), place.user, keys, (), kinds)
+        try:
+            await _connect(reactor, name, place, transport)
+        except HostKeyUnknown:
+            shown[transport.kind] = transport.shown
+        kinds = [kind for kind in transport.other_kinds() if kind not in shown]
+    return shown
+
+
+async def _connect(reactor: Any, name: str, place: SshPlace, transport: Transport) -> None:
+    """Connect and sign in; a transport that has not come so far is closed. Raises ProxyError."""
+
+    try:
+        await tcp_endpoint(reactor, place.host, place.port).connect(_Once(transport))
+    except ConnectingCancelledError:
+        raise CancelledError from None
+    except (ConnectError, DNSLookupError, OSError) as error:
+        raise AgentUnreachable(
+            f"The agent {name} ({place}) cannot be reached: {_reason(error)}.",
+            hint="Check its address and port, the network between, and that its sshd runs.",
+        ) from None
+    slow = AgentUnreachable(f"The agent {name} ({place}) did not let us in within {SIGN_IN_LIMIT:g} s.")
+    timer = reactor.callLater(SIGN_IN_LIMIT, transport.abort, slow)
+    try:
+        await _first(transport.connection.started, transport.lost)
+    except BaseException:
+        await hang_up(transport)
+        raise
+    finally:
+        if timer.active():
+            timer.cancel()
+
+
+async def hang_up(transport: Transport) -> None:
+    """End a connection at once, and wait for that."""
+
+    if not transport.lost.called:
+        transport.abort(AgentUnreachable("The connection was closed."))
+        await shielded(transport.lost)
 
 
 class _Beat:
@@ -299,12 +386,6 @@ async def _first(wanted: Deferred[Any], lost: Deferred[ProxyError]) -> None:
     lost.addCallback(gone)
     wanted.addBoth(got)
     await either
-
-
-def _again(problem: ProxyError) -> ProxyError:
-    """The same in a new exception: each that is raised gets a traceback of its own."""
-
-    return type(problem)(problem.message, hint=problem.hint)
 
 
 def _reason(error: Exception) -> str:

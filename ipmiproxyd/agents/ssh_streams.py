@@ -34,8 +34,11 @@ from ipmiproxyd.agents.ssh_link import Link
 from ipmiproxyd.agents.with_runner import DIAL_LIMIT
 from ipmiproxyd.model import StreamAddress, UnixStream
 
-TURN: Final = 256 << 10
+TURN: Final = 128 << 10
 """Bytes of what was held back that are handed out at once; then it is the others' turn."""
+
+SMALL: Final = 8 << 10
+"""Bytes below which pieces that are held back are put together."""
 
 PROHIBITED: Final = 1
 
@@ -57,7 +60,8 @@ class Stream(Channel):
         self._address = address
         self._reactor = reactor
         self._paused = False
-        self._inbox: deque[bytes] = deque()
+        self._fresh: list[memoryview] = []
+        self._inbox: deque[memoryview | bytearray] = deque()
         self._handing: IDelayedCall | None = None
         self._end: Exception | None = None  # what follows the inbox
         self._lost = False
@@ -67,11 +71,30 @@ class Stream(Channel):
 
     # --- inwards ------------------------------------------------------------------------------------------------------
 
-    def dataReceived(self, data: bytes) -> None:
+    def take(self, data: memoryview) -> None:
+        if self._end is not None:
+            return
+        if not self._fresh:
+            self.conn.takers.append(self)
+        self._fresh.append(data)
+
+    def hand_out(self) -> None:
+        fresh, self._fresh = self._fresh, []
         if self._paused or self._inbox:
+            for data in fresh:
+                self._keep(data)
+        elif fresh:
+            self._hand_out(b"".join(fresh))
+
+    def _keep(self, data: memoryview) -> None:
+        """In as little memory as can be: small pieces become large ones."""
+
+        if len(data) >= SMALL:
             self._inbox.append(data)
+        elif self._inbox and isinstance(last := self._inbox[-1], bytearray) and len(last) < SMALL:
+            last += data
         else:
-            self._hand_out(data)
+            self._inbox.append(bytearray(data))
 
     def extReceived(self, dataType: int, data: bytes) -> None:  # noqa: N803, ARG002 - Conch's names
         self.consumed(len(data))
@@ -102,11 +125,12 @@ class Stream(Channel):
 
     def _empty_inbox(self) -> None:
         self._handing = None
-        left = TURN
-        while self._inbox and left > 0 and not self._paused:
-            data = self._inbox.popleft()
-            left -= len(data)
-            self._hand_out(data)
+        if self._inbox and not self._paused:
+            pieces, size = [], 0
+            while self._inbox and size < TURN:
+                pieces.append(self._inbox.popleft())
+                size += len(pieces[-1])
+            self._hand_out(b"".join(pieces))
         if self._paused:
             return
         if self._inbox:
@@ -120,6 +144,7 @@ class Stream(Channel):
         self._ends(ConnectionDone())
 
     def gone(self) -> None:
+        self.hand_out()
         if self.with_connection or self.dropped:
             self._is_lost(ConnectionLost())
         else:
@@ -133,6 +158,7 @@ class Stream(Channel):
 
     def abortConnection(self) -> None:
         self._inbox.clear()
+        self._fresh.clear()
         self._paused = False
         self.close_now()
         self._ends(ConnectionAborted())

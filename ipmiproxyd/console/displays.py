@@ -1,7 +1,8 @@
-"""The display numbers of one agent."""
+"""The display numbers of each agent."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
@@ -55,3 +56,30 @@ class DisplayPool:
         """Another program of the machine holds this display: leave it alone for a while."""
 
         self._foreign[display] = self._clock.seconds() + FOREIGN_REST
+
+
+class DisplayPools(Mapping[str, DisplayPool]):
+    """One for each of the agents that there are just now.
+
+    :param agents: their names; they may change.
+    """
+
+    def __init__(self, agents: Collection[str], first: int, last: int, clock: IReactorTime) -> None:
+        self._agents = agents
+        self._range = (first, last)
+        self._clock = clock
+        self._pools: dict[str, DisplayPool] = {}
+
+    def __getitem__(self, agent: str) -> DisplayPool:
+        if agent not in self._agents:
+            raise KeyError(agent)
+        if agent not in self._pools:
+            self._pools = {name: pool for name, pool in self._pools.items() if name in self._agents}
+            self._pools[agent] = DisplayPool(*self._range, self._clock)
+        return self._pools[agent]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._agents)
+
+    def __len__(self) -> int:
+        return len(self._agents)

@@ -326,10 +326,12 @@ class ConsoleManager:
         left = list(self._sessions.values())
         await gatherResults([session.when_closed() for session in left], consumeErrors=True)
         for agent in self._around.agents.values():
-            await self._stop_strangers(agent)
+            await self.reconcile(agent)
         return len(left)
 
-    async def _stop_strangers(self, agent: Agent) -> None:
+    async def reconcile(self, agent: Agent) -> None:
+        """End what runs on an agent and belongs to no console."""
+
         try:
             for job in await agent.jobs():
                 session = self._sessions.get(console_of(job.id))

@@ -231,7 +231,7 @@ class ControlConnection(Protocol):
                 return False
             reply = format_done(await self._carry_out(request))
         except ProxyError as error:
-            reply = format_refused(error.code, error.message, error.hint)
+            reply = format_refused(error.code, error.message, error.hint, error.details)
         except CancelledError:
             reply = format_refused(Cancelled.code, "The request was cancelled.")
         except Exception:

@@ -47,6 +47,8 @@ _COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "stages": ("label", "begun_ms", "done_ms"),
     "vendors": ("vendor", "label", "consoles", "ports", "signs_out", "slot_seconds", "evidence"),
     "installed": ("name", "version", "used", "windows", "unpacks", "home"),
+    "agents": ("name", "kind", "address", "state", "since", "displays_run_as", "consoles", "displays", "problem"),
+    "findings": ("level", "what", "words", "advice"),
     "available": ("name", "there", "archive"),
 }
 _HIDDEN: Final = frozenset({"noun", "verb", "command"})
@@ -66,6 +68,7 @@ _FORMS: Final[Mapping[str, Callable[[Any], str]]] = {
     "uptime": lambda value: show_duration(round(value)),
     "slot_seconds": show_duration,
     "slot_since": _moment,
+    "since": _moment,
     "slot_until": _moment,
 }
 _HEADS: Final = {"slot_seconds": "forgets after"}

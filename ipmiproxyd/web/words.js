@@ -21,6 +21,8 @@ const WORDS = {
   "agent-unreachable": ["bad", "The console's host cannot be reached", "The machine next to the servers that runs consoles does not answer.", "Try again in a minute. If it stays so, tell your administrator."],
   "tool-missing": ["bad", "A program is missing", "The machine that runs consoles lacks a program that this one needs.", "Tell your administrator."],
   "agent-host-key": ["bad", "The host at the server's site cannot be trusted", "It shows another key than the one that is known.", "Tell your administrator."],
+  "agent-host-key-unknown": ["bad", "The host at the server's site is not known yet", "Nobody has said which key it has.", "Tell your administrator."],
+  "agent-key": ["bad", "The host at the server's site lets nobody in", "The gateway's key is not accepted there, or cannot be used.", "Tell your administrator."],
   "agent-outdated": ["bad", "The host at the server's site is not up to date", "Its runner is another version than the gateway's.", "Tell your administrator."],
   "agent-full": ["bad", "There is no room for another console just now", "The host at the server's site has no memory left.", "Close other consoles, or try again in a while."],
   "bmc-unreachable": ["bad", "The server's management board does not answer", "Nothing came back from its address.", "Check that the board has power and network, then open a new console."],
@@ -49,6 +51,7 @@ const WORDS = {
   "no-link": ["warn", "This page needs a link", "The address alone does not open a console.", "Ask for a link, or open the console from your panel."],
   "expired": ["warn", "You can no longer use this console", "It was closed, or your right to it was withdrawn.", "Ask for a new link."],
   "revoked": ["warn", "Your access was withdrawn", "Somebody took back your right to this console. The console itself may go on for others.", "Ask for a new link if you still need it."],
+  "in-use": ["warn", "Something still needs it", "It cannot be changed while it is in use.", "Try again later."],
   "forbidden": ["warn", "You may not use this console", "The server did not accept this browser.", "Ask for a new link."],
 
   // the way to the server

@@ -363,8 +363,10 @@ def format_done(data: Mapping[str, Any]) -> bytes:
     return f"OK {to_json(data)}\n".encode("ascii")
 
 
-def format_refused(code: str, message: str, hint: str | None = None) -> bytes:
-    data = {"message": message} if hint is None else {"message": message, "hint": hint}
+def format_refused(
+    code: str, message: str, hint: str | None = None, details: Mapping[str, Any] | None = None
+) -> bytes:
+    data = {"message": message, **({} if hint is None else {"hint": hint}), **(details or {})}
     return f"ERR {code} {to_json(data)}\n".encode("ascii")
 
 

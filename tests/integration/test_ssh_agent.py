@@ -16,7 +16,15 @@ from twisted.python.failure import Failure
 
 from ipmiproxyd.agents import ssh_link
 from ipmiproxyd.agents.ssh import SshAgent
-from ipmiproxyd.errors import AgentOutdated, AgentUnreachable, HostKeyChanged, ProxyError, ToolMissing
+from ipmiproxyd.errors import (
+    AgentOutdated,
+    AgentUnreachable,
+    HostKeyChanged,
+    HostKeyUnknown,
+    KeyRefused,
+    ProxyError,
+    ToolMissing,
+)
 from ipmiproxyd.model import Command, Secret, StreamAddress, TcpStream, UnixStream
 from tests.support import leftovers
 from tests.support.agent_suite import MESSAGE, JobSuite, RunSuite
@@ -105,22 +113,24 @@ class SshConnectionTests(SshCase):
             make_key(path, *options, passphrase="open sesame")
             self.sshd.let_in(path.with_suffix(".pub"))
             await self.works(key=path, passphrase=Secret("open sesame"))
-            words = await self.not_reached(AgentUnreachable, key=path)
+            words = await self.not_reached(KeyRefused, key=path)
             self.assertIn("passphrase is not set", words)
-            words = await self.not_reached(AgentUnreachable, key=path, passphrase=Secret("x"))
+            words = await self.not_reached(KeyRefused, key=path, passphrase=Secret("x"))
             self.assertIn("passphrase is wrong", words)
 
     async def test_key_that_is_not_let_in(self) -> None:
         make_key(self.folder / "ssh" / "other")
-        words = await self.not_reached(AgentUnreachable, key=self.folder / "ssh" / "other")
+        words = await self.not_reached(KeyRefused, key=self.folder / "ssh" / "other")
         self.assertIn("does not let", words)
-        self.assertIn("cannot be read", await self.not_reached(AgentUnreachable, key=self.folder / "nothing"))
-        self.assertIn("no SSH key", await self.not_reached(AgentUnreachable, key=self.folder / "ssh" / "sshd.conf"))
+        self.assertIn("cannot be read", await self.not_reached(KeyRefused, key=self.folder / "nothing"))
+        self.assertIn("no SSH key", await self.not_reached(KeyRefused, key=self.folder / "ssh" / "sshd.conf"))
+        (self.folder / "ssh" / "other").chmod(0o604)
+        self.assertIn("is not secret", await self.not_reached(KeyRefused, key=self.folder / "ssh" / "other"))
 
     async def test_host_key_that_is_another(self) -> None:
         words = await self.not_reached(HostKeyChanged, host_keys=("SHA256:else",))
         self.assertIn(self.sshd.host_key, words)
-        self.assertIn(self.sshd.host_key, await self.not_reached(HostKeyChanged, host_keys=()))
+        self.assertIn(self.sshd.host_key, await self.not_reached(HostKeyUnknown, host_keys=()))
         self.assertNotIn(b"Accepted publickey", self.sshd.log.split(b"Accepted publickey", 1)[1])
 
     async def test_nobody_listens(self) -> None:
@@ -141,12 +151,13 @@ class SshConnectionTests(SshCase):
 
     async def test_what_stands_in_the_way(self) -> None:
         for more, words in (
-            ("Ciphers aes256-gcm@openssh.com", "no common algorithm"),
-            ("MACs hmac-sha2-256-etm@openssh.com", "no common algorithm"),
+            ("Ciphers 3des-cbc", "no cipher in common: it offers 3des-cbc"),
+            ("Ciphers aes256-ctr\nMACs umac-128@openssh.com", "no MAC in common"),
+            ("KexAlgorithms diffie-hellman-group14-sha1", "no key exchange in common"),
             ("ForceCommand echo not for you", "not for you"),
-            ("DenyUsers *", "does not let"),
         ):
             self.assertIn(words, await self.away(AgentUnreachable, more))
+        self.assertIn("does not let", await self.away(KeyRefused, "DenyUsers *"))
         self.assertIn("no-python", await self.away(ToolMissing, python="no-python"))
         self.assertIn("Python does not work", await self.away(AgentUnreachable, python="/bin/false"))
         self.assertIn("no such group", await self.away(AgentUnreachable, group="no-such-group-here"))

@@ -20,9 +20,13 @@ from tests.support.world import SMALL_PROGRAM, World
 
 
 class SshWorld(World):
-    """The agent is called east."""
+    """The agent is called east.
+
+    :cvar configured: it is in the daemon's configuration.
+    """
 
     timeout: ClassVar[float] = 60
+    configured: ClassVar[bool] = True
     more: ClassVar[dict[str, Any]] = {}
     by_sudo: ClassVar[bool] = False
 
@@ -40,7 +44,7 @@ class SshWorld(World):
         self.jobs_folder = place / "jobs" if self.by_sudo else self.far / "jobs"
         if self.by_sudo:
             allow_sudo(self, account.pw_name, place / "runner.py")
-        east = {
+        self.east = {
             "host": "127.0.0.1",
             "port": self.sshd.port,
             "user": account.pw_name,
@@ -50,7 +54,10 @@ class SshWorld(World):
             "jobs-dir": str(self.jobs),
             "runner": str(place / "runner.py"),
         }
-        self.settings = {**self.more, "agents": {"east": east}}  # type: ignore[misc]
+        self.settings = {  # type: ignore[misc]
+            **self.more,
+            **({"agents": {"east": self.east}} if self.configured else {}),
+        }
         await super()._prepare()
 
     @property
@@ -87,6 +94,13 @@ class SshWholeTests(SshWorld):
         self.assertEqual((await self.client.must("agent check agent=east"))["problems"], [])
         self.assertEqual((await self.client.must("agent check agent=local"))["problems"], [])
         self.assertEqual((await self.client.ask("agent check agent=west")).code, "not-found")
+        checked = await self.client.must("agent check name=local")
+        self.assertIn("safer", checked["warnings"][0])
+        self.assertEqual({one["from"] for one in (local, east, checked)}, {"config"})
+        self.assertNotIn("passphrase", local)
+        self.assertEqual((await self.client.must("agent show name=east"))["host_key"], [self.sshd.host_key])
+        for line in ("set name=east notes=x", "remove name=east", "set name=local notes=x", "remove name=local"):
+            self.assertEqual((await self.client.ask(f"agent {line}")).code, "forbidden")
 
     async def test_agent_that_is_away(self) -> None:
         serving = self.sshd.serving()

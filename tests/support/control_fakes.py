@@ -13,7 +13,7 @@ from ipmiproxyd.control.commands import Defaults, make_commands
 from ipmiproxyd.control.declare import CommandTable
 from ipmiproxyd.errors import BmcAuth, Exists, NotFound
 from ipmiproxyd.interfaces import Progress
-from ipmiproxyd.model import Console, ConsoleState, Device, Grant, OpenRequest, Stage, ViewerInfo
+from ipmiproxyd.model import Console, ConsoleState, Device, Grant, OpenRequest, RemoteAgent, Stage, ViewerInfo
 from ipmiproxyd.wire.device import changed, checked
 
 
@@ -254,13 +254,44 @@ class FakeJavas:
 
 
 class FakeAgents:
+    """``stored`` are those that were added; east is there already."""
+
+    def __init__(self) -> None:
+        self.stored: dict[str, RemoteAgent] = {}
+        self.asked: list[tuple[Any, ...]] = []
+
     def listing(self) -> Sequence[Mapping[str, Any]]:
         return [{"name": "local", "isolation": "users"}, {"name": "east", "connected": True}]
 
-    async def check(self, name: str) -> Mapping[str, Any]:
+    async def show(self, name: str) -> Mapping[str, Any]:
+        return {"name": name, "host": self._known(name).host}
+
+    async def add(self, agent: RemoteAgent, *, check: bool = True, known_hosts: bool = True) -> Mapping[str, Any]:
+        self.asked.append(("add", check, known_hosts))
+        self.stored[agent.name] = agent
+        return {"name": agent.name, "warnings": []}
+
+    async def change(
+        self, name: str, changes: Mapping[str, Any], *, check: bool = True, known_hosts: bool = True
+    ) -> Mapping[str, Any]:
+        self.asked.append(("set", check, known_hosts))
+        self.stored[name] = dataclasses.replace(self._known(name), **changes)
+        return {"name": name, "warnings": []}
+
+    async def remove(self, name: str, *, force: bool = False) -> None:
+        self.asked.append(("remove", force))
+        del self.stored[self._known(name).name]
+
+    async def check(self, name: str, *, fix: bool = False) -> Mapping[str, Any]:
+        self.asked.append(("check", fix))
         if name != "east":
-            raise NotFound(f"There is no agent named {name!r}.")
+            self._known(name)
         return {"name": name, "problems": ["openbox is not installed: consoles will not work."]}
+
+    def _known(self, name: str) -> RemoteAgent:
+        if name not in self.stored:
+            raise NotFound(f"There is no agent named {name!r}.")
+        return self.stored[name]
 
 
 class Fakes:

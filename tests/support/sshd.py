@@ -84,6 +84,15 @@ class Sshd(ProcessProtocol):
         keys.write_text(public.read_text())
         keys.chmod(0o644)
 
+    def another_host_key(self, *options: str) -> str:
+        """Have one of another kind, too, from the next start on; returns its fingerprint."""
+
+        path = self.folder / f"host_key_{options[1]}"
+        found = make_key(path, *options)
+        with (self.folder / "sshd.conf").open("a") as file:
+            file.write(f"HostKey {path}\n")
+        return found
+
     def place(self, **changes: Any) -> SshPlace:
         return SshPlace(
             **{

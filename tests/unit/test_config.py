@@ -75,7 +75,7 @@ class AgentsTests(SynchronousTestCase):
         self.assertEqual(list(agents), ["east", "w-2"])
         east = agents["east"]
         self.assertEqual((east.host, east.port, east.user), ("east.example", 2222, "ipmiproxyd"))
-        self.assertEqual((east.key, east.host_keys), (Path("/k"), (self.FINGERPRINT,)))
+        self.assertEqual((east.key, east.host_keys), ("/k", (self.FINGERPRINT,)))
 
     def test_mistakes(self) -> None:
         found = problems('[agents.east]\nhost = "a b"\nhost-keys = ["SHA256:x"]\nusr = "x"\n[agents.UP]\n' + self.LEAST)

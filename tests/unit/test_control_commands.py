@@ -67,6 +67,23 @@ class AgentTests(CommandsTestCase):
         self.assertEqual(len(self.ask("agent check agent=east")["problems"]), 1)
         self.refused("agent check agent=west", NotFound)
         self.refused("agent check", MissingArgument)
+        self.ask("agent check name=east fix=yes")
+        self.assertEqual(self.fakes.agents.asked[-1], ("check", True))
+
+    def test_agents_come_and_go(self) -> None:
+        self.ask("agent add name=west host=192.0.2.1 key=/k passphrase=x host_key=SHA256:a,SHA256:b check=no")
+        west = self.fakes.agents.stored["west"]
+        self.assertEqual((west.host_keys, west.passphrase, west.port), (("SHA256:a", "SHA256:b"), Secret("x"), 22))
+        self.ask("agent set name=west port=2222 known_hosts=no host_key=")
+        west = self.fakes.agents.stored["west"]
+        self.assertEqual((west.host_keys, west.port, west.user), ((), 2222, "ipmiproxyd"))
+        self.assertEqual(self.ask("agent show name=west")["host"], "192.0.2.1")
+        self.ask("agent remove name=west force=yes")
+        self.assertEqual(
+            self.fakes.agents.asked, [("add", False, True), ("set", True, False), ("remove", True)]
+        )
+        self.refused("agent set name=west", MissingArgument)
+        self.refused("agent add name=west host=192.0.2.1", MissingArgument)
 
     def test_a_request_may_name_one(self) -> None:
         self.add_node()

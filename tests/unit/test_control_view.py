@@ -106,7 +106,7 @@ class ShapeTests(SynchronousTestCase):
         self.assertNotIn("AAAA", str(facts))
 
     def test_other_lists_have_the_columns_that_occur(self) -> None:
-        data = {"agents": [{"name": "local", "displays": {"total": 9, "in_use": 1}}, {"name": "east", "why": "down"}]}
+        data = {"hosts": [{"name": "local", "displays": {"total": 9, "in_use": 1}}, {"name": "east", "why": "down"}]}
         (table,) = shape(data)
         assert isinstance(table, Table)
         self.assertEqual(table.columns, ("name", "displays", "why"))

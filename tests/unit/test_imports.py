@@ -47,6 +47,7 @@ ALONE = (
     "agents/runner.py",
     "agents/inside.py",
     "agents/preparing.py",
+    "agents/looking.py",
     "tools/on_agent.py",
     "tools/steer.py",
     "tools/bridge.py",

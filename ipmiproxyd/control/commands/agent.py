@@ -2,14 +2,82 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, get_args
 
-from ipmiproxyd.control.arguments import Argument, Name
+from ipmiproxyd.control.arguments import UNSET, Argument, ArgumentType, Choice, Flag, Integer, Name, SecretText, Text
+from ipmiproxyd.control.commands.bmc import Host, given_fields
 from ipmiproxyd.control.declare import Call, Command
+from ipmiproxyd.errors import MissingArgument
 from ipmiproxyd.interfaces import Agents
+from ipmiproxyd.model import SSH_AGENT, RemoteAgent, Users
 
-AGENT: Final = Argument("agent", Name(), "the agent's name", required=True)
+
+class Fingerprints(ArgumentType[tuple[str, ...]]):
+    """Fingerprints of SSH keys, with commas between. What is valid in them, wire.agent knows."""
+
+    @property
+    def label(self) -> str:
+        return "SHA256:…[,…]"
+
+    def parse(self, text: str) -> tuple[str, ...]:
+        return tuple(filter(None, text.split(",")))
+
+    def show(self, value: tuple[str, ...]) -> str:
+        return ",".join(value)
+
+
+NAME: Final = Argument("name", Name(), "the agent's name", required=True)
+EITHER: Final = dataclasses.replace(NAME, required=False)
+OLD_NAME: Final = Argument("agent", Name(), "the same as name")
+
+# Each fills a field of model.RemoteAgent: HOST_KEY the field host_keys, the others that of the same name.
+HOST: Final = Argument("host", Host(255, "address"), "the agent's IP address or host name")
+KEY: Final = Argument(
+    "key",
+    Text(512, f"path|{SSH_AGENT}"),
+    "the file of the private key where the daemon runs, or the keys that its ssh-agent holds",
+)
+HOST_KEY: Final = Argument(
+    "host_key", Fingerprints(), "the fingerprint of the host's SSH key; several if it has several", default=()
+)
+_FIELDS: Final[tuple[Argument[Any], ...]] = (
+    HOST,
+    Argument("port", Integer(1, 65535), "its SSH port", default=22),
+    Argument("user", Text(32, "name"), "whom to sign in as", default="ipmiproxyd"),
+    KEY,
+    Argument("passphrase", SecretText(), "of the key, where that is encrypted"),
+    HOST_KEY,
+    Argument("python", Text(512, "program"), "the Python there, 3.11 or later", default="/usr/bin/python3"),
+    Argument(
+        "users",
+        Choice[Users](get_args(Users)),
+        "whether displays have Unix users of their own; auto: where sudo allows the runner",
+        default="auto",
+    ),
+    Argument("group", Text(32, "name"), "the Unix group there that reaches the displays", default=""),
+    Argument(
+        "runner",
+        Text(512, "path"),
+        "where the runner is installed there, for sudo to start it",
+        default="/usr/local/lib/ipmiproxyd/runner.py",
+    ),
+    Argument("folder", Text(512, "path"), "what is ours there; by default .ipmiproxyd in the user's home", default=""),
+    Argument("jobs_dir", Text(512, "path"), "the folder of the consoles' jobs there, where it is another", default=""),
+    Argument("notes", Text(4096), "anything worth knowing", default=""),
+)
+_ADDED: Final = tuple(dataclasses.replace(field, required=field in (HOST, KEY)) for field in _FIELDS)
+_CHANGED: Final = tuple(dataclasses.replace(field, default=UNSET) for field in _FIELDS)
+CHECK: Final = Argument("check", Flag(), "sign in there first, and store nothing if that fails", default=True)
+KNOWN_HOSTS: Final = Argument(
+    "known_hosts",
+    Flag(),
+    "without host_key=: whether the daemon's files of known hosts may vouch for the host",
+    default=True,
+)
+FORCE: Final = Argument("force", Flag(), "close the consoles that are open on it first", default=False)
+FIX: Final = Argument("fix", Flag(), "copy the runner there first, where it is missing or old", default=False)
 
 
 def on_agent(default: str) -> Argument[str]:
@@ -18,20 +86,72 @@ def on_agent(default: str) -> Argument[str]:
     return Argument("agent", Name(), "the agent that reaches the BMC", default=default)
 
 
+def _given(call: Call, fields: tuple[Argument[Any], ...]) -> dict[str, Any]:
+    given = given_fields(call.values, fields)
+    if HOST_KEY.name in given:
+        given["host_keys"] = given.pop(HOST_KEY.name)
+    return given
+
+
 def commands(agents: Agents) -> list[Command]:
+    async def add(call: Call) -> Mapping[str, Any]:
+        agent = RemoteAgent(name=call.values[NAME], **_given(call, _ADDED))
+        return await agents.add(agent, check=call.values[CHECK], known_hosts=call.values[KNOWN_HOSTS])
+
+    async def change(call: Call) -> Mapping[str, Any]:
+        changes = _given(call, _CHANGED)
+        if not changes:
+            raise MissingArgument("agent set needs something to change.", hint="For example: host_key= or notes=")
+        return await agents.change(
+            call.values[NAME], changes, check=call.values[CHECK], known_hosts=call.values[KNOWN_HOSTS]
+        )
+
     async def list_all(_: Call) -> Mapping[str, Any]:
         return {"agents": list(agents.listing())}
 
+    async def show(call: Call) -> Mapping[str, Any]:
+        return await agents.show(call.values[NAME])
+
+    async def remove(call: Call) -> Mapping[str, Any]:
+        await agents.remove(call.values[NAME], force=call.values[FORCE])
+        return {"removed": call.values[NAME]}
+
     async def check(call: Call) -> Mapping[str, Any]:
-        return await agents.check(call.values[AGENT])
+        name = call.values.get(EITHER) or call.values.get(OLD_NAME)
+        if not name:
+            raise MissingArgument("agent check needs name=.", hint="agent list shows all.")
+        return await agents.check(name, fix=call.values[FIX])
 
     return [
+        Command(
+            noun="agent",
+            verb="add",
+            summary="Have a further agent, reached by SSH; the host's key has to be confirmed.",
+            arguments=(NAME, *_ADDED, KNOWN_HOSTS, CHECK),
+            handler=add,
+        ),
+        Command(
+            noun="agent",
+            verb="set",
+            summary="Change what is stored of an agent; it is connected anew.",
+            arguments=(NAME, *_CHANGED, KNOWN_HOSTS, CHECK),
+            handler=change,
+        ),
+        Command(noun="agent", verb="show", summary="Tell all that is known of an agent.", arguments=(NAME,),
+                handler=show),
         Command(noun="agent", verb="list", summary="List the agents, and how they are.", handler=list_all),
+        Command(
+            noun="agent",
+            verb="remove",
+            summary="Have an agent no more. What was installed there stays.",
+            arguments=(NAME, FORCE),
+            handler=remove,
+        ),
         Command(
             noun="agent",
             verb="check",
             summary="Look whether an agent has what consoles and power actions need.",
-            arguments=(AGENT,),
+            arguments=(EITHER, OLD_NAME, FIX),
             handler=check,
         ),
-    ]
+    ]  # fmt: skip

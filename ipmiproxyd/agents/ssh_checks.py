@@ -1,0 +1,198 @@
+"""What can be found out about an agent's sshd, and about the runner there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.defer import TimeoutError as ListenTimeout
+from twisted.internet.error import ConnectError
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import deferLater
+
+from ipmiproxyd.agents.children import run_child
+from ipmiproxyd.agents.findings import Finding
+from ipmiproxyd.agents.ssh_channel import Channel, Connection
+from ipmiproxyd.agents.ssh_exec import RemoteProgram
+from ipmiproxyd.agents.ssh_transport import Transport
+from ipmiproxyd.agents.with_runner import RUNNER_LIMIT
+from ipmiproxyd.errors import ProxyError
+from ipmiproxyd.model import StreamAddress, TcpStream, UnixStream
+
+SESSIONS_NEEDED: Final = 10
+"""Sessions at once over one connection that we may need: sshd's own MaxSessions."""
+FEWEST: Final = 2
+"""With so many nothing works: one is for the watch, one for a program, and one to end that."""
+PROBE_LIMIT: Final = 10.0
+SECOND_LOOK: Final = 0.3
+"""Seconds until too few sessions are counted again."""
+
+_LISTEN: Final = """
+import os, socket, sys
+if os.path.lexists(sys.argv[1]):
+    os.unlink(sys.argv[1])
+with socket.socket(socket.AF_UNIX) as near, socket.create_server(("127.0.0.1", 0)) as far:
+    near.bind(sys.argv[1])
+    near.listen()
+    print(far.getsockname()[1], flush=True)
+    for listener in (near, far):
+        listener.settimeout(10)
+        try:
+            listener.accept()
+        except OSError:
+            pass
+os.unlink(sys.argv[1])
+"""
+
+Dial = Callable[[StreamAddress], IStreamClientEndpoint]
+
+
+def connection_finding(transport: Transport, user: str) -> Finding:
+    """How we came in."""
+
+    agreed = {
+        setting: next((name for name in names if name in transport.offered()[setting]), "")
+        for setting, names in transport.known().items()
+    }
+    words = f"Signed in as {user}; host key {transport.shown} ({transport.kind})"
+    return Finding("ssh", "ok", f"{words}, {agreed['KexAlgorithms']}, {agreed['Ciphers']}.")
+
+
+async def forwarding_findings(
+    reactor: Any, python: str, folder: str, program: Callable[..., RemoteProgram], dial: Dial
+) -> list[Finding]:
+    """Whether the displays' sockets and TCP ports can be reached; found out with sockets that are made for it.
+
+    :param program: starts one there (argv, stdin=, on_line=).
+    """
+
+    listening: Deferred[bytes] = Deferred()
+    path = f"{folder}/check"
+
+    def line(port: bytes) -> None:
+        if not listening.called:
+            listening.callback(port)
+
+    def over(_: Any) -> None:
+        if not listening.called:
+            listening.errback(ListenTimeout("no socket could be made there"))
+
+    listener = program(lambda: (python, "-I", "-S", "-c", _LISTEN, path), stdin=bytes, on_line=line)
+    ended: Deferred[Any] = Deferred.fromCoroutine(run_child(listener, RUNNER_LIMIT))
+    ended.addErrback(lambda failure: failure.trap(ProxyError, CancelledError))
+    ended.addCallback(over)
+    try:
+        port = await listening.addTimeout(RUNNER_LIMIT, reactor)
+        displays = await _cannot_dial(dial(UnixStream(path)))
+        tcp = await _cannot_dial(dial(TcpStream("127.0.0.1", int(port))))
+    except ListenTimeout as error:
+        return [Finding("displays", "fault", f"Displays cannot be reached: {error}.")]
+    finally:
+        ended.cancel()
+        await ended
+    return [_displays(displays), _tcp(tcp)]
+
+
+def _displays(problem: str) -> Finding:
+    if not problem:
+        return Finding("displays", "ok", "Displays can be reached: sshd connects to UNIX sockets.")
+    advice = "Set AllowStreamLocalForwarding local in its sshd_config, also in the Match blocks of the account."
+    return Finding("displays", "fault", f"Displays cannot be reached: {problem}.", advice)
+
+
+def _tcp(problem: str) -> Finding:
+    if not problem:
+        return Finding("tcp", "ok", "VNC servers can be reached: sshd connects to TCP ports.")
+    words = f"Consoles of type=vnc will not work, and displays.vnc = \"tcp\" not either: {problem}."
+    return Finding("tcp", "warning", words, "Set AllowTcpForwarding local in its sshd_config.")
+
+
+async def _cannot_dial(endpoint: IStreamClientEndpoint) -> str:
+    try:
+        protocol: Any = await endpoint.connect(Factory.forProtocol(Protocol))
+    except ConnectError as error:
+        return str(getattr(error, "strerror", None) or error)
+    protocol.transport.loseConnection()
+    return ""
+
+
+class _Session(Channel):
+    """A session in which nothing runs."""
+
+    name = b"session"
+
+
+async def sessions_finding(reactor: Any, connection: Connection) -> Finding:
+    """How many sessions sshd allows, up to what is needed."""
+
+    count = await _count_sessions(reactor, connection)
+    if count < SESSIONS_NEEDED:  # it may have counted one that was just ending
+        await deferLater(reactor, SECOND_LOOK)
+        count = max(count, await _count_sessions(reactor, connection))
+    if count >= SESSIONS_NEEDED:
+        return Finding("sessions", "ok", f"sshd runs {SESSIONS_NEEDED} programs at once over one connection.")
+    return Finding(
+        "sessions",
+        "warning" if count > FEWEST else "fault",
+        f"sshd runs only {count} programs at once over one connection: commands will wait for each other.",
+        f"Set MaxSessions {SESSIONS_NEEDED} or more in its sshd_config.",
+    )
+
+
+async def _count_sessions(reactor: Any, connection: Connection) -> int:
+    """Sessions are opened, and closed again. Others who want one meanwhile try again until there is room (see
+    ssh_exec)."""
+
+    probes = [_Session() for _ in range(SESSIONS_NEEDED - _open_sessions(connection))]
+    opening: Deferred[list[tuple[bool, Any]]] = DeferredList(
+        [probe.open_on(connection) for probe in probes], consumeErrors=True
+    )
+    try:
+        await opening.addTimeout(PROBE_LIMIT, reactor)
+    except ListenTimeout:
+        pass  # it answers to none of them
+    finally:
+        count = _open_sessions(connection)
+        for probe in probes:
+            probe.unwanted = True
+            probe.close_now()
+    return count
+
+
+def _open_sessions(connection: Connection) -> int:
+    return sum(channel.name == b"session" and channel.is_open for channel in connection.channels.values())
+
+
+def runner_finding(found: Mapping[str, Any], *, user: str, python: str, installed: str, wanted: bool) -> Finding:
+    """As whom displays run, and why.
+
+    :param found: what was found when the connection was made (see ``preparing.py``), and ``sudo``: why the runner
+        cannot be started as root.
+    :param wanted: displays may have users of their own.
+    """
+
+    if found["as_root"]:
+        return Finding("runner", "ok", "The runner is the daemon's own; each display has a Unix user of its own.")
+    if not wanted:
+        return Finding("runner", "ok", f"All displays run as {user}, as is set (users=never).")
+    words = f"All displays run there as the one user {user}"
+    rule = (
+        f"put into /etc/sudoers.d/ipmiproxyd-agent: "
+        f"Defaults:{user} !use_pty, !requiretty, !mail_badpass (a line of its own), and "
+        f"{user} ALL=(root) NOPASSWD: {python} -I -S {installed}"
+    )
+    if found["installed"]:
+        return Finding("runner", "warning", f"{words}: sudo says {found['sudo']!r}.", f"As root there, {rule}")
+    return Finding(
+        "runner",
+        "warning",
+        f"{words}: the runner is not installed there.",
+        f"As root there: {install_command(installed)} (agent check fix=yes does that where the account has sudo); "
+        f"and {rule}",
+    )
+
+
+def install_command(installed: str) -> str:
+    return f"install -D -o root -g root -m 644 runner.py {installed} (the daemon's ipmiproxyd/agents/runner.py)"

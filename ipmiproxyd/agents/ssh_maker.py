@@ -1,0 +1,118 @@
+"""From what an operator tells of an agent to the agent itself, and the first look at its host."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.threads import deferToThread
+
+from ipmiproxyd.agents.known_hosts import Known, known_host
+from ipmiproxyd.agents.ssh import SshAgent
+from ipmiproxyd.agents.ssh_keys import identities
+from ipmiproxyd.agents.ssh_link import SshPlace, hang_up, shown_host_keys, sign_in
+from ipmiproxyd.agents.ssh_transport import host_key_problem
+from ipmiproxyd.errors import HostKeyChanged, MissingArgument
+from ipmiproxyd.model import RemoteAgent
+
+
+class SshMaker:
+    """Makes agents.
+
+    :param home_files: put into the tools' homes (relative path → text).
+    :param user_prefix: what the names of displays' Unix users begin with.
+    :param lease: seconds that a job goes on without a sign of life from here.
+    :param known_hosts: OpenSSH's files of known hosts.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        *,
+        home_files: Mapping[str, str],
+        user_prefix: str,
+        lease: float,
+        known_hosts: Sequence[Path],
+    ) -> None:
+        self._reactor = reactor
+        self._home_files = home_files
+        self._user_prefix = user_prefix
+        self._lease = lease
+        self._known_hosts = known_hosts
+
+    def make(self, agent: RemoteAgent) -> SshAgent:
+        return SshAgent(
+            agent.name,
+            _place(agent),
+            home_files=self._home_files,
+            user_prefix=self._user_prefix,
+            lease=self._lease,
+            reactor=self._reactor,
+            **_settings(agent),
+        )
+
+    async def change(self, hosted: SshAgent, agent: RemoteAgent) -> None:
+        """Let an agent that is there be as it is told now."""
+
+        await hosted.change(_place(agent), **_settings(agent))
+
+    async def vouched(self, agent: RemoteAgent, *, check: bool, known_hosts: bool) -> RemoteAgent:
+        """The agent with a host key that somebody vouches for, and, if ``check``, one that lets us in.
+
+        :param known_hosts: the files of known hosts may vouch for it.
+
+        Raises MissingArgument, HostKeyUnknown, HostKeyChanged, KeyRefused, AgentUnreachable.
+        """
+
+        place = _place(agent)
+        if check:
+            async with identities(self._reactor, str(place.key), place.passphrase):
+                pass  # what is wrong with it is said first
+        if not agent.host_keys:
+            if not check:
+                raise MissingArgument(
+                    "host_key= is needed where nobody looks at the agent.",
+                    hint="Give host_key=SHA256:… (there: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub).",
+                )
+            shown = await shown_host_keys(self._reactor, agent.name, place)
+            known = await deferToThread(known_host, self._known_hosts, agent.host, agent.port)
+            agent = replace(agent, host_keys=_trusted(str(place), shown, known if known_hosts else Known()))
+        if check:
+            await hang_up(await sign_in(self._reactor, agent.name, _place(agent)))
+        return agent
+
+
+def _trusted(place: str, shown: Mapping[str, str], known: Known) -> tuple[str, ...]:
+    if revoked := known.revoked.intersection(shown.values()):
+        raise HostKeyChanged(
+            f"{place} has a host key that the file of known hosts calls revoked: {', '.join(revoked)}.",
+            hint="Give the host a new key, or find out whether it is the right host.",
+        )
+    trusted = tuple(key for key in shown.values() if key in known.trusted)
+    if not trusted:
+        raise host_key_problem(place, shown, known.trusted)
+    return trusted
+
+
+def _place(agent: RemoteAgent) -> SshPlace:
+    return SshPlace(
+        host=agent.host,
+        port=agent.port,
+        user=agent.user,
+        key=agent.key,
+        passphrase=agent.passphrase,
+        host_keys=agent.host_keys,
+    )
+
+
+def _settings(agent: RemoteAgent) -> dict[str, Any]:
+    return {
+        "folder": agent.folder,
+        "jobs_dir": agent.jobs_dir,
+        "python": agent.python,
+        "users": agent.users,
+        "group": agent.group,
+        "installed": agent.runner,
+    }

@@ -1,0 +1,262 @@
+"""What operators do with the agents, in the words of the control protocol."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from twisted.internet.defer import Deferred, DeferredLock, gatherResults
+from twisted.logger import Logger
+
+from ipmiproxyd.agents.checks import look_around
+from ipmiproxyd.agents.children import shielded
+from ipmiproxyd.agents.findings import told
+from ipmiproxyd.agents.fleet import Fleet, HostedAgent
+from ipmiproxyd.agents.local import APART, BESIDE
+from ipmiproxyd.console.displays import DisplayPool
+from ipmiproxyd.errors import Exists, Forbidden, InUse
+from ipmiproxyd.interfaces import Consoles, agent_named
+from ipmiproxyd.model import Console, ConsoleState, RemoteAgent
+from ipmiproxyd.store.agents import StoredAgents
+from ipmiproxyd.wire.agent import changed, checked
+
+OPEN: Final = (ConsoleState.OPENING, ConsoleState.READY, ConsoleState.CLOSING)
+HOMES: Final = frozenset({"user", "folder", "jobs_dir", "users", "group"})
+"""Fields that say where the programs of consoles are kept, and as whom they run."""
+
+log = Logger()
+
+
+class AgentMaker(Protocol):
+    """See :class:`~ipmiproxyd.agents.ssh_maker.SshMaker`."""
+
+    def make(self, agent: RemoteAgent) -> HostedAgent: ...
+
+    async def change(self, hosted: Any, agent: RemoteAgent) -> None: ...
+
+    async def vouched(self, agent: RemoteAgent, *, check: bool, known_hosts: bool) -> RemoteAgent: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeskRooms:
+    """What the desk works with.
+
+    :ivar maker: gives what makes agents; asked for only where there are such agents, as it costs memory.
+    :ivar configured: the agents of the configuration file.
+    :ivar programs: what consoles and power actions need on an agent: what for → programs.
+    :ivar limit: how many consoles one agent may have; 0 for no limit.
+    """
+
+    fleet: Fleet
+    stored: StoredAgents
+    maker: Callable[[], AgentMaker]
+    consoles: Consoles
+    displays: Mapping[str, DisplayPool]
+    configured: Sequence[RemoteAgent]
+    programs: Mapping[str, Sequence[str]]
+    limit: int
+    reactor: Any
+
+
+class AgentDesk:
+    """Implements :class:`~ipmiproxyd.interfaces.Agents`."""
+
+    def __init__(self, rooms: DeskRooms) -> None:
+        self._rooms = rooms
+        self._fleet = rooms.fleet
+        self._stored = rooms.stored
+        self._configured = {agent.name: agent for agent in rooms.configured}
+        self._lock = DeferredLock()
+
+    async def load(self) -> None:
+        """Have the agents of the configuration file, and those that are stored."""
+
+        for agent in self._configured.values():
+            self._fleet.put(self._rooms.maker().make(agent))
+        for agent in await self._stored.list():
+            if agent.name in self._fleet:
+                log.warn("the stored agent {agent} is not used: the configuration file has one", agent=agent.name)
+            else:
+                self._fleet.put(self._rooms.maker().make(agent))
+        if all(agent.kind == "local" for agent in self._fleet.values()):
+            log.info("{words} {advice}", words=BESIDE, advice=APART)
+
+    # --- what is told -------------------------------------------------------------------------------------------------
+
+    def listing(self) -> Sequence[Mapping[str, Any]]:
+        return [self._row(agent) for agent in self._fleet.values()]
+
+    def _row(self, agent: HostedAgent) -> dict[str, Any]:
+        pool = self._rooms.displays[agent.name]
+        return {
+            "name": agent.name,
+            "kind": agent.kind,
+            "from": "config" if agent.kind == "local" or agent.name in self._configured else "store",
+            **agent.describe(),
+            "consoles": len(self._open_on(agent.name)),
+            "displays": {"total": pool.size, "in_use": pool.in_use},
+            "limits": {"consoles": self._rooms.limit, "displays": pool.size},
+        }
+
+    def _open_on(self, name: str) -> Sequence[Console]:
+        return [one for one in self._rooms.consoles.list() if one.agent == name and one.state in OPEN]
+
+    async def show(self, name: str) -> Mapping[str, Any]:
+        agent = agent_named(self._fleet, name)
+        if agent.kind == "local":
+            return self._row(agent)
+        known = self._configured.get(name) or await self._stored.get(name)
+        return {**_fields(known), **self._row(agent)}
+
+    # --- one more, another one, one less ------------------------------------------------------------------------------
+
+    async def add(self, agent: RemoteAgent, *, check: bool = True, known_hosts: bool = True) -> Mapping[str, Any]:
+        agent = checked(agent)
+        self._check_free(agent.name)
+        agent = await self._rooms.maker().vouched(agent, check=check, known_hosts=known_hosts)
+        await self._done(self._keep(agent))
+        return await self._told_of(agent)
+
+    async def _keep(self, agent: RemoteAgent) -> None:
+        self._check_free(agent.name)
+        await self._stored.add(agent)
+        await self._fleet.join(self._rooms.maker().make(agent))
+        log.info("agent {agent} was added: {user} at {host}", agent=agent.name, user=agent.user, host=agent.host)
+
+    def _check_free(self, name: str) -> None:
+        if name in self._fleet:
+            raise Exists(f"There is an agent {name} already.", hint="Use agent set to change it.")
+
+    async def _told_of(self, agent: RemoteAgent) -> Mapping[str, Any]:
+        row = await self.show(agent.name)
+        warnings = [row["problem"]] if "problem" in row else []
+        return {**row, "warnings": [*warnings, *([f"{BESIDE} {APART}"] if _is_here(agent.host) else [])]}
+
+    async def change(
+        self, name: str, changes: Mapping[str, Any], *, check: bool = True, known_hosts: bool = True
+    ) -> Mapping[str, Any]:
+        before = await self._changeable(name)
+        after = changed(before, changes)
+        if after != before:
+            self._check_homes(before, after)
+            if changes.keys() - {"notes"}:
+                after = await self._rooms.maker().vouched(after, check=check, known_hosts=known_hosts)
+            await self._done(self._swap(before, after))
+        return await self._told_of(after)
+
+    async def _swap(self, before: RemoteAgent, after: RemoteAgent) -> None:
+        if await self._changeable(before.name) != before:
+            raise InUse(f"Somebody else has changed the agent {before.name} meanwhile.", hint="Try again.")
+        self._check_homes(before, after)
+        await self._stored.put(after)
+        if changed(before, {"notes": after.notes}) != after:
+            await self._rooms.maker().change(self._fleet[after.name], after)
+        log.info("agent {agent} was changed", agent=after.name)
+
+    def _check_homes(self, before: RemoteAgent, after: RemoteAgent) -> None:
+        moved = [field for field in sorted(HOMES) if getattr(before, field) != getattr(after, field)]
+        if moved and self._open_on(before.name):
+            raise InUse(
+                f"{moved[0]} cannot be changed while consoles are open on the agent {before.name}.",
+                hint="Close them first: see console list.",
+            )
+
+    async def _changeable(self, name: str) -> RemoteAgent:
+        agent = agent_named(self._fleet, name)
+        if agent.kind == "local":
+            raise Forbidden(
+                f"The agent {name} is the daemon's own machine.", hint="See [agent] in its configuration file."
+            )
+        if name in self._configured:
+            raise Forbidden(
+                f"The agent {name} stands in the daemon's configuration file, and is changed there.",
+                hint=f"Change or remove its section [agents.{name}], and restart the daemon.",
+            )
+        return await self._stored.get(name)
+
+    async def remove(self, name: str, *, force: bool = False) -> None:
+        await self._changeable(name)
+        await self._done(self._take_away(name, force))
+
+    async def _take_away(self, name: str, force: bool) -> None:
+        await self._changeable(name)
+        if not force:
+            self._check_unused(name)
+        await self._stored.remove(name)
+        while consoles := self._open_on(name):  # new ones may come as long as it is there
+            await gatherResults(
+                [Deferred.fromCoroutine(self._close(console)) for console in consoles], consumeErrors=True
+            )
+        await self._fleet.leave(name)
+        log.info("agent {agent} was removed", agent=name)
+
+    async def _close(self, console: Console) -> None:
+        await self._rooms.consoles.close(console_id=console.id)
+
+    def _check_unused(self, name: str) -> None:
+        count = len(self._open_on(name))
+        if count:
+            raise InUse(
+                f"{count} {'consoles are' if count > 1 else 'console is'} open on the agent {name}.",
+                hint="Close them first (console list), or say force=yes to have them closed.",
+            )
+
+    async def _done(self, work: Coroutine[Any, Any, None]) -> None:
+        """One after the other, and to the end, even if whoever asked for it has gone."""
+
+        await shielded(Deferred.fromCoroutine(self._alone(work)))
+
+    async def _alone(self, work: Coroutine[Any, Any, None]) -> None:
+        await self._lock.acquire()
+        try:
+            await work
+        finally:
+            self._lock.release()
+
+    # --- looking at one -----------------------------------------------------------------------------------------------
+
+    async def check(self, name: str, *, fix: bool = False) -> Mapping[str, Any]:
+        agent = agent_named(self._fleet, name)
+        fixed = [await self._fixed(agent)] if fix else []
+        around = await agent.check()
+        looked = await look_around(agent, agent.python, self._rooms.programs, self._rooms.reactor)
+        findings = [*(finding for finding in fixed if finding is not None), *around, *looked]
+        return {**self._row(agent), **told(findings)}
+
+    async def _fixed(self, agent: HostedAgent) -> Any:
+        if agent.describe().get("runner") == "sent":
+            self._check_unused(agent.name)  # they would be lost sight of: another runner looks after other jobs
+        return await agent.repair()
+
+
+def _fields(agent: RemoteAgent) -> dict[str, Any]:
+    """As it may be shown: of the secret only whether it is "set"."""
+
+    return {
+        "host": agent.host,
+        "port": agent.port,
+        "user": agent.user,
+        "key": agent.key,
+        "passphrase": "set" if agent.passphrase else "",
+        "host_key": list(agent.host_keys),
+        "python": agent.python,
+        "users": agent.users,
+        "group": agent.group,
+        "runner_path": agent.runner,
+        "folder": agent.folder,
+        "jobs_dir": agent.jobs_dir,
+        "notes": agent.notes,
+    }
+
+
+def _is_here(host: str) -> bool:
+    """Whether an address is the daemon's own machine, as far as the address tells."""
+
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+

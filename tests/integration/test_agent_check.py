@@ -1,0 +1,135 @@
+"""What is found out about an agent, over a real sshd and sudo."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+
+from ipmiproxyd.agents import runner
+from ipmiproxyd.agents.checks import look_around
+from ipmiproxyd.agents.findings import Finding, told
+from ipmiproxyd.errors import AgentOutdated, AgentUnreachable
+from ipmiproxyd.model import Command
+from tests.support.ssh_case import AM_ROOT, PYTHON, SshCase
+from tests.support.sshd import login_account
+
+
+def by_name(findings: Sequence[Finding]) -> dict[str, Finding]:
+    return {finding.what: finding for finding in findings}
+
+
+class FindingsTests(SshCase):
+    async def test_all_is_well(self) -> None:
+        found = by_name(await self.agent.check())
+        self.assertEqual({what: finding.level for what, finding in found.items()}, {
+            "ssh": "ok", "sessions": "ok", "displays": "ok", "tcp": "ok", "runner": "warning",
+        })  # fmt: skip
+        self.assertIn(f"{self.sshd.host_key} (ED25519)", found["ssh"].words)
+        self.assertIn("not installed", found["runner"].words)
+        self.assertIn(f"install -D -o root -g root -m 644 runner.py {self.installed}", found["runner"].advice)
+        self.assertEqual((await self.agent.run(Command(argv=("true",)))).status, 0)
+
+    async def test_looking_around(self) -> None:
+        programs = {"work": ("sh", "no-such-program-here"), "play": ("nft",)}
+        found = await look_around(self.agent, PYTHON, programs, reactor)
+        missing = next(finding for finding in found if finding.what == "programs")
+        self.assertEqual(missing.words, "no-such-program-here is not installed: work will not work.")
+        others = {finding.what: finding.level for finding in found if finding is not missing}
+        self.assertEqual(others, {"python": "ok", "namespaces": "ok", "memory": others["memory"], "clock": "ok"})
+        self.assertEqual(told(found)["problems"], [missing.words])
+        await self.assertFailure(
+            Deferred.fromCoroutine(look_around(self.agent, "/bin/false", programs, reactor)), AgentUnreachable
+        )
+
+
+class NarrowSshdTests(SshCase):
+    sshd_options = ("AllowStreamLocalForwarding no", "AllowTcpForwarding no", "MaxSessions 4")
+
+    async def test_what_sshd_does_not_allow(self) -> None:
+        found = by_name(await self.agent.check())
+        for what, level, setting in (
+            ("sessions", "warning", "MaxSessions"),
+            ("displays", "fault", "AllowStreamLocalForwarding"),
+            ("tcp", "warning", "AllowTcpForwarding"),
+        ):
+            self.assertEqual(found[what].level, level, what)
+            self.assertIn(setting, found[what].advice)
+        self.assertIn("only 4 programs", found["sessions"].words)
+
+
+if AM_ROOT:
+
+    class RepairTests(SshCase):
+        """The account may do all by sudo, or nothing."""
+
+        by_sudo: ClassVar[bool] = False
+
+        async def setUp(self) -> None:  # type: ignore[override]
+            await super().setUp()
+            self.account = login_account().pw_name
+            self.rooted = self.folder / "rooted"
+            self.runner = self.rooted / "lib" / "runner.py"
+            self.rules = Path("/etc/sudoers.d") / self.folder.name
+
+        def allow_all(self) -> None:
+            self.rules.write_text(f"Defaults:{self.account} !use_pty\n{self.account} ALL=(root) NOPASSWD: ALL\n")
+            self.rules.chmod(0o440)
+            self.addCleanup(self.rules.unlink, True)
+
+        async def test_sudo_installs_what_is_missing_or_old(self) -> None:
+            self.allow_all()
+            agent = await self.make_agent(installed=str(self.runner))
+            self.assertEqual(agent.describe()["runner"], "sent")
+            fixed = await agent.repair()
+            assert fixed is not None
+            self.assertEqual((fixed.level, fixed.what), ("ok", "fix"), fixed)
+            self.assertEqual(self.runner.read_text(), Path(runner.__file__).read_text())
+            self.assertEqual((self.runner.stat().st_uid, self.runner.stat().st_mode & 0o777), (0, 0o644))
+            self.assertIsNone(await agent.repair())
+            jobs = str(self.folder / "jobs")
+            agent = await self.make_agent(installed=str(self.runner), jobs_dir=jobs)
+            self.assertEqual((agent.describe()["runner"], agent.describe()["isolation"]), ("installed", "users"))
+            self.assertEqual(by_name(await agent.check())["runner"].level, "ok")
+
+            with self.runner.open("a") as file:
+                file.write("# an old one\n")
+            late = await self.make_agent(installed=str(self.runner), jobs_dir=jobs)
+            error: Any = await self.assertFailure(Deferred.fromCoroutine(late.check()), AgentOutdated)
+            self.assertIn("fix=yes", error.hint)
+            self.assertEqual(late.describe()["runner"], "outdated")
+            await late.repair()
+            self.assertEqual(late.describe()["runner"], "installed")
+
+        async def test_folder_that_is_not_roots(self) -> None:
+            self.allow_all()
+            account = login_account()
+            self.runner.parent.mkdir(parents=True)
+            os.chown(self.runner.parent, account.pw_uid, account.pw_gid)
+            agent = await self.make_agent(installed=str(self.runner))
+            fixed = await agent.repair()
+            assert fixed is not None
+            self.assertIn("can be changed by others than root", fixed.words)
+            self.assertEqual(list(self.runner.parent.iterdir()), [])
+
+        async def test_sudo_that_refuses(self) -> None:
+            self.rooted.mkdir()
+            shutil.copy(runner.__file__, self.rooted / "runner.py")
+            agent = await self.make_agent(installed=str(self.rooted / "runner.py"))
+            found = by_name(await agent.check())["runner"]
+            self.assertEqual(found.level, "warning")
+            self.assertIn("sudo", found.words)
+            self.assertIn(f"NOPASSWD: {PYTHON} -I -S {self.rooted}/runner.py", found.advice)
+            agent = await self.make_agent(installed=str(self.runner))
+            fixed = await agent.repair()
+            assert fixed is not None
+            self.assertEqual(fixed.level, "fault")
+            self.assertIn("As root there", fixed.advice)
+            agent = await self.make_agent(installed=str(self.rooted / "runner.py"), users="always")
+            error = await self.assertFailure(Deferred.fromCoroutine(agent.check()), AgentUnreachable)
+            self.assertIn("sudo", str(error))

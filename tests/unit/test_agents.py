@@ -1,0 +1,200 @@
+"""Agents as they are told, stored and kept."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from ipmiproxyd.agents.findings import Finding
+from ipmiproxyd.agents.fleet import Fleet
+from ipmiproxyd.console.agent_desk import AgentDesk, DeskRooms
+from ipmiproxyd.console.displays import DisplayPools
+from ipmiproxyd.errors import AgentUnreachable, BadValue, Exists, NoFreeDisplay, NotFound
+from ipmiproxyd.interfaces import Agent, agent_named
+from ipmiproxyd.model import RemoteAgent, Secret
+from ipmiproxyd.store.agents import KIND, StoredAgents
+from ipmiproxyd.wire.agent import changed, checked, from_document, to_document
+from tests.support.control_fakes import FakeConsoles
+from tests.support.fake_rooms import FakeAgent
+from tests.support.memory_store import MemoryStore
+
+PRINT = f"SHA256:{43 * 'a'}"
+EAST = RemoteAgent(name="east", host="192.0.2.10", key="/k", passphrase=Secret("open sesame"), host_keys=(PRINT,))
+
+
+class Hosted(FakeAgent):
+    """``gate`` holds its start back; ``start_error`` is raised by it."""
+
+    kind = "ssh"
+    python = "python3"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.connected: Callable[[], None] = lambda: None
+        self.start_gate: Deferred[None] | None = None
+        self.start_error: Exception | None = None
+        self.is_closed = False
+
+    async def start(self) -> None:
+        if self.start_gate is not None:
+            await self.start_gate
+        if self.start_error is not None:
+            raise self.start_error
+
+    async def close(self) -> None:
+        self.is_closed = True
+
+    def describe(self) -> Mapping[str, Any]:
+        return {}
+
+    async def check(self) -> Sequence[Finding]:
+        return []
+
+    async def repair(self) -> Finding | None:
+        return None
+
+
+class FieldsTests(SynchronousTestCase):
+    def test_a_document_and_back(self) -> None:
+        self.assertEqual(from_document(to_document(EAST)), EAST)
+        self.assertEqual(from_document({"name": "a", "host": "b", "key": "/k", "new": 1}).port, 22)
+
+    def test_one_spelling(self) -> None:
+        self.assertEqual(checked(dataclasses.replace(EAST, host="[2001:DB8::1]")).host, "2001:db8::1")
+        self.assertEqual(checked(dataclasses.replace(EAST, host_keys=(f"{PRINT}=",))).host_keys, (PRINT,))
+        self.assertEqual(changed(EAST, {"key": "ssh-agent"}).key, "ssh-agent")
+
+    def test_every_mistake_is_told(self) -> None:
+        wrong: dict[str, Any] = {
+            "name": "East",
+            "host": "",
+            "port": 0,
+            "user": "-x",
+            "key": "relative",
+            "passphrase": Secret("x" * 300),
+            "host_keys": ("MD5:x",),
+            "python": "-c",
+            "users": "some",
+            "group": "a b",
+            "runner": "../x",
+            "folder": "~",
+            "jobs_dir": "x",
+            "notes": "\0",
+        }
+        with self.assertRaises(BadValue) as caught:
+            checked(dataclasses.replace(EAST, **wrong))
+        told = caught.exception.message
+        for name in wrong:
+            self.assertIn("host_key:" if name == "host_keys" else f"{name}:", told)
+        self.assertNotIn("xxx", told)
+
+
+class FleetTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.fleet = Fleet()
+        self.local = Hosted("local")
+        self.fleet.put(self.local)
+        self.greeted: list[str] = []
+
+    async def welcome(self, agent: Agent) -> None:
+        self.greeted.append(agent.name)
+
+    def start(self) -> None:
+        self.successResultOf(Deferred.fromCoroutine(self.fleet.start(lambda _: None)))
+        self.fleet.welcome(self.welcome)
+
+    def test_who_comes_later(self) -> None:
+        self.start()
+        pools = DisplayPools(self.fleet, 1, 1, Clock())
+        with self.assertRaises(NotFound):
+            agent_named(self.fleet, "east")
+        east = Hosted("east")
+        east.start_gate = Deferred()
+        joining = Deferred.fromCoroutine(self.fleet.join(east))
+        self.assertIs(agent_named(self.fleet, "east"), east)
+        joining.cancel()
+        self.failureResultOf(joining)
+        east.start_gate.callback(None)
+        east.connected()
+        self.assertEqual(self.greeted, ["east"])
+        pools["east"].take("c1")
+        with self.assertRaises(NoFreeDisplay):
+            pools["east"].take("c2")
+        self.assertEqual((list(pools), pools["local"].in_use), (["local", "east"], 0))
+        self.successResultOf(Deferred.fromCoroutine(self.fleet.leave("east")))
+        self.assertTrue(east.is_closed)
+        self.assertIsNone(pools.get("east"))
+        east.connected()
+        self.assertEqual(self.greeted, ["east"])
+
+    def test_local_agent_that_does_not_start(self) -> None:
+        self.local.start_error = AgentUnreachable("It has no Python.")
+        starting = Deferred.fromCoroutine(self.fleet.start(lambda _: None))
+        self.assertEqual(self.failureResultOf(starting, AgentUnreachable).value.message, "It has no Python.")
+
+
+class Maker:
+    def make(self, agent: RemoteAgent) -> Hosted:
+        return Hosted(agent.name)
+
+    async def change(self, hosted: Any, agent: RemoteAgent) -> None:
+        hosted.changed = agent
+
+    async def vouched(self, agent: RemoteAgent, *, check: bool, known_hosts: bool) -> RemoteAgent:
+        return agent
+
+
+class DeskTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.store = MemoryStore()
+        self.fleet = Fleet()
+        self.desk = self.make_desk()
+
+    def make_desk(self, *configured: RemoteAgent) -> AgentDesk:
+        self.fleet = Fleet()
+        return AgentDesk(
+            DeskRooms(
+                fleet=self.fleet,
+                stored=StoredAgents(self.store),
+                maker=Maker,
+                consoles=FakeConsoles(),
+                displays=DisplayPools(self.fleet, 1, 5, Clock()),
+                configured=configured,
+                programs={},
+                limit=100,
+                reactor=Clock(),
+            )
+        )
+
+    def do(self, work: Any) -> Any:
+        return self.successResultOf(Deferred.fromCoroutine(work))
+
+    def test_stored_and_loaded(self) -> None:
+        told = self.do(self.desk.add(EAST))
+        self.assertEqual((told["passphrase"], told["from"], told["limits"]["displays"]), ("set", "store", 5))
+        self.failureResultOf(Deferred.fromCoroutine(self.desk.add(EAST)), Exists)
+        again = self.make_desk()
+        self.do(again.load())
+        self.assertEqual(list(self.fleet), ["east"])
+        self.do(again.remove("east"))
+        self.assertEqual((list(self.fleet), self.do(self.store.list(KIND))), ([], {}))
+
+    def test_the_configuration_file_goes_first(self) -> None:
+        self.do(self.desk.add(EAST))
+        again = self.make_desk(dataclasses.replace(EAST, host="elsewhere"))
+        self.do(again.load())
+        told = self.do(again.show("east"))
+        self.assertEqual((told["host"], told["from"]), ("elsewhere", "config"))
+
+    def test_notes_connect_nobody_anew(self) -> None:
+        self.do(self.desk.add(EAST))
+        self.do(self.desk.change("east", {"notes": "rack 4"}))
+        self.assertFalse(hasattr(self.fleet["east"], "changed"))
+        self.do(self.desk.change("east", {"port": 2222}))
+        self.assertEqual(self.fleet["east"].changed.port, 2222)  # type: ignore[attr-defined]
+        self.assertEqual(self.do(self.desk.show("east"))["notes"], "rack 4")
