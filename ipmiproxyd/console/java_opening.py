@@ -75,8 +75,7 @@ class JavaOpening:
             window = ("java", f"Starting the console with Java {java.major}")
             try:
                 await start_job(
-                    session, self._shop, (program,), files, window=window, library=kit.library, java=java.home,
-                    attempt=len(tried),
+                    session, self._shop, (program,), files, window=window, library=kit.library, java=java.home
                 )  # fmt: skip
             except JobFailed as error:
                 why = cause(error.message)

@@ -7,7 +7,7 @@ in a Deferred of their own (see :meth:`Ledger.give_back`), which no caller's can
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, Final
 
 from twisted.internet.interfaces import IReactorTime
@@ -48,14 +48,14 @@ class Ledger:
         document = {"kind": kind, "key": key, "data": dict(data or {})}
         await self._store.put(KIND, f"{self._console}/{self._seq:06d}", document)
 
-    async def give_back(self, kind: str = "") -> list[str]:
-        """Release everything that is recorded (of one kind), the latest first. Returns, in plain words, what could not
-        be released: those records stay, for another try."""
+    async def give_back(self, kind: str = "", *, keep: Collection[str] = ()) -> list[str]:
+        """Release everything that is recorded (of one kind, or but for some), the latest first. Returns, in plain
+        words, what could not be released: those records stay, for another try."""
 
         problems = []
         documents = await self._store.list(KIND, f"{self._console}/")
         for name, document in sorted(documents.items(), reverse=True):
-            if kind not in ("", document["kind"]):
+            if kind not in ("", document["kind"]) or document["kind"] in keep:
                 continue
             record = LedgerRecord(
                 console=self._console,

@@ -38,6 +38,8 @@ Block = Table | Facts
 
 _COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "devices": ("name", "address", "port", "username", "vendor", "location", "notes"),
+    "proxies": ("name", "agent", "locations", "type", "idle", "login_buttons", "encrypt", "java", "consoles"),
+    "fields": ("name", "label", "type", "default"),
     "consoles": ("console", "device", "type", "user", "state", "viewers", "opened", "idle"),
     "viewers": ("viewer", "user", "control", "credentials", "connected", "steers", "peer", "joined"),
     "revoked": ("viewer", "user", "control", "credentials", "connected", "peer"),

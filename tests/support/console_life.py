@@ -14,6 +14,7 @@ from ipmiproxyd.console.displays import DisplayPool
 from ipmiproxyd.console.manager import ConsoleManager, Limits, Surroundings
 from ipmiproxyd.console.opening import VncOpening, Workshop, serve_page, start_job
 from ipmiproxyd.console.session import ConsoleSession
+from ipmiproxyd.console.types import Types
 from ipmiproxyd.interfaces import VncServer
 from ipmiproxyd.model import Console, Device, Existing, OpenRequest, Program
 from ipmiproxyd.tools.browser import PanelBrowser
@@ -32,6 +33,7 @@ class Life(SynchronousTestCase):
 
     limits = LIMITS
     displays = range(1, 6)
+    debug_allowed = False
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -60,6 +62,7 @@ class Life(SynchronousTestCase):
             limits=self.limits,
             clock=self.clock,
             capture=self.capture,
+            types=Types(debug=self.debug_allowed, is_local=lambda name: name == self.agent.name),
         )
         shop = Workshop(
             agents=agents,

@@ -238,6 +238,8 @@ class ConsoleTests(CommandsTestCase):
                 "reused": False,
                 "type": "panel",
                 "device": "node17",
+                "agent": "local",
+                "proxy": "",
                 "warnings": ["old firmware"],
             },
         )
@@ -269,6 +271,7 @@ class ConsoleTests(CommandsTestCase):
                 "type": "panel",
                 "user": "alice",
                 "agent": "local",
+                "proxy": "",
                 "state": "ready",
                 "display": 4,
                 "port": 6081,
