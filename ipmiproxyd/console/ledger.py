@@ -13,7 +13,7 @@ from typing import Any, Final
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from ipmiproxyd.console.timing import limited
+from ipmiproxyd.console.timing import limited, uncut
 from ipmiproxyd.errors import ProxyError
 from ipmiproxyd.interfaces import Store
 from ipmiproxyd.model import LedgerRecord
@@ -50,8 +50,11 @@ class Ledger:
 
     async def give_back(self, kind: str = "", *, keep: Collection[str] = ()) -> list[str]:
         """Release everything that is recorded (of one kind, or but for some), the latest first. Returns, in plain
-        words, what could not be released: those records stay, for another try."""
+        words, what could not be released: those records stay, for another try. Whoever cancels it waits for its end."""
 
+        return await uncut(self._give_back(kind, keep))
+
+    async def _give_back(self, kind: str, keep: Collection[str]) -> list[str]:
         problems = []
         documents = await self._store.list(KIND, f"{self._console}/")
         for name, document in sorted(documents.items(), reverse=True):
