@@ -133,11 +133,12 @@ class SecureGatewayTests(GatewayCase, CertificateCase):
     async def test_what_a_gateway_cannot_choose(self) -> None:
         a, _ = self.certificate("a", "a.example")
         same, _ = self.certificate("same", "b.example", "A.example")
+        taken, _ = self.certificate("r", "relay.example")
         nameless, wild = self.certificate("nameless")[0], self.certificate("wild", "*.example")[0]
         await self.host.judge(None, ())
         await self.host.judge(a, {CertificateFiles("/nowhere.pem"), a})
         await self.refused(self.host.judge(same, {a}), "is for a.example, and so is", a.certificate)
-        await self.refused(self.host.judge(self.certificate("r", "relay.example")[0], ()), "and so is relay.certificate")
+        await self.refused(self.host.judge(taken, ()), "and so is relay.certificate")
         for certificate in (nameless, wild):
             await self.refused(self.host.judge(certificate, ()), "names no host")
             await self.refused(self.host.prepare(certificate), "names no host")
