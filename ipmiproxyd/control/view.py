@@ -65,6 +65,8 @@ _FORMS: Final[Mapping[str, Callable[[Any], str]]] = {
     "joined": _moment,
     "idle": show_duration,
     "max": show_duration,
+    "defaults idle": show_duration,
+    "defaults max": show_duration,
     "uptime": lambda value: show_duration(round(value)),
     "slot_seconds": show_duration,
     "slot_since": _moment,
@@ -77,7 +79,13 @@ _WORDS: Final = {
     ("signs_out", "none"): "cannot",
 }
 """For some words, by name, others that people understand."""
-_NOTHING: Final = {"idle": "never", "max": "never", "power": "not waited for"}
+_NOTHING: Final = {
+    "idle": "never",
+    "max": "never",
+    "defaults idle": "never",
+    "defaults max": "never",
+    "power": "not waited for",
+}
 """What null means, by name."""
 
 
