@@ -301,6 +301,7 @@ class Job:
     """A job as its runner tells of it.
 
     :ivar door: where its program with :attr:`Program.door` listens.
+    :ivar log: the file on the agent with the last that its programs said; empty if that is not known.
     """
 
     id: str
@@ -310,6 +311,7 @@ class Job:
     user: str
     reason: str = ""  # plain words, once it has ended
     door: UnixStream | None = None
+    log: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -428,6 +430,7 @@ class Console:
     slot_until: float | None = None  # when that times out by itself, of panels that know no sign-out
     reason: str = ""  # a stable word: idle, closed, viewer, abandoned, max-time, replaced, shutdown, or an error's code
     message: str = ""  # the same in plain words
+    log: str = ""  # the file on the agent with what its programs say, while it is open
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,7 @@ from ipmiproxyd.console.html5_opening import Html5Opening
 from ipmiproxyd.console.java_desk import JavaDesk
 from ipmiproxyd.console.java_opening import JavaOpening
 from ipmiproxyd.console.manager import ConsoleManager, Limits, Surroundings
-from ipmiproxyd.console.opening import PanelOpening, VncOpening, Workshop
+from ipmiproxyd.console.opening import DebugOpening, PanelOpening, VncOpening, Workshop
 from ipmiproxyd.console.proxies import ProxyDesk
 from ipmiproxyd.console.types import Types
 from ipmiproxyd.console.web_sessions import KIND as WEB_SESSION
@@ -52,6 +52,7 @@ from ipmiproxyd.tools.ipmitool import ENTERPRISE_NUMBERS, ENTERPRISE_NUMBERS_PAT
 from ipmiproxyd.tools.java import JavaProgram
 from ipmiproxyd.tools.java_console import JavaConsoles
 from ipmiproxyd.tools.java_files import JavaFiles
+from ipmiproxyd.tools.names import Names
 from ipmiproxyd.tools.panel_http import PanelHttp
 from ipmiproxyd.tools.vendors import VendorDesk
 from ipmiproxyd.tools.xvnc import Display
@@ -95,9 +96,9 @@ def make_daemon(settings: Settings, reactor: Any, notifier: Notifier) -> DaemonS
     displays = {name: DisplayPool(settings.displays.range[0], settings.displays.range[-1], reactor) for name in agents}
     grants = GrantBook(reactor, settings.relay.token_lifetime)
     relay = _relay(settings, reactor, grants)
-    panels = PanelHttp(
-        Curl(program=settings.panel.curl, connect_timeout=settings.panel.connect_timeout), store, reactor
-    )
+    names = Names(curl=settings.panel.curl)
+    curl = Curl(program=settings.panel.curl, connect_timeout=settings.panel.connect_timeout, names=names)
+    panels = PanelHttp(curl, store, reactor)
     vendors = VendorDesk(panels, store, by_key(settings.vendors.values()), agents)
     web = WebSessions(vendors, panels, agents, reactor)
     browsers = BrowserSessions(vendors, panels, agents, reactor)
@@ -124,7 +125,7 @@ def make_daemon(settings: Settings, reactor: Any, notifier: Notifier) -> DaemonS
         releases={WEB_SESSION: web.release, BROWSER_SESSION: browsers.release},
         clock=reactor,
     )
-    consoles = _consoles(settings, around, panels, vendors, web, browsers, javas)
+    consoles = _consoles(settings, around, panels, names, vendors, web, browsers, javas)
     defaults = _defaults(settings)
     daemon = DaemonService(
         Parts(
@@ -270,6 +271,7 @@ def _consoles(
     settings: Settings,
     around: Surroundings,
     panels: PanelHttp,
+    names: Names,
     vendors: VendorDesk,
     web: WebSessions,
     browsers: BrowserSessions,
@@ -286,13 +288,16 @@ def _consoles(
         ),
         browser=PanelBrowser(program=settings.panel.chromium, python=settings.agent.python),
         panels=panels,
+        names=names,
         lease=settings.agent.lease,
         start_timeout=settings.consoles.open_timeout,
     )
     # The stages ask the manager for the relay port, the manager starts the stages.
     stages: dict[str, Any] = {}
     manager = ConsoleManager(around, stages)
-    stages["panel"] = PanelOpening(workshop, manager.serve, browsers.record)
+    stages["panel"] = PanelOpening(workshop, manager.serve, vendors, browsers.record)
+    if settings.panel.debug:
+        stages["panel-debug"] = DebugOpening(workshop, manager.serve, vendors, browsers.record)
     stages["html5"] = Html5Opening(workshop, manager.serve, vendors, web, browsers)
     stages["java"] = JavaOpening(workshop, manager.serve, vendors, web, javas, JavaProgram())
     stages["vnc"] = VncOpening(

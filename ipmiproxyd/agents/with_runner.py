@@ -111,7 +111,8 @@ class AgentWithRunner(ABC):
             return _job_document(spec, cache=self.cache, inside=self._inside_text)
 
         events = await self._call("start", heard, limit=spec.start_timeout + START_MARGIN, job=job)
-        return self._remember(_job(events[-1]["job"]))
+        log_file = f"{self.common()['jobs']}/{spec.id}/log"
+        return self._remember(dataclasses.replace(_job(events[-1]["job"]), log=log_file))
 
     async def jobs(self) -> list[Job]:
         return [self._remember(_job(job)) for job in (await self._call("list"))[-1]["jobs"]]

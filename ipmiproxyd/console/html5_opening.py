@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ipmiproxyd.console.browser_sessions import BrowserSessions
-from ipmiproxyd.console.opening import Serve, Workshop, serve_page, start_job
+from ipmiproxyd.console.opening import Serve, Workshop, held_names, serve_page, start_job
+from ipmiproxyd.console.reach import reach_of
 from ipmiproxyd.console.session import ConsoleSession
 from ipmiproxyd.console.web_sessions import WebSessions
 from ipmiproxyd.errors import BmcUnsupported
@@ -24,10 +27,14 @@ class Html5Opening:
 
     async def __call__(self, session: ConsoleSession) -> None:
         await serve_page(session, self._serve)
+        session.stage("panel", "Contacting the server's management panel")
+        async with held_names(session, self._shop) as addresses:
+            await self._open(session, addresses)
+
+    async def _open(self, session: ConsoleSession, addresses: Mapping[str, str]) -> None:
         shop = self._shop
         agent = shop.agents[session.request.agent]
         device = session.request.device
-        session.stage("panel", "Contacting the server's management panel")
         family = (await self._desk.family(agent, device)).family
         if "html5" not in family.consoles:
             raise BmcUnsupported(
@@ -38,8 +45,10 @@ class Html5Opening:
         session.stage("html5", "Asking the panel for its HTML5 console")
         page = await shop.panels.talk(agent, device, lambda site: family.html5(site, web))
         tls, pin = await shop.panels.known(agent, device)
-        program, files = shop.browser.programs(device.web_url, pin, page, family.ports, tls=tls)
-        await start_job(session, shop, (program,), files, window=("browser", "Opening the console in a browser"))
+        program, files = shop.browser.programs(device.web_url, pin, page, family.html5_ports, tls=tls)
+        reach = reach_of(device, addresses, family.html5_ports)
+        window = ("browser", "Opening the console in a browser")
+        await start_job(session, shop, (program,), files, window=window, reach=reach)
         if not page.cookies:
             # Then the page has signed in by itself, with what stands in its address.
             await self._browsers.record(session)

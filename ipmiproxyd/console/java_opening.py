@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from twisted.logger import Logger
 
-from ipmiproxyd.console.opening import Serve, Workshop, serve_page, start_job
+from ipmiproxyd.console.opening import Serve, Workshop, held_names, serve_page, start_job
+from ipmiproxyd.console.reach import reach_of
 from ipmiproxyd.console.session import ConsoleSession
 from ipmiproxyd.console.web_sessions import KIND as WEB_SESSION
 from ipmiproxyd.console.web_sessions import WebSessions
 from ipmiproxyd.errors import BmcUnsupported, JobFailed
 from ipmiproxyd.interfaces import Agent
+from ipmiproxyd.model import Reach
 from ipmiproxyd.tools.java import JavaProgram
 from ipmiproxyd.tools.java_console import JavaConsoles
 from ipmiproxyd.tools.java_profiles import Java, cause, next_java
@@ -19,6 +21,7 @@ from ipmiproxyd.tools.vendors import VendorDesk
 from ipmiproxyd.vendors.family import Family
 from ipmiproxyd.vendors.talk import WebSession
 from ipmiproxyd.wire.jnlp import Jnlp, parse
+from ipmiproxyd.wire.jnlp_ports import named_ports
 
 log = Logger()
 
@@ -44,9 +47,13 @@ class JavaOpening:
 
     async def __call__(self, session: ConsoleSession) -> None:
         await serve_page(session, self._serve)
+        session.stage("panel", "Contacting the server's management panel")
+        async with held_names(session, self._shop) as addresses:
+            await self._open(session, addresses)
+
+    async def _open(self, session: ConsoleSession, addresses: Mapping[str, str]) -> None:
         agent = self._shop.agents[session.request.agent]
         device = session.request.device
-        session.stage("panel", "Contacting the server's management panel")
         family = (await self._desk.family(agent, device)).family
         if "java" not in family.consoles:
             kinds = "html5 or panel" if "html5" in family.consoles else "panel"
@@ -58,11 +65,12 @@ class JavaOpening:
         jnlp = parse(raw, base=device.web_url, allowed=(device.address,))
         if family.signs_out == "after-jnlp" and not await session.ledger.give_back(WEB_SESSION):
             session.has.slot_since = None
-        await self._run(session, agent, family, web, jnlp, installed)
+        reach = reach_of(device, addresses, (*family.java_ports, *named_ports(jnlp)))
+        await self._run(session, agent, family, web, jnlp, installed, reach)
 
     async def _run(
         self, session: ConsoleSession, agent: Agent, family: Family, web: WebSession, jnlp: Jnlp,
-        installed: Sequence[Java],
+        installed: Sequence[Java], reach: tuple[Reach, ...],
     ) -> None:  # fmt: skip
         java = await self._java(session, agent, family, jnlp, installed)
         tried = [java]
@@ -75,7 +83,8 @@ class JavaOpening:
             window = ("java", f"Starting the console with Java {java.major}")
             try:
                 await start_job(
-                    session, self._shop, (program,), files, window=window, library=kit.library, java=java.home
+                    session, self._shop, (program,), files, window=window, reach=reach, library=kit.library,
+                    java=java.home,
                 )  # fmt: skip
             except JobFailed as error:
                 why = cause(error.message)

@@ -6,21 +6,26 @@ fails, or is cancelled, is the ledger's affair.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 from twisted.internet.interfaces import IReactorTime
 
 from ipmiproxyd.console.displays import DisplayPool
 from ipmiproxyd.console.ids import job_id
+from ipmiproxyd.console.reach import reach_of
 from ipmiproxyd.console.session import ConsoleSession
 from ipmiproxyd.console.timing import limited
 from ipmiproxyd.errors import BmcUnreachable, JobFailed, NoFreeDisplay
 from ipmiproxyd.interfaces import Agent, VncServer
-from ipmiproxyd.model import Job, JobFile, JobSpec, JobStage, LibraryFile, Program
+from ipmiproxyd.model import Job, JobFile, JobSpec, JobStage, LibraryFile, Program, Reach
 from ipmiproxyd.tools.browser import PanelBrowser
+from ipmiproxyd.tools.names import Names, hosts_of
 from ipmiproxyd.tools.panel_http import PanelHttp
+from ipmiproxyd.tools.vendors import VendorDesk
 from ipmiproxyd.tools.xvnc import Display
+from ipmiproxyd.vendors.ports import ALL, Port
 from ipmiproxyd.wire.device import vnc_address
 
 Serve = Callable[[ConsoleSession], Awaitable[None]]
@@ -31,13 +36,15 @@ Check = Callable[[VncServer], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workshop:
-    """What the stages work with. ``lease`` and ``start_timeout`` in seconds."""
+    """What the stages work with. ``names``: those that ``panels`` holds to, too. ``lease`` and ``start_timeout`` in
+    seconds."""
 
     agents: Mapping[str, Agent]
     displays: Mapping[str, DisplayPool]
     display: Display
     browser: PanelBrowser
     panels: PanelHttp
+    names: Names
     lease: float
     start_timeout: float
 
@@ -45,23 +52,52 @@ class Workshop:
 class PanelOpening:
     """Opens a console of type ``panel``: the vendor's web panel in a locked-down browser.
 
+    Any panel will do. Where its family is known already, the browser reaches the ports that this one needs; otherwise
+    all of the BMC's.
+
     :param shown: is told once the browser is there.
     """
 
-    def __init__(self, workshop: Workshop, serve: Serve, shown: Shown) -> None:
+    def __init__(self, workshop: Workshop, serve: Serve, desk: VendorDesk, shown: Shown) -> None:
         self._shop = workshop
         self._serve = serve
+        self._desk = desk
         self._shown = shown
 
     async def __call__(self, session: ConsoleSession) -> None:
         await serve_page(session, self._serve)
         shop = self._shop
-        device = session.request.device
+        device, agent = session.request.device, shop.agents[session.request.agent]
         session.stage("panel", "Contacting the server's management panel")
-        tls, pin = await shop.panels.trusted(shop.agents[session.request.agent], device)
-        program, files = shop.browser.programs(device.web_url, pin, tls=tls)
-        await start_job(session, shop, (program,), files, window=("browser", "Opening the panel in a browser"))
+        async with held_names(session, shop) as addresses:
+            tls, pin = await shop.panels.trusted(agent, device)
+            family = await self._desk.known(agent, device)
+            ports = ALL if family is None else family.ports("panel")
+            program, files = self._browser(device.web_url, pin, ports, tls)
+            reach = reach_of(device, addresses, ports)
+            window = ("browser", "Opening the panel in a browser")
+            await start_job(session, shop, (program,), files, window=window, reach=reach)
         await self._shown(session)
+
+    def _browser(
+        self, url: str, pin: str | None, ports: Sequence[Port], tls: str
+    ) -> tuple[Program, tuple[JobFile, ...]]:
+        return self._shop.browser.programs(url, pin, ports=ports, tls=tls)
+
+
+class DebugOpening(PanelOpening):
+    """Opens a console of type ``panel-debug``: the panel in an ordinary browser with its developer tools. What that
+    says is in the job's log, which stays until the console closes."""
+
+    async def __call__(self, session: ConsoleSession) -> None:
+        await super().__call__(session)
+        words = f"What the browser says is in {session.has.log} on the agent, until the console closes."
+        session.has.warnings.append(words)
+
+    def _browser(
+        self, url: str, pin: str | None, ports: Sequence[Port], tls: str
+    ) -> tuple[Program, tuple[JobFile, ...]]:
+        return self._shop.browser.debugging(url, pin, ports, tls=tls)
 
 
 class VncOpening:
@@ -111,6 +147,18 @@ async def serve_page(session: ConsoleSession, serve: Serve) -> None:
     await serve(session)
 
 
+@asynccontextmanager
+async def held_names(session: ConsoleSession, shop: Workshop) -> AsyncIterator[Mapping[str, str]]:
+    """The addresses of the hosts that a console is about: they stay what they are while it opens."""
+
+    device = session.request.device
+    async with shop.names.hold(shop.agents[session.request.agent], device) as addresses:
+        for host in hosts_of(device):
+            if host not in addresses:
+                session.has.warnings.append(f"The console does not reach {host}: the agent knows no such name.")
+        yield addresses
+
+
 async def start_job(
     session: ConsoleSession,
     shop: Workshop,
@@ -118,12 +166,13 @@ async def start_job(
     files: tuple[JobFile, ...],
     *,
     window: tuple[str, str],
+    reach: tuple[Reach, ...] = (),
     library: tuple[LibraryFile, ...] = (),
     java: str = "",
 ) -> None:
     """Start the display and ``programs`` on it. ``window``: name and words of the stage in which the last one shows
-    its window. ``library`` and ``java``: see :class:`~ipmiproxyd.model.JobSpec`. A job that the console had before was
-    given back."""
+    its window. ``reach``, ``library`` and ``java``: see :class:`~ipmiproxyd.model.JobSpec`. A job that the console had
+    before was given back."""
 
     agent = shop.agents[session.request.agent]
 
@@ -141,6 +190,7 @@ async def start_job(
         library=library,
         java=java,
         vnc=shop.display.vnc,
+        reach=reach,
         lease=shop.lease,
         start_timeout=shop.start_timeout,
     )
@@ -177,6 +227,7 @@ async def _launch(
                 raise JobFailed(session.has.ended[job.id])
             session.has.job = job.id
             session.has.door = started.door
+            session.has.log = started.log
             return started
 
 

@@ -46,6 +46,7 @@ class Holdings:
     :ivar screen: tells where its display is.
     :ivar job: the id of its job, once that is up.
     :ivar ended: why jobs of its have ended, by their ids.
+    :ivar log: the file on the agent with what its programs say.
     :ivar door: where its browser tells what cookies it has.
     :ivar slot_since: since when it is signed in to the panel, which has few slots for that.
     :ivar slot_until: when the panel forgets that by itself, where nothing else ends it.
@@ -58,6 +59,7 @@ class Holdings:
     port: RelayPort | None = None
     screen: Callable[[], VncServer] | None = None
     job: str = ""
+    log: str = ""
     ended: dict[str, str] = field(default_factory=dict)
     door: UnixStream | None = None
     slot_since: float | None = None
@@ -340,6 +342,7 @@ class ConsoleSession:
             slot_until=self.has.slot_until,
             reason="" if ending is None else ending.reason,
             message="" if ending is None else ending.message,
+            log=self.has.log if ending is None else "",
         )
 
     def _milliseconds(self) -> int:

@@ -16,6 +16,7 @@ from typing import Any, Final
 from ipmiproxyd.control.reference import filled, table
 from ipmiproxyd.vendors.family import Family
 from ipmiproxyd.vendors.generic import GenericFamily
+from ipmiproxyd.vendors.ports import ALL, written
 from ipmiproxyd.vendors.registry import BUILT_IN
 
 _SIGNS_OUT: Final = {
@@ -28,7 +29,8 @@ _SIGNS_OUT: Final = {
 def families() -> str:
     """A table of the families that come with ipmiproxyd."""
 
-    return table(("vendor", "panel", "consoles", "signs out", "Java", "known from"), map(_row, BUILT_IN))
+    columns = ("vendor", "panel", "consoles", "TCP ports", "signs out", "Java", "known from")
+    return table(columns, map(_row, BUILT_IN))
 
 
 def _row(family: Family) -> tuple[str, ...]:
@@ -36,7 +38,12 @@ def _row(family: Family) -> tuple[str, ...]:
     if family.slot_seconds:
         out += f"; forgotten after {family.slot_seconds // 60} minutes unused"
     likes = f"`{family.java}`" if family.java else ""
-    return f"`{family.key}`", family.label, ", ".join(sorted(family.consoles)), out, likes, family.evidence
+    kinds = ", ".join(sorted(family.consoles))
+    return f"`{family.key}`", family.label, kinds, _ports(family), out, likes, family.evidence
+
+
+def _ports(family: Family) -> str:
+    return "; ".join(f"{kind} {', '.join(written(ports))}" for kind, ports in family.needed_ports().items())
 
 
 def settings() -> str:
@@ -57,6 +64,8 @@ def _explained() -> Iterator[tuple[str, str]]:
 
 
 def _default(field: dataclasses.Field[Any]) -> str:
+    if field.default == ALL:
+        return f"`{written(ALL)}`".replace("'", '"')
     if field.default_factory is not dataclasses.MISSING:
         return "`{}`"
     if field.default is dataclasses.MISSING:

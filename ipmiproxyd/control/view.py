@@ -47,7 +47,7 @@ _COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "commands": ("command", "summary"),
     "arguments": ("name", "type", "default", "help"),
     "stages": ("label", "begun_ms", "done_ms"),
-    "vendors": ("vendor", "label", "consoles", "signs_out", "slot_seconds", "evidence"),
+    "vendors": ("vendor", "label", "consoles", "ports", "signs_out", "slot_seconds", "evidence"),
     "installed": ("name", "version", "used", "windows", "unpacks", "home"),
     "available": ("name", "there", "archive"),
 }

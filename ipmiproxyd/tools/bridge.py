@@ -7,7 +7,7 @@ It is the browser's proxy, at a loopback port of its own that it adds to the com
 encrypts ends here, and is encrypted anew, in old ways, for the panel, which has to show the key that is known. Nobody
 but the processes of this sandbox is served, and nothing but the panel is reached. Standard input holds one JSON object:
 
-    host, ports         the panel's: the only ones to be connected to
+    host, ports         the panel's: the only ones to be connected to; the first and last port of each range
     pin                 base64 of the SHA-256 of its key
     least               the oldest TLS to be spoken to it, as ssl.TLSVersion calls it
     certificate         ours, with its key, in PEM
@@ -42,6 +42,7 @@ HEAD_LIMIT, AT_ONCE = 1 << 14, 64
 PATIENCE = 15.0  # seconds for whatever a connection has to get done at first
 LEGACY_SERVER_CONNECT = 0x4  # OpenSSL's; Python has a name for it since 3.12
 PIECE = 1 << 16
+HERE = "127.86.0.1"  # a fence has the panel's address for its own: that may be 127.0.0.1
 
 
 class RefusedError(Exception):
@@ -136,7 +137,7 @@ class Bridge:
         self.host, self.ports, self.pin = told["host"], told["ports"], told["pin"]
         self.browser, self.panel = towards_browser(told["certificate"]), towards_panel(told["least"])
         self.places = threading.BoundedSemaphore(AT_ONCE)
-        self.door = socket.create_server(("127.0.0.1", 0))
+        self.door = socket.create_server((HERE, 0))
 
     def serve(self) -> None:
         while True:
@@ -167,7 +168,7 @@ class Bridge:
     def connect(self, where: tuple[str, int]) -> ssl.SSLSocket:
         """A connection to the panel itself. Raises RefusedError."""
         host, port = where
-        if host != self.host or port not in self.ports:
+        if host != self.host or not any(first <= port <= last for first, last in self.ports):
             raise RefusedError(403, "Not the panel")
         try:
             plain = socket.create_connection((host, port), PATIENCE)
@@ -274,7 +275,7 @@ def main() -> None:
     then = told.pop("then")
     bridge = Bridge(told)
     threading.Thread(target=bridge.serve, daemon=True).start()
-    proxy = f"--proxy-server=127.0.0.1:{bridge.door.getsockname()[1]}"
+    proxy = f"--proxy-server={HERE}:{bridge.door.getsockname()[1]}"
     try:
         pid = start([*sys.argv[1:], proxy, "--proxy-bypass-list=<-loopback>"], then)
     except (FileNotFoundError, PermissionError):

@@ -19,6 +19,7 @@ from ipmiproxyd.agents.sandbox import LIBRARY
 from ipmiproxyd.model import JobFile, Program, Secret
 from ipmiproxyd.tools import bridge
 from ipmiproxyd.tools.curl import spki_pin
+from ipmiproxyd.vendors.ports import Port, ranges
 
 LEAST: Final = {"weak-keys": "TLSv1_2", "legacy": "TLSv1"}
 """The profiles of TLS that a browser does not speak, and how old they are."""
@@ -78,14 +79,14 @@ class Bridges:
         self._text = Path(bridge.__file__).read_text()
 
     def behind(
-        self, program: Program, url: str, ports: tuple[int, ...], pin: str, profile: str, own: OwnCertificate
+        self, program: Program, url: str, ports: tuple[Port, ...], pin: str, profile: str, own: OwnCertificate
     ) -> tuple[Program, JobFile]:
         """``program``, a browser's, with the bridge in front of it. ``pin``: of the panel at ``url``."""
 
         parts = urlsplit(url)
         told = {
             "host": (parts.hostname or "").lower(),
-            "ports": [parts.port or 443, *ports],
+            "ports": ranges([parts.port or 443, *ports]),
             "pin": pin,
             "least": LEAST[profile],
             "certificate": own.pem,

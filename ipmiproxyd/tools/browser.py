@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -15,6 +15,7 @@ from ipmiproxyd.model import JobFile, Program, Ready, Secret
 from ipmiproxyd.tools import steer
 from ipmiproxyd.tools.bridged import LEAST, Bridges, OwnCertificate
 from ipmiproxyd.vendors.family import Page
+from ipmiproxyd.vendors.ports import Port, ranges
 
 _POLICY: Final = "panel.json"
 _PROFILE: Final = f"{HOME}/profile"
@@ -38,7 +39,6 @@ _QUIET: Final = (
     "--disable-domain-reliability",
     "--disable-extensions",
     "--disable-field-trial-config",
-    "--disable-logging",
     "--disable-quic",
     "--disable-search-engine-choice-screen",
     "--disable-session-crashed-bubble",
@@ -118,6 +118,17 @@ _POLICIES: Final[dict[str, Any]] = {
 }
 
 
+# For debugging: what holds then is the job's own network alone.
+_DEBUG: Final[dict[str, Any]] = {
+    **{name: value for name, value in _POLICIES.items() if name != "URLBlocklist"},
+    "DeveloperToolsAvailability": 1,
+}
+# The developer tools load thousands of modules: that would fill the log.
+_VERBOSE: Final = ("--enable-logging=stderr", "--v=1", "--vmodule=modulator_impl_base=0")
+
+_SPELT_OUT: Final = 32
+"""Ports that are told one by one to a browser; of more, it is told that all ports of the panel's host are fine."""
+
 # For steer.py, which has to attach to a page. The developer tools themselves are a page, and stay blocked.
 _ATTACHABLE: Final[dict[str, Any]] = {
     "DeveloperToolsAvailability": 1,
@@ -144,7 +155,7 @@ class PanelBrowser:
         self._bridges = Bridges(python=python)
 
     def programs(
-        self, url: str, pin: str | None, page: Page | None = None, ports: Sequence[int] = (), *, tls: str = "modern"
+        self, url: str, pin: str | None, page: Page | None = None, ports: Sequence[Port] = (), *, tls: str = "modern"
     ) -> tuple[Program, tuple[JobFile, ...]]:
         """Chromium on ``url``, and its policy.
 
@@ -157,52 +168,84 @@ class PanelBrowser:
             panel is behind a bridge.
         """
 
+        def make(pin: str | None, way: Mapping[str, Any]) -> tuple[Program, tuple[JobFile, ...]]:
+            return self._shown(url, pin, page, way)
+
+        return self._on_the_way(make, url, pin, ports, tls)
+
+    def debugging(
+        self, url: str, pin: str | None, ports: Sequence[Port] = (), *, tls: str = "modern"
+    ) -> tuple[Program, tuple[JobFile, ...]]:
+        """An ordinary browser window on ``url``, with its address field and its developer tools, which says much to its
+        standard error. Nothing of its own keeps it from going elsewhere. Arguments as of :meth:`programs`."""
+
+        def make(pin: str | None, _way: Mapping[str, Any]) -> tuple[Program, tuple[JobFile, ...]]:
+            told = {"origin": origin_in_script(url), "door": True}
+            policy = {**_DEBUG, "NewTabPageLocation": f"{url}/"}
+            return self._program((*_VERBOSE, f"{url}/"), pin, Ready.WINDOW, told, policy)
+
+        return self._on_the_way(make, url, pin, ports, tls)
+
+    def _on_the_way(
+        self, make: _Make, url: str, pin: str | None, ports: Sequence[Port], tls: str
+    ) -> tuple[Program, tuple[JobFile, ...]]:
+        """A browser that reaches the panel, by itself or by a bridge."""
+
         if pin is None or tls not in LEAST:
-            return self._programs(url, pin, page, _direct(url, ports))
+            return make(pin, _direct(url, ports))
         own = OwnCertificate.make(urlsplit(url).hostname or "")
-        program, files = self._programs(url, own.pin, page, {})
+        program, files = make(own.pin, {})
         program, file = self._bridges.behind(program, url, tuple(ports), pin, tls, own)
         return program, (*files, file)
 
-    def _programs(
+    def _shown(
         self, url: str, pin: str | None, page: Page | None, way: Mapping[str, Any]
     ) -> tuple[Program, tuple[JobFile, ...]]:
-        trust = () if pin is None else (f"--ignore-certificate-errors-spki-list={pin}",)
-        argv = (
-            *self._steer,
-            *self._command,
-            "--kiosk",
-            f"--user-data-dir={_PROFILE}",
-            *_QUIET,
-            *_DRAWING,
-            *trust,
-            f"--app={url}/" if page is None else "--no-startup-window",
-        )
+        """Locked down, on the whole screen."""
+
         told: dict[str, Any] = {"origin": origin_in_script(url), "door": True}
         if page is not None:
             told |= {"url": f"{url}{page.path}", "cookies": dict(page.cookies), "storage": dict(page.storage)}
             told |= {"referer": f"{url}{page.referer}"} if page.referer else {}
-        program = Program(
-            name=self.NAME,
-            argv=argv,
-            ready=Ready.WINDOW if page is None else Ready.TOLD,
-            stdin=Secret(json.dumps(told)),
-            door=True,
-        )
         policy = {**_POLICIES, "URLAllowlist": [origin_of(url)], "NewTabPageLocation": f"{url}/", **way}
         if page is not None and (page.storage or page.referer):
             policy |= _ATTACHABLE
+        first = f"--app={url}/" if page is None else "--no-startup-window"
+        ready = Ready.WINDOW if page is None else Ready.TOLD
+        return self._program(("--kiosk", "--disable-logging", first), pin, ready, told, policy)
+
+    def _program(
+        self, options: Sequence[str], pin: str | None, ready: Ready, told: Mapping[str, Any], policy: Mapping[str, Any]
+    ) -> tuple[Program, tuple[JobFile, ...]]:
+        trust = () if pin is None else (f"--ignore-certificate-errors-spki-list={pin}",)
+        common = (f"--user-data-dir={_PROFILE}", *_QUIET, *_DRAWING, *trust)
+        program = Program(
+            name=self.NAME,
+            argv=(*self._steer, *self._command, *common, *options),
+            ready=ready,
+            stdin=Secret(json.dumps(told)),
+            door=True,
+        )
         return program, (
             JobFile(place="chromium-policy", name=_POLICY, text=json.dumps(policy)),
             JobFile(place="library", name=_STEER, text=self._steer_text),
         )
 
 
-def _direct(url: str, ports: Sequence[int]) -> dict[str, Any]:
+_Make = Callable[[str | None, Mapping[str, Any]], tuple[Program, tuple[JobFile, ...]]]
+"""Makes a browser's program from the key that it is to trust, and from the part of its policy about the way there."""
+
+
+def _direct(url: str, ports: Sequence[Port]) -> dict[str, Any]:
     """The policy for a browser that speaks to the panel by itself."""
 
     host = host_and_port(url).rpartition(":")[0]
-    direct = [host_and_port(url), *(f"{host}:{port}" for port in ports)]
+    more = ranges(ports)
+    direct = [host_and_port(url)]
+    if sum(last - first + 1 for first, last in more) > _SPELT_OUT:
+        direct.append(host)
+    else:
+        direct += [f"{host}:{port}" for first, last in more for port in range(first, last + 1)]
     return {
         "ProxySettings": {
             "ProxyMode": "fixed_servers",

@@ -13,7 +13,7 @@ import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -27,6 +27,7 @@ from ipmiproxyd.errors import (
 )
 from ipmiproxyd.interfaces import Agent
 from ipmiproxyd.model import Command, Outcome
+from ipmiproxyd.tools.names import Names, as_address
 from ipmiproxyd.vendors.talk import Answer, Request
 
 TLS_PROFILES: Final = {
@@ -109,11 +110,15 @@ class Curl:
     """Runs curl. Raises BmcUnreachable, NoCommonTls, BadCertificate, BmcError, and what the agent raises.
 
     :param connect_timeout: seconds in which a panel has to answer.
+    :param names: the addresses that are to be used for names that are held to.
     """
 
-    def __init__(self, *, program: str = "curl", connect_timeout: float = 10.0) -> None:
+    def __init__(
+        self, *, program: str = "curl", connect_timeout: float = 10.0, names: Names | None = None
+    ) -> None:
         self._program = program
         self._connect_timeout = connect_timeout
+        self._names = names or Names()
 
     async def look(self, agent: Agent, url: str, profile: str) -> str | None:
         """The SHA-256 of the key in the panel's certificate, in base64: what a browser needs to accept just it.
@@ -126,6 +131,7 @@ class Curl:
             "head",
             "insecure",  # what is looked at here is what gets pinned
             *TLS_PROFILES[profile],
+            *self._pinned(agent, url),
             'output = "/dev/null"',
             f"max-time = {self._connect_timeout:g}",
             'write-out = "%{certs}"',
@@ -145,8 +151,8 @@ class Curl:
     async def ask(self, agent: Agent, url: str, request: Request, profile: str, trust: Trust) -> Answer:
         """One request to the panel at ``url`` (scheme and host)."""
 
-        options = [*_request(url, request), *TLS_PROFILES[profile], *_trust(trust), "include", "compressed"]
-        options += [f"max-time = {request.timeout:g}", f"max-filesize = {request.limit}"]
+        options = [*_request(url, request), *TLS_PROFILES[profile], *_trust(trust), *self._pinned(agent, url)]
+        options += ["include", "compressed", f"max-time = {request.timeout:g}", f"max-filesize = {request.limit}"]
         command = self._command(options, request.timeout, request.limit + _HEAD_LIMIT)
         outcome = await agent.run(command)
         if len(outcome.stdout) >= command.output_limit:
@@ -159,8 +165,9 @@ class Curl:
         """The same, with the answer's body into a file on the agent. Returns the status. The file may be there, or a
         part of it, whatever comes of this."""
 
-        options = [*_request(url, request), *TLS_PROFILES[profile], *_trust(trust), "compressed"]
+        options = [*_request(url, request), *TLS_PROFILES[profile], *_trust(trust), *self._pinned(agent, url)]
         options += [
+            "compressed",
             f"output = {_quoted(path)}",
             "fail",  # no file then
             f"max-time = {request.timeout:g}",
@@ -174,6 +181,16 @@ class Curl:
         if not outcome.ok and outcome.status != _NO_SUCH:
             raise _error(outcome, url)
         return int(outcome.stdout)
+
+    def _pinned(self, agent: Agent, url: str) -> Iterator[str]:
+        """Whatever a name means by now, it is the host that it meant at first."""
+
+        parts = urlsplit(url)
+        address = self._names.held(agent, parts.hostname or "")
+        if address is not None and as_address(parts.hostname or "") is None:
+            port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+            host = f"[{address}]" if ":" in address else address
+            yield f"resolve = {_quoted(f'{parts.hostname}:{port}:{host}')}"
 
     def _command(self, options: list[str], limit: float, output: int = 1 << 20, within: int = 0) -> Command:
         """``within``: bytes that it may write into a file, 0 for any number."""

@@ -12,6 +12,7 @@ from ipmiproxyd.model import Device, Secret
 from ipmiproxyd.tools.panel_http import PanelHttp
 from ipmiproxyd.tools.refusals import Refusals
 from ipmiproxyd.vendors.family import Family
+from ipmiproxyd.vendors.ports import written
 from ipmiproxyd.vendors.recognise import Recognised, recognise
 from ipmiproxyd.vendors.talk import WebSession
 
@@ -54,6 +55,14 @@ class VendorDesk:
         if known is not None and known["family"] in self.families:
             return Found(self.families[known["family"]], known["why"])
         return await self.probe(agent, device)
+
+    async def known(self, agent: Agent, device: Device) -> Family | None:
+        """What :meth:`family` would tell, if it can without looking at the panel."""
+
+        if device.vendor != "auto":
+            return self.families.get(device.vendor)
+        known = await self._store.get(KIND, _key(agent, device))
+        return None if known is None else self.families.get(known["family"])
 
     async def probe(self, agent: Agent, device: Device) -> Found:
         """Look at the panel anew, without signing in."""
@@ -102,6 +111,7 @@ class VendorDesk:
                 "label": family.label,
                 "evidence": family.evidence,
                 "consoles": sorted(family.consoles),
+                "ports": {kind: written(ports) for kind, ports in family.needed_ports().items()},
                 "signs_out": family.signs_out,
                 "slot_seconds": family.slot_seconds,
             }

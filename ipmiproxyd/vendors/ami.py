@@ -16,6 +16,7 @@ from urllib.parse import quote
 from xml.sax.saxutils import escape
 
 from ipmiproxyd.vendors.family import Family
+from ipmiproxyd.vendors.ports import AMI
 from ipmiproxyd.vendors.talk import Answer, Request, Site, Talk, WebSession
 from ipmiproxyd.vendors.words import is_jnlp, no_right, no_slot, odd, wrong_password
 
@@ -36,6 +37,7 @@ class Ami(Family):
     evidence = "12 projects"
     manufacturers = frozenset({2623, 6653, 7244, 10876, 20301, 20974, 37945})
     probes = ("/", "/page/login.html")
+    java_ports = AMI
     slot_seconds = 1800
     browser_cookies = ("SessionCookie",)
     java = "jdk_7u80"

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from ipmiproxyd.errors import BmcUnsupported, Html5Only, ProxyError
 from ipmiproxyd.vendors.family import Family, Page
+from ipmiproxyd.vendors.ports import AMI
 from ipmiproxyd.vendors.talk import Answer, Request, Site, Talk, WebSession
 from ipmiproxyd.vendors.words import ended, is_jnlp, json_of, locked, no_slot, odd, text_in, wrong_password
 
@@ -40,6 +41,7 @@ class AmiApi(Family):
     manufacturers = frozenset({7244, 15370, 20974, 25506, 37945, 40092, 49622})
     probes = ("/", "/api/session")
     consoles = frozenset({"java", "html5"})
+    java_ports = AMI
     slot_seconds = 1800
     java = "jdk_8u121"
 

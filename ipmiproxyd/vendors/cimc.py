@@ -30,6 +30,7 @@ class Cimc(Family):
     manufacturers = frozenset({5771})
     probes = ("/", "/login.html")
     consoles = frozenset({"java", "html5"})
+    java_ports = html5_ports = (2068,)
     slot_seconds = 600
     java = "jdk_8u121"
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from ipmiproxyd.errors import BmcUnsupported
+from ipmiproxyd.vendors.ports import Port
 from ipmiproxyd.vendors.talk import Answer, Site, Talk, WebSession, refused
 
 ConsoleKind = Literal["java", "html5"]
@@ -46,7 +47,9 @@ class Family(ABC):
     :cvar consoles: what it has.
     :cvar signs_out: see :data:`SignOut`.
     :cvar slot_seconds: after how long without use the panel forgets a session by itself, where that is known.
-    :cvar ports: what the page of its HTML5 console connects to beside the panel's own port.
+    :cvar java_ports: TCP ports of the BMC that its Java console connects to, beside the panel's own one.
+    :cvar html5_ports: the same for the page of its HTML5 console.
+    :cvar panel_ports: the same for the panel's other pages: a browser for the whole panel gets those of HTML5 too.
     :cvar browser_cookies: those that a browser has that is signed in, where they are enough to sign out.
     :cvar java: the profile of Java that it is known to like, or empty.
     """
@@ -59,9 +62,25 @@ class Family(ABC):
     consoles: ClassVar[frozenset[ConsoleKind]] = frozenset({"java"})
     signs_out: ClassVar[SignOut] = "after-viewer"
     slot_seconds: ClassVar[int | None] = None
-    ports: ClassVar[Sequence[int]] = ()
+    java_ports: ClassVar[Sequence[Port]] = ()
+    html5_ports: ClassVar[Sequence[Port]] = ()
+    panel_ports: ClassVar[Sequence[Port]] = ()
     browser_cookies: ClassVar[Sequence[str]] = ()
     java: ClassVar[str] = ""
+
+    def ports(self, kind: ConsoleKind | Literal["panel"]) -> Sequence[Port]:
+        """What a console of some kind connects to, beside the panel's own port."""
+
+        if kind == "java":
+            return self.java_ports
+        return self.html5_ports if kind == "html5" else (*self.html5_ports, *self.panel_ports)
+
+    def needed_ports(self) -> Mapping[str, Sequence[Port]]:
+        """By kind of console, for those that need any beside the panel's own."""
+
+        kinds: dict[str, Sequence[Port]] = {"panel": self.ports("panel")}
+        kinds |= {kind: self.ports(kind) for kind in sorted(self.consoles)}
+        return {kind: ports for kind, ports in kinds.items() if ports}
 
     @abstractmethod
     def recognise(self, seen: Mapping[str, Answer]) -> str:

@@ -25,9 +25,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 from urllib.parse import quote
 
-from ipmiproxyd.config_kinds import Kind, KindError, choice, list_of, name, shown, switch, whole, wrong
+from ipmiproxyd.config_kinds import Kind, KindError, choice, list_of, name, shown, span, switch, whole, wrong
 from ipmiproxyd.errors import BmcUnsupported
 from ipmiproxyd.vendors.family import ConsoleKind, Family, Page, SignOut
+from ipmiproxyd.vendors.ports import ALL, Port
 from ipmiproxyd.vendors.talk import Answer, Request, Site, Talk, WebSession, refused
 from ipmiproxyd.vendors.words import jnlp_of, no_licence, no_slot, odd, wrong_password
 
@@ -71,6 +72,10 @@ class GenericFamily:
     :ivar referer: the path of the page that requests say they come from; empty: that of the sign-in.
     :ivar jnlp_path: where the JNLP is; empty: no Java console.
     :ivar html5_path: the page of the HTML5 console, which needs no more than the cookie; empty: none.
+    :ivar java_ports: TCP ports of the BMC that its Java console connects to, beside the panel's own one and those that
+        the JNLP names: numbers, and ranges such as "5900-5901".
+    :ivar html5_ports: the same for the page of its HTML5 console.
+    :ivar panel_ports: the same for the panel's other pages.
     :ivar sign_out_path: empty: sessions end by themselves only.
     :ivar sign_out_method: how it is asked for.
     :ivar sign_out_when: "after-viewer", unless the Java console is known to outlive the session: "after-jnlp".
@@ -101,6 +106,9 @@ class GenericFamily:
     referer: str = ""
     jnlp_path: str = ""
     html5_path: str = ""
+    java_ports: tuple[Port, ...] = ALL
+    html5_ports: tuple[Port, ...] = ALL
+    panel_ports: tuple[Port, ...] = ALL
     sign_out_path: str = ""
     sign_out_method: Literal["GET", "POST", "DELETE"] = "GET"
     sign_out_when: Literal["after-viewer", "after-jnlp"] = "after-viewer"
@@ -122,6 +130,9 @@ class Generic(Family):
         self.consoles = _consoles(told)  # type: ignore[misc]
         self.signs_out = _when(told)  # type: ignore[misc]
         self.slot_seconds = told.slot_seconds or None  # type: ignore[misc]
+        self.java_ports = told.java_ports  # type: ignore[misc]
+        self.html5_ports = told.html5_ports  # type: ignore[misc]
+        self.panel_ports = told.panel_ports  # type: ignore[misc]
         self.java = told.java  # type: ignore[misc]
         self.browser_cookies = () if told.values else (told.cookie,)  # type: ignore[misc]
 
@@ -351,6 +362,13 @@ def _path(raw: object) -> str:
     return text
 
 
+def _port(raw: object) -> Port:
+    if isinstance(raw, int) and not isinstance(raw, bool):
+        return whole(1, 65535)(raw)
+    found = span(1, 65535)(raw)
+    return found[0], found[-1]
+
+
 def _table(names: str, value: Kind[str]) -> Kind[dict[str, str]]:
     """Names of a pattern with values of a kind."""
 
@@ -375,6 +393,7 @@ def _table(names: str, value: Kind[str]) -> Kind[dict[str, str]]:
 
 _TOKEN: Final = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"  # noqa: S105 - RFC 9110 §5.6.2
 _TEXTS: Final = list_of(_some, empty=True)
+_PORTS: Final = list_of(_port, empty=True)
 _OWN: Final = {
     "label": _some,
     "manufacturers": list_of(whole(0, (1 << 20) - 1), empty=True),
@@ -394,6 +413,9 @@ _OWN: Final = {
     "referer": _path,
     "jnlp-path": _path,
     "html5-path": _path,
+    "java-ports": _PORTS,
+    "html5-ports": _PORTS,
+    "panel-ports": _PORTS,
     "sign-out-path": _path,
     "sign-out-method": choice("GET", "POST", "DELETE"),
     "sign-out-when": choice("after-viewer", "after-jnlp"),

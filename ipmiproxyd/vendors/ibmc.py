@@ -30,7 +30,8 @@ class IbmcOld(Family):
     manufacturers = _HUAWEI
     probes = ("/", "/login.html")
     consoles = frozenset({"java", "html5"})
-    ports = (2198,)
+    html5_ports = (2198,)
+    java_ports = (2198, 8208)
     browser_cookies = ("SessionId3",)
     java = "jdk_8u121"
 
@@ -101,6 +102,8 @@ class Ibmc(Family):
     evidence = "1 project; openUBMC's source agrees"
     manufacturers = _HUAWEI
     probes = ("/UI/Rest/Login",)
+    panel_ports = (2198,)
+    java_ports = (2198, 8208)
     java = "jdk_8u121"
 
     def recognise(self, seen: Mapping[str, Answer]) -> str:

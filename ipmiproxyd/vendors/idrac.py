@@ -40,6 +40,7 @@ class Idrac(Family):
     """
 
     manufacturers = frozenset({674})
+    java_ports = (3668, 3669, 5900, 5901)
     probes = (_DISCOVER, _LOGIN)
     endpoint: ClassVar[str]
     marks: ClassVar[Sequence[str]]
@@ -146,7 +147,7 @@ class Idrac6(Idrac):
 
 class _WithHtml5(Idrac):
     consoles = frozenset({"java", "html5"})
-    ports = (5900,)
+    html5_ports = (5900,)
     browser_cookies = ("-http-session-",)
     session_cookie = "-http-session-"
     questions = ("prodClassName", "kvmEnabled,kvmPluginType,kvmActSes,kvmMaxSessions")

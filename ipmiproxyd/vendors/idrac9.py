@@ -34,6 +34,8 @@ class Idrac9(Family):
     manufacturers = frozenset({674})
     probes = (_START, "/", _INFO)
     consoles = frozenset({"java", "html5"})
+    java_ports = (5900, 5901)
+    panel_ports = (5900,)  # of older firmware, whose HTML5 console is there
 
     def recognise(self, seen: Mapping[str, Answer]) -> str:
         for path in self.probes:

@@ -39,6 +39,7 @@ class Ilo(Family):
     """
 
     probes = (_DATA, _LOGIN)
+    java_ports = (17988, 17990)
     generation: ClassVar[str]
     browser_cookies = ("sessionKey",)
 

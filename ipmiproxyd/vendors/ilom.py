@@ -36,6 +36,7 @@ class _Ilom(Family):
 
     manufacturers = frozenset({42, 111})
     probes = (_PAGE, "/")
+    java_ports = ((5120, 5123), 5555, 5556, 7578, 7579)
     signs_out = "after-jnlp"
     descriptions: ClassVar[Sequence[str]]
 

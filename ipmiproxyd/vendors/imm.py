@@ -23,6 +23,7 @@ class Imm1(Family):
     evidence = "6 projects"
     manufacturers = _IBM
     probes = ("/", "/page/session.html")
+    java_ports = (3900,)
     browser_cookies = ("session_id",)
     java = "jdk_7u80"
 
@@ -74,6 +75,7 @@ class Imm2(Family):
     evidence = "6 projects, notes of one author with live hardware"
     manufacturers = _IBM | {19046}
     probes = ("/", "/designs/imm/index.php")
+    java_ports = (3900,)
     signs_out = "after-jnlp"
     slot_seconds = 600
     browser_cookies = ("_appwebSessionId_",)

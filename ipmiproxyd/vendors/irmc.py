@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl, urlsplit
 from ipmiproxyd.errors import ProxyError
 from ipmiproxyd.vendors import digest, words
 from ipmiproxyd.vendors.family import Family
+from ipmiproxyd.vendors.ports import AMI
 from ipmiproxyd.vendors.talk import Answer, Request, Site, Talk, WebSession
 
 _FUJITSU: Final = frozenset({10368})
@@ -32,6 +33,7 @@ class Irmc(Family):
     evidence = "3 projects, one of Fujitsu's engineers; newer S4 sign-in: notes of one author with live hardware"
     manufacturers = _FUJITSU
     signs_out = "none"
+    java_ports = (80, 443, 5900, 5901, *AMI)
     java = "jdk_8u121"
 
     def recognise(self, seen: Mapping[str, Answer]) -> str:
@@ -114,6 +116,7 @@ class IrmcS5(Family):
     evidence = "3 projects; sign-out by Redfish's standard"
     manufacturers = _FUJITSU
     probes = ("/redfish/v1", "/")
+    java_ports = (80, 443, 5900, 5901, *AMI)
     java = "jdk_8u121"
 
     def recognise(self, seen: Mapping[str, Answer]) -> str:

@@ -41,6 +41,7 @@ class Supermicro(Family):
     manufacturers = frozenset({10876})
     probes = ("/",)
     consoles = frozenset({"java", "html5"})
+    java_ports = (623, 5120, 5122, 5123, 5900, 5901, 63630)  # 63630: with TLS switched off
     browser_cookies = ("SID",)
     java = "jdk_8u121"
 

@@ -26,7 +26,7 @@ class Xcc(Family):
     manufacturers = frozenset({19046})
     probes = ("/redfish/v1", "/")
     consoles = frozenset({"java", "html5"})
-    ports = (3900,)
+    java_ports = html5_ports = (3900,)
     java = "jdk_8u121"
 
     def recognise(self, seen: Mapping[str, Answer]) -> str:

@@ -9,11 +9,12 @@ from typing import Any, ClassVar
 
 from twisted.internet import reactor
 
+from ipmiproxyd.tools import bridge
 from tests.support import leftovers
 from tests.support.java_world import PASSWORD, USER, JavaWorld, PanelHere
 from tests.support.ws_client import WsClient, connect_raw
 
-PROXY = re.compile(rb"--proxy-server=127\.0\.0\.1:(\d+)")
+PROXY = re.compile(rb"--proxy-server=" + re.escape(bridge.HERE.encode()) + rb":(\d+)")
 BACKSPACE, TAB, RETURN, CONTROL = 0xFF08, 0xFF09, 0xFF0D, 0xFFE3
 
 
@@ -161,7 +162,7 @@ class OldPanelTests(Html5World):
 
         commands = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in leftovers.processes_of(self.jobs)]
         (port,) = {int(found[1]) for found in map(PROXY.search, commands) if found}
-        stranger = await connect_raw(reactor, port)
+        stranger = await connect_raw(reactor, port, bridge.HERE)
         stranger.transport.write(f"CONNECT {panel.url.removeprefix('https://')} HTTP/1.1\r\n\r\n".encode())
         await stranger.gone()
         self.assertEqual(bytes(stranger.data), b"")

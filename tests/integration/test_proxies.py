@@ -201,7 +201,7 @@ class JavaTests(ProxyCase, JavaVersionsCase):
 
 
 class AgentTests(ProxyCase, SshWorld):
-    more: ClassVar[dict[str, Any]] = {"panel": {"chromium": SMALL_PROGRAM}}
+    more: ClassVar[dict[str, Any]] = {"panel": {"chromium": SMALL_PROGRAM, "debug": True}}
 
     async def test_location_picks_the_proxy_and_its_agent(self) -> None:
         await self.proxy("type=panel agent=east", "east")
@@ -221,6 +221,13 @@ class AgentTests(ProxyCase, SshWorld):
         self.assertEqual([one["proxy"] for one in opened], ["east", "west", "east"])
         again = await self.opened("device=node1 user=u1")
         self.assertEqual((again["proxy"], again["reused"]), ("west", True))
+
+        # The browser's debug mode is for local use.
+        for command in ("proxy set name=east type=panel-debug", "console open device=node1 proxy=east type=panel-debug"):
+            await self.refused(command, "forbidden", "for local use only, and east is another machine")
+        await self.client.must("proxy set name=west type=panel-debug")
+        debug = await self.opened("device=node2 proxy=west existing=new")
+        self.assertEqual((debug["type"], debug["agent"]), ("panel-debug", "local"))
 
         # What is no console goes by the location's agent as well.
         self.assertEqual((await self.client.must("power status device=node1"))["power"], "off")

@@ -19,6 +19,7 @@ from ipmiproxyd.interfaces import VncServer
 from ipmiproxyd.model import Console, Device, Existing, OpenRequest, Program
 from ipmiproxyd.tools.browser import PanelBrowser
 from ipmiproxyd.tools.curl import Curl
+from ipmiproxyd.tools.names import Names
 from ipmiproxyd.tools.panel_http import PanelHttp
 from ipmiproxyd.tools.xvnc import Display
 from tests.support.fake_rooms import FakeAgent, FakeRelay
@@ -69,15 +70,17 @@ class Life(SynchronousTestCase):
             capture=self.capture,
             types=Types(debug=self.debug_allowed, is_local=lambda name: name == self.agent.name),
         )
-        shop = Workshop(
-            agents=agents,
-            displays={self.agent.name: self.pool},
-            display=Display(),
-            browser=PanelBrowser(),
-            panels=PanelHttp(Curl(), self.store, self.clock),
-            lease=900,
-            start_timeout=30,
-        )
+        self.shop_parts: dict[str, Any] = {
+            "agents": agents,
+            "displays": {self.agent.name: self.pool},
+            "display": Display(),
+            "browser": PanelBrowser(),
+            "panels": PanelHttp(Curl(), self.store, self.clock),
+            "names": Names(),
+            "lease": 900,
+            "start_timeout": 30,
+        }
+        shop = Workshop(**self.shop_parts)
 
         async def stages(session: ConsoleSession) -> None:
             await serve_page(session, manager.serve)

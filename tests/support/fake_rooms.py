@@ -50,7 +50,8 @@ class FakeAgent:
         self.launched.append(spec)
         if spec.display in self.foreign:
             raise NoFreeDisplay("somebody else has it")
-        job = Job(id=spec.id, display=spec.display, running=True, vnc=UnixStream(f"/vnc/{spec.id}"), user="nobody")
+        vnc = UnixStream(f"/vnc/{spec.id}")
+        job = Job(id=spec.id, display=spec.display, running=True, vnc=vnc, user="nobody", log=f"/jobs/{spec.id}/log")
         self.running[spec.id] = job
         if self.gate is not None:
             held: Deferred[None] = Deferred(lambda _: self.cancelled.append(spec.id))

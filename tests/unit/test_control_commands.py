@@ -287,6 +287,7 @@ class ConsoleTests(CommandsTestCase):
                 "closes_in": None,
                 "reason": "",
                 "message": "",
+                "log": "",
                 "stages": [
                     {"name": "display", "label": "Starting the display", "begun_ms": 0, "done_ms": 110},
                     {"name": "browser", "label": "Starting the browser", "begun_ms": 110, "done_ms": None},

@@ -114,12 +114,13 @@ class ShapeTests(SynchronousTestCase):
 
     def test_families(self) -> None:
         family = {"vendor": "imm2", "label": "IBM", "evidence": "6 projects", "consoles": ["java"],
-                  "signs_out": "after-jnlp", "slot_seconds": 600}  # fmt: skip
+                  "ports": {"java": ["623", "5900-5901"]}, "signs_out": "after-jnlp", "slot_seconds": 600}  # fmt: skip
         (table,) = shape({"vendors": [family, {**family, "signs_out": "none", "slot_seconds": None}]})
         assert isinstance(table, Table)
-        self.assertEqual(table.columns, ("vendor", "label", "consoles", "signs out", "forgets after", "evidence"))
-        self.assertEqual(table.rows[0], ("imm2", "IBM", "java", "at once", "10m", "6 projects"))
-        self.assertEqual(table.rows[1][3:5], ("cannot", "-"))
+        columns = ("vendor", "label", "consoles", "ports", "signs out", "forgets after", "evidence")
+        self.assertEqual(table.columns, columns)
+        self.assertEqual(table.rows[0], ("imm2", "IBM", "java", "java 623, 5900-5901", "at once", "10m", "6 projects"))
+        self.assertEqual(table.rows[1][4:6], ("cannot", "-"))
         self.assertEqual(shape({"consoles": ["html5", "java"]}), [Facts((("consoles", "html5, java"),))])
 
     def test_javas(self) -> None:

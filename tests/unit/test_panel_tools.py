@@ -20,6 +20,7 @@ from ipmiproxyd.tools.browser import PanelBrowser, origin_of
 from ipmiproxyd.tools.curl import Curl, NoCommonTls, spki_pin
 from ipmiproxyd.tools.xvnc import Display
 from ipmiproxyd.vendors.family import Page
+from ipmiproxyd.vendors.ports import ALL, Port
 from tests.simulator.panel import make_certificate
 
 URL = "https://10.0.0.7:8443"
@@ -86,7 +87,7 @@ class DisplayTests(SynchronousTestCase):
 
 
 class BrowserTests(SynchronousTestCase):
-    def policy(self, url: str = URL, page: Page | None = None, ports: tuple[int, ...] = ()) -> dict[str, Any]:
+    def policy(self, url: str = URL, page: Page | None = None, ports: tuple[Port, ...] = ()) -> dict[str, Any]:
         _, (file, program) = PanelBrowser().programs(url, None, page, ports)
         self.assertEqual((file.place, program.place), ("chromium-policy", "library"))
         policy: dict[str, Any] = json.loads(file.text)
@@ -134,6 +135,23 @@ class BrowserTests(SynchronousTestCase):
         for url, direct in (("https://bmc", "bmc:443;bmc:5900"), ("http://[::1]:81", "[::1]:81;[::1]:5900")):
             proxy = self.policy(url, ports=(5900,))["ProxySettings"]
             self.assertEqual(proxy["ProxyBypassList"], f"<-loopback>;{direct}")
+        proxy = self.policy("https://bmc", ports=ALL)["ProxySettings"]
+        self.assertEqual(proxy["ProxyBypassList"], "<-loopback>;bmc:443;bmc")
+        proxy = self.policy("https://bmc", ports=((5900, 5901),))["ProxySettings"]
+        self.assertEqual(proxy["ProxyBypassList"], "<-loopback>;bmc:443;bmc:5900;bmc:5901")
+
+    def test_debugging(self) -> None:
+        program, (file, _) = PanelBrowser().debugging(URL, "a-pin", (5900,))
+        policy = json.loads(file.text)
+        self.assertEqual(policy["DeveloperToolsAvailability"], 1)
+        self.assertFalse({"URLBlocklist", "URLAllowlist", "ProxySettings"} & policy.keys())
+        self.assertFalse({"--kiosk", "--disable-logging", "--no-sandbox"} & set(program.argv))
+        self.assertIn("--enable-logging=stderr", program.argv)
+        self.assertIn("--ignore-certificate-errors-spki-list=a-pin", program.argv)
+        self.assertEqual((program.argv[-1], program.ready), (f"{URL}/", Ready.WINDOW))
+        old, (_, _, bridge) = PanelBrowser().debugging(URL, "a-pin", (5900,), tls="legacy")
+        self.assertIn(bridge.name, " ".join(old.argv))
+        self.assertNotIn("--ignore-certificate-errors-spki-list=a-pin", old.argv)
 
     def test_just_this_panel_is_allowed(self) -> None:
         policy = self.policy()

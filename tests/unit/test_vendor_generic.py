@@ -12,6 +12,7 @@ from ipmiproxyd.config_kinds import KindError
 from ipmiproxyd.errors import BmcAuth, BmcError, BmcUnsupported
 from ipmiproxyd.model import Secret
 from ipmiproxyd.vendors.generic import Generic, read_generic
+from ipmiproxyd.vendors.ports import ALL
 from ipmiproxyd.vendors.talk import Answer, Site
 from tests.simulator.vendors.generic import SECTION, AcmePanel
 from tests.support.talk import drive
@@ -80,6 +81,12 @@ class FormTests(SynchronousTestCase):
         self.assertEqual((page.path, dict(page.cookies)), ("/html5?s=a%2Fb", {"SID": "a/b"}))
 
 
+    def test_ports(self) -> None:
+        self.assertEqual(read_generic("x", LEAST).needed_ports(), {"panel": ALL * 2, "java": ALL})
+        named = read_generic("x", {**LEAST, "java-ports": [623, "5900-5901"], "html5-ports": [], "panel-ports": []})
+        self.assertEqual(named.needed_ports(), {"java": (623, (5900, 5901))})
+
+
 class SectionTests(SynchronousTestCase):
     """Mistakes in the configuration file are told, all at once."""
 
@@ -107,6 +114,10 @@ class SectionTests(SynchronousTestCase):
             ({"cookie": "a;b"}, "cookie", "a cookie's name"),
             ({"wrong-length": "yes"}, "wrong-length", "true or false"),
             ({"values": {"A": "b"}}, "values.A", "no name"),
+            ({"java-ports": 5900}, "java-ports", "list"),
+            ({"java-ports": [0]}, "java-ports[1]", "from 1 to 65535"),
+            ({"html5-ports": ["5901-5900"]}, "html5-ports[1]", "above its last"),
+            ({"panel-ports": ["5900", True]}, "panel-ports[1]", "first-last"),
         ):
             found = self.mistakes(section)
             self.assertIn(place, found, section)

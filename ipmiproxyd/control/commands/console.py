@@ -43,7 +43,8 @@ OF_USER: Final = Argument("user", Text(128), "only the consoles of this user")
 def console_json(console: Console) -> dict[str, Any]:
     """A console as it is shown. Times are seconds since the epoch; null for ``idle`` and ``max`` means never.
     ``slot_since``: it holds one of its panel's few slots since then; ``slot_until``: until then, whatever happens.
-    ``viewers`` counts connections, ``people`` has one for each grant."""
+    ``log``: the file on the agent with the last that its programs said. ``viewers`` counts connections, ``people`` has
+    one for each grant."""
 
     return {
         "console": console.id,
@@ -68,6 +69,7 @@ def console_json(console: Console) -> dict[str, Any]:
         "closes_in": None if console.closes_in is None else round(console.closes_in, 1),
         "reason": console.reason,
         "message": console.message,
+        "log": console.log,
         "stages": [asdict(stage) for stage in console.stages],
         "people": [_person(connections) for connections in by_grant(console.viewers).values()],
     }
