@@ -223,8 +223,8 @@ class AgentTests(ProxyCase, SshWorld):
         self.assertEqual((again["proxy"], again["reused"]), ("west", True))
 
         # The browser's debug mode is for local use.
-        for command in ("proxy set name=east type=panel-debug", "console open device=node1 proxy=east type=panel-debug"):
-            await self.refused(command, "forbidden", "for local use only, and east is another machine")
+        for command in ("proxy set name=east", "console open device=node1 proxy=east"):
+            await self.refused(f"{command} type=panel-debug", "forbidden", "for local use only, and east is another machine")
         await self.client.must("proxy set name=west type=panel-debug")
         debug = await self.opened("device=node2 proxy=west existing=new")
         self.assertEqual((debug["type"], debug["agent"]), ("panel-debug", "local"))
