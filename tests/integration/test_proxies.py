@@ -224,7 +224,7 @@ class AgentTests(ProxyCase, SshWorld):
 
         # The browser's debug mode is for local use.
         for command in ("proxy set name=east", "console open device=node1 proxy=east"):
-            await self.refused(f"{command} type=panel-debug", "forbidden", "for local use only, and east is another machine")
+            await self.refused(f"{command} type=panel-debug", "forbidden", "for local use only, and east is another")
         await self.client.must("proxy set name=west type=panel-debug")
         debug = await self.opened("device=node2 proxy=west existing=new")
         self.assertEqual((debug["type"], debug["agent"]), ("panel-debug", "local"))
