@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Final, Literal, get_args
 from ipmiproxyd import config_kinds as kinds
 from ipmiproxyd.config_kinds import AGENT_NAME, AGENT_NAME_WORDS, SOCKET_PATH_LIMIT, KindError
 from ipmiproxyd.config_sections import Problem, read_section, setting, suggestion, suggestion_in
-from ipmiproxyd.model import Clipboard
+from ipmiproxyd.model import Clipboard, ConsoleType
 from ipmiproxyd.vendors.generic import Generic, read_generic
 
 NumberRange = range
@@ -97,6 +97,9 @@ class ConsolesSettings:
     abandoned: float = setting(kinds.duration(1, YEAR), "5m")
     clipboard: Clipboard = setting(kinds.choice(*get_args(Clipboard)), "both")
     login_buttons: bool = setting(kinds.switch, True)
+    fall_back: tuple[ConsoleType, ...] = setting(
+        kinds.list_of(kinds.choice("java", "html5", "panel", "vnc"), empty=True), ["java", "html5", "panel"]
+    )
     geometry: str = setting(kinds.geometry, "1280x1024")
     open_timeout: float = setting(kinds.duration(1, HOUR), "60s")
 

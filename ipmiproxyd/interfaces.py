@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 
 from ipmiproxyd.errors import NotFound
 from ipmiproxyd.model import (
+    CertificateFiles,
     Command,
     Console,
     Device,
@@ -20,6 +21,7 @@ from ipmiproxyd.model import (
     JobStage,
     OpenRequest,
     Outcome,
+    Proxy,
     RemoteAgent,
     Secret,
     StreamAddress,
@@ -121,6 +123,35 @@ class Devices(Protocol):
     async def list(self) -> list[Device]: ...
 
     async def remove(self, name: str) -> None: ...
+
+
+class Proxies(Protocol):
+    """The stored proxies, and which of them a request goes by. Raises NotFound, Exists, BadValue, Forbidden."""
+
+    async def add(self, proxy: Proxy) -> Proxy: ...
+
+    async def change(self, name: str, changes: Mapping[str, Any]) -> Proxy:
+        """``changes`` are fields of :class:`~ipmiproxyd.model.Proxy`. Consoles that are open stay as they are."""
+
+    async def get(self, name: str) -> Proxy: ...
+
+    async def list(self) -> Sequence[Proxy]: ...
+
+    async def remove(self, name: str) -> Proxy:
+        """Its consoles that are open go on."""
+
+    def consoles(self, name: str) -> int:
+        """How many are open by a proxy."""
+
+    async def of(self, device: Device) -> Proxy | None:
+        """The proxy of a device's location, the first by name; None if it has none."""
+
+    async def pick(self, device: Device, *, name: str = "", agent: str = "", user: str = "") -> Proxy | None:
+        """The proxy for a console: the one of this name, or of those of the device's location the one with the fewest
+        consoles open, then by name; but rather one by which this user has a console to the device already.
+
+        :param agent: only those of this agent, if there are any.
+        """
 
 
 class Power(Protocol):
@@ -318,13 +349,21 @@ class RelayPort(Protocol):
 
 
 class RelayHost(Protocol):
-    def open(self, console: RelayedConsole) -> RelayPort:
-        """Serve the console: on a port of its own from the pool, on the gateway, or on both. Raises NoFreePort."""
+    async def judge(self, certificate: CertificateFiles | None, others: Collection[CertificateFiles]) -> None:
+        """See whether consoles can be served by https with this certificate (None: with the relay's own), beside
+        ``others``. Raises BadValue with what is wrong with it, or with the configuration."""
+
+    async def prepare(self, certificate: CertificateFiles | None) -> None:
+        """Have a certificate ready for :meth:`open` (None: the relay's own). Raises BadValue."""
+
+    def open(self, console: RelayedConsole, certificate: CertificateFiles | None = None) -> RelayPort:
+        """Serve the console: on a port of its own from the pool, on the gateway, or on both; with this certificate,
+        which is prepared, or as the relay is set. Raises NoFreePort."""
 
     def url(self, port: RelayPort, token: str) -> str: ...
 
-    def warnings(self) -> Sequence[str]:
-        """What will hinder browsers, in plain words (a page by https cannot frame one by http, …)."""
+    def warnings(self, port: RelayPort | None = None) -> Sequence[str]:
+        """What will hinder browsers at a console, in plain words (a page by https cannot frame one by http, …)."""
 
 
 class Grants(Protocol):

@@ -49,13 +49,17 @@ class Secret:
 
 Interface = Literal["lanplus", "lan"]
 Privilege = Literal["callback", "user", "operator", "administrator"]
-ConsoleType = Literal["panel", "java", "html5", "vnc", "panel-debug"]
+ConsoleType = Literal["panel", "panel-debug", "java", "html5", "vnc"]
+"""What a console shows: the BMC's web panel in a locked-down browser, or in an ordinary one; the vendor's Java program;
+the panel's own HTML5 console; a VNC server that is not ours."""
 Clipboard = Literal["off", "in", "out", "both"]
 """Which way texts may go: "in" is from the browser to the server, "out" from the server to the browser."""
 WebTrust = Literal["pin", "ca", "insecure"]
 """Which certificate of a web panel is the right one: the one that it showed first, one that an authority vouches for,
 or any."""
 Existing = Literal["reuse", "new", "replace"]
+AsSet = Literal["default"]
+"""Of a proxy's setting: as the daemon's own settings have it, whatever they are by then."""
 
 IPMI_PORT: Final = 623
 
@@ -112,6 +116,43 @@ class Device:
         if self.web:
             return self.web.rstrip("/")
         return f"https://[{self.address}]" if ":" in self.address else f"https://{self.address}"
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateFiles:
+    """A TLS certificate on the daemon's machine, as PEM: its file, in which those of the authority may follow it, and
+    the file of its key; empty if that is in the certificate's."""
+
+    certificate: str
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proxy:
+    """How consoles of some locations are opened: what EasyDCIM calls an IPMI proxy server.
+
+    ``agent`` is the one that reaches the BMCs there. ``idle`` in seconds; None for never. ``encrypt``: browsers reach
+    its consoles by https and wss, with the certificate in the file ``certificate`` (its key in ``key``, or in the same
+    file), or else with the relay's own. ``java`` is the profile of the Java that its consoles run with, or empty for
+    the usual one.
+    """
+
+    name: str
+    agent: str
+    locations: tuple[str, ...]
+    type: ConsoleType = "java"
+    idle: float | AsSet | None = "default"
+    login_buttons: bool | AsSet = "default"
+    encrypt: bool = False
+    certificate: str = ""
+    key: str = ""
+    java: str = ""
+
+    @property
+    def files(self) -> CertificateFiles | None:
+        """The certificate that its consoles are served with; None for the relay's own, or for none."""
+
+        return CertificateFiles(self.certificate, self.key) if self.encrypt and self.certificate else None
 
 
 # --- agents and jobs -------------------------------------------------------------------------------------------------
@@ -337,10 +378,19 @@ class Stage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenRequest:
-    """What ``console open`` asks for. Times in seconds; None for ``idle`` or ``max_time`` means never."""
+    """What ``console open`` asks for. Times in seconds; None for ``idle`` or ``max_time`` means never.
+
+    ``fall_back``: the types that may take the place of ``type``, in this order, where that cannot work. ``proxy`` is
+    the name of the one that it goes by, or empty. ``encrypt``: by https and wss; with ``certificate``, or None for the
+    relay's own.
+    """
 
     device: Device
     type: ConsoleType = "panel"
+    fall_back: tuple[ConsoleType, ...] = ()
+    proxy: str = ""
+    encrypt: bool = False
+    certificate: CertificateFiles | None = None
     user: str = ""
     agent: str = "local"
     idle: float | None = 600.0
@@ -393,6 +443,7 @@ class Console:
     type: ConsoleType
     user: str
     agent: str
+    proxy: str = ""
     state: ConsoleState
     stages: tuple[Stage, ...]
     display: int | None

@@ -30,6 +30,8 @@ from ipmiproxyd.console.java_desk import JavaDesk
 from ipmiproxyd.console.java_opening import JavaOpening
 from ipmiproxyd.console.manager import ConsoleManager, Limits, Surroundings
 from ipmiproxyd.console.opening import DebugOpening, PanelOpening, VncOpening, Workshop
+from ipmiproxyd.console.proxies import ProxyDesk
+from ipmiproxyd.console.types import Types
 from ipmiproxyd.console.web_sessions import KIND as WEB_SESSION
 from ipmiproxyd.console.web_sessions import WebSessions
 from ipmiproxyd.control.commands import Defaults, make_commands
@@ -116,6 +118,7 @@ def make_daemon(settings: Settings, reactor: Any, notifier: Notifier) -> DaemonS
         default=settings.java.default,
         pack200=settings.java.pack200,
     )
+    types = Types(debug=settings.panel.debug, is_local=lambda name: name in agents and agents[name].kind == "local")
     around = Surroundings(
         store=store,
         agents=agents,
@@ -124,6 +127,7 @@ def make_daemon(settings: Settings, reactor: Any, notifier: Notifier) -> DaemonS
         grants=grants,
         limits=_limits(settings),
         capture=lambda server: capture(server, reactor),
+        types=types,
         releases={WEB_SESSION: web.release, BROWSER_SESSION: browsers.release},
         clock=reactor,
     )
@@ -141,6 +145,7 @@ def make_daemon(settings: Settings, reactor: Any, notifier: Notifier) -> DaemonS
             reactor=reactor,
         )
     )
+    defaults = _defaults(settings)
     daemon = DaemonService(
         Parts(
             store=store,
@@ -151,7 +156,7 @@ def make_daemon(settings: Settings, reactor: Any, notifier: Notifier) -> DaemonS
             supervisor=notifier,
             clock=reactor,
             on_stop=settings.daemon.on_stop,
-            shown=_shown(settings),
+            shown=_shown(settings, defaults),
             end_process=lambda status: _end_process(reactor, status),
         )
     )
@@ -165,15 +170,9 @@ def make_daemon(settings: Settings, reactor: Any, notifier: Notifier) -> DaemonS
         timeout=settings.ipmi.timeout,
         ciphers=settings.ipmi.ciphers,
     )
-    defaults = Defaults(
-        idle=settings.consoles.idle,
-        max_time=settings.consoles.max,
-        clipboard=settings.consoles.clipboard,
-        login_buttons=settings.consoles.login_buttons,
-        agent=settings.agent.name,
-    )
     desk = JavaDesk(javas, agents, consoles.javas_in_use)
-    table = make_commands(StoredDevices(store), power, consoles, vendors, desk, operators, daemon, defaults)
+    proxies = ProxyDesk(store, relay, types, lambda name: name in agents, consoles.list)
+    table = make_commands(StoredDevices(store), power, consoles, vendors, desk, operators, proxies, daemon, defaults)
     daemon.serve(ControlServer(table, __version__, reactor), endpoint)
     return daemon
 
@@ -344,7 +343,28 @@ async def _try_screen(server: VncServer, clock: IReactorTime) -> None:
     (await connect(server, clock)).close()
 
 
-def _shown(settings: Settings) -> dict[str, Any]:
+def _defaults(settings: Settings) -> Defaults:
+    mine = settings.consoles
+    return Defaults(
+        idle=mine.idle,
+        max_time=mine.max,
+        clipboard=mine.clipboard,
+        login_buttons=mine.login_buttons,
+        agent=settings.agent.name,
+        fall_back=mine.fall_back,
+        debug=settings.panel.debug,
+        limits={
+            "consoles": mine.limit,
+            "per_agent": mine.limit_per_agent,
+            "per_user": mine.limit_per_user,
+            "displays": len(settings.displays.range),
+            "relay_ports": len(settings.relay.ports),
+            "viewers": settings.relay.viewers,
+        },
+    )
+
+
+def _shown(settings: Settings, defaults: Defaults) -> dict[str, Any]:
     relay = settings.relay
     return {
         "relay": {
@@ -352,11 +372,8 @@ def _shown(settings: Settings) -> dict[str, Any]:
             "listen": list(relay.listen),
             "ports": f"{relay.ports[0]}-{relay.ports[-1]}" if relay.ports else "",
         },
-        "limits": {
-            "consoles": settings.consoles.limit,
-            "per_agent": settings.consoles.limit_per_agent,
-            "per_user": settings.consoles.limit_per_user,
-        },
+        "limits": dict(defaults.limits),
+        "defaults": defaults.told(),
         "on_stop": settings.daemon.on_stop,
     }
 

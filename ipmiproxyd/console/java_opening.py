@@ -84,7 +84,7 @@ class JavaOpening:
             try:
                 await start_job(
                     session, self._shop, (program,), files, window=window, reach=reach, library=kit.library,
-                    java=java.home, attempt=len(tried),
+                    java=java.home,
                 )  # fmt: skip
             except JobFailed as error:
                 why = cause(error.message)

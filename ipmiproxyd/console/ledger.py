@@ -7,13 +7,13 @@ in a Deferred of their own (see :meth:`Ledger.give_back`), which no caller's can
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, Final
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from ipmiproxyd.console.timing import limited
+from ipmiproxyd.console.timing import limited, uncut
 from ipmiproxyd.errors import ProxyError
 from ipmiproxyd.interfaces import Store
 from ipmiproxyd.model import LedgerRecord
@@ -48,14 +48,17 @@ class Ledger:
         document = {"kind": kind, "key": key, "data": dict(data or {})}
         await self._store.put(KIND, f"{self._console}/{self._seq:06d}", document)
 
-    async def give_back(self, kind: str = "") -> list[str]:
-        """Release everything that is recorded (of one kind), the latest first. Returns, in plain words, what could not
-        be released: those records stay, for another try."""
+    async def give_back(self, kind: str = "", *, keep: Collection[str] = ()) -> list[str]:
+        """Release everything that is recorded (of one kind, or but for some), the latest first. Returns, in plain
+        words, what could not be released: those records stay, for another try. Whoever cancels it waits for its end."""
 
+        return await uncut(self._give_back(kind, keep))
+
+    async def _give_back(self, kind: str, keep: Collection[str]) -> list[str]:
         problems = []
         documents = await self._store.list(KIND, f"{self._console}/")
         for name, document in sorted(documents.items(), reverse=True):
-            if kind not in ("", document["kind"]):
+            if kind not in ("", document["kind"]) or document["kind"] in keep:
                 continue
             record = LedgerRecord(
                 console=self._console,

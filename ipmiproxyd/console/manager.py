@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, gatherResults
@@ -17,22 +17,18 @@ from ipmiproxyd.console.ids import console_of, new_id
 from ipmiproxyd.console.ledger import KIND as LEDGER_KIND
 from ipmiproxyd.console.ledger import Ledger, Release
 from ipmiproxyd.console.machine import Ending
+from ipmiproxyd.console.requests import from_document, is_meant, kept_times, may_be_shared, names, to_document
 from ipmiproxyd.console.session import ConsoleSession, label_of
 from ipmiproxyd.console.sharing import Sharing
 from ipmiproxyd.console.timing import limited
-from ipmiproxyd.errors import (
-    BadValue,
-    Cancelled,
-    LimitReached,
-    MissingArgument,
-    NotFound,
-    ProxyError,
-    TimedOut,
-)
+from ipmiproxyd.console.types import CANNOT_WORK, NAMES, Types, hindrance
+from ipmiproxyd.errors import BadValue, Cancelled, LimitReached, NotFound, ProxyError, TimedOut
 from ipmiproxyd.interfaces import Agent, Grants, Progress, RelayHost, Store, VncServer, agent_named
-from ipmiproxyd.model import Console, ConsoleState, Device, Grant, Job, LedgerRecord, OpenRequest
+from ipmiproxyd.model import Console, ConsoleState, ConsoleType, Grant, Job, LedgerRecord, OpenRequest
 
 KIND: Final = "console"
+OF_THE_PAGE: Final = ("relay-port", "grants")
+"""Kinds of records of what a console keeps where another type is tried."""
 REMEMBERED: Final = 200
 """How many closed consoles ``console show`` still knows."""
 
@@ -64,7 +60,7 @@ class Limits:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
     """What consoles are made from and live in. ``capture`` takes a PNG of a VNC server's screen; ``releases`` give back
-    what the stages of opening record in the ledger beside displays and jobs."""
+    what the stages of opening record in the ledger beside displays and jobs; ``types`` knows which ones are allowed."""
 
     store: Store
     agents: Mapping[str, Agent]
@@ -74,6 +70,7 @@ class Surroundings:
     limits: Limits
     clock: IReactorTime
     capture: Callable[[VncServer], Awaitable[bytes]]
+    types: Types
     releases: Mapping[str, Release] = field(default_factory=dict)
 
 
@@ -99,7 +96,7 @@ class ConsoleManager:
     # --- opening ------------------------------------------------------------------------------------------------------
 
     async def open(self, request: OpenRequest, progress: Progress) -> Mapping[str, Any]:
-        _check(request)
+        self._check(request)
         session, reused = await self._reuse_or_make(request)
         stop_telling = session.add_listener(progress)
         session.joined += 1
@@ -120,13 +117,28 @@ class ConsoleManager:
             "console": session.snapshot(),
             "url": self._sharing.owner_url(session),
             "reused": reused,
-            "warnings": [*self._around.relay.warnings(), *session.has.warnings, *_kept_times(session, request)],
+            "warnings": [
+                *self._around.relay.warnings(session.has.port),
+                *session.has.warnings,
+                *kept_times(session, request),
+            ],
         }
+
+    def _check(self, request: OpenRequest) -> None:
+        """Raises Forbidden, MissingArgument and BadValue for a type that cannot be."""
+
+        agent_named(self._around.agents, request.agent)  # there is one
+        for wanted in (request.type, *request.fall_back):
+            self._around.types.allow(wanted, request.agent)
+            if wanted not in self._stages:
+                raise BadValue(f"type: this gateway has no consoles of type {wanted}.")
+        wrong = hindrance(request)
+        if wrong is not None and not request.fall_back:
+            raise wrong
 
     async def _reuse_or_make(self, request: OpenRequest) -> tuple[ConsoleSession, bool]:
         alike = self._alike(request)
-        # Who asks for less than a console gives must not be given more.
-        same = [session for session in alike if _rules(session.request) == _rules(request)]
+        same = [session for session in alike if may_be_shared(session, request)]
         if request.existing == "reuse" and same:
             return same[0], True
         while request.existing == "replace" and alike:
@@ -136,7 +148,7 @@ class ConsoleManager:
         return self._make(request), False
 
     def _alike(self, request: OpenRequest) -> list[ConsoleSession]:
-        return [session for session in self._live() if _target(session.request) == _target(request)]
+        return [session for session in self._live() if is_meant(session, request)]
 
     def _admit(self, request: OpenRequest) -> None:
         if self._stopping:
@@ -166,7 +178,6 @@ class ConsoleManager:
                 )
 
     def _make(self, request: OpenRequest) -> ConsoleSession:
-        agent_named(self._around.agents, request.agent)  # there is one
         console_id = new_id(_ID_LENGTH)
         session = self._session(console_id, request)
         log.info(
@@ -181,8 +192,34 @@ class ConsoleManager:
         return session
 
     async def _stored_and_staged(self, session: ConsoleSession) -> None:
-        await self._around.store.put(KIND, session.id, _document(session))
-        await self._stages[session.request.type](session)
+        left = list(session.request.fall_back)
+        while (error := await self._tried(session, others=bool(left))) is not None:
+            await self._fall_back(session, left.pop(0), error)
+
+    async def _tried(self, session: ConsoleSession, *, others: bool) -> ProxyError | None:
+        """Open it as the type that it is to be now. Returns why that cannot work, if there are others."""
+
+        await self._around.store.put(KIND, session.id, to_document(session.request, session.opened_at))
+        error = hindrance(session.request)
+        if error is None:
+            try:
+                await self._stages[session.request.type](session)
+            except CANNOT_WORK as failed:
+                error = failed
+        if error is not None and not others:
+            raise error
+        return error
+
+    async def _fall_back(self, session: ConsoleSession, to: ConsoleType, error: ProxyError) -> None:
+        """Have another type tried. The console keeps its page, and gives back what else it has got so far."""
+
+        failed = NAMES[session.request.type]
+        words = f"The {failed} does not work here: {error.message} The {NAMES[to]} is tried instead."
+        log.info("console {console}: {words}", console=session.id, words=words)
+        session.stage("fall-back", words)
+        session.has.warnings.append(words)
+        problems = await session.ledger.give_back(keep=OF_THE_PAGE)
+        session.begin_anew(replace(session.request, type=to), signed_out=not problems)
 
     def _session(self, console_id: str, request: OpenRequest, opened_at: float | None = None) -> ConsoleSession:
         around = self._around
@@ -215,10 +252,13 @@ class ConsoleManager:
 
     # --- what the stages of opening ask for ---------------------------------------------------------------------------
 
-    def serve(self, session: ConsoleSession) -> None:
-        """Give the session its page. Raises NoFreePort."""
+    async def serve(self, session: ConsoleSession) -> None:
+        """Give the session its page. Raises NoFreePort, and BadValue for a certificate that cannot be used."""
 
-        session.has.port = self._around.relay.open(session)
+        request = session.request
+        if request.encrypt:
+            await self._around.relay.prepare(request.certificate)
+        session.has.port = self._around.relay.open(session, request.certificate)
 
     def javas_in_use(self, agent: str) -> set[str]:
         """The homes of the Javas with which consoles run on an agent."""
@@ -251,7 +291,7 @@ class ConsoleManager:
             chosen = [
                 session
                 for session in self._sessions.values()
-                if (device and device in _names(session.request)) or (user and session.request.user == user)
+                if (device and device in names(session.request)) or (user and session.request.user == user)
             ]
         await self._close_all(chosen, Ending(reason, "It was closed by a command."))
         return [session.snapshot() for session in chosen]
@@ -320,7 +360,7 @@ class ConsoleManager:
         stored = await self._around.store.list(KIND)
         ledgers = {name.partition("/")[0] for name in await self._around.store.list(LEDGER_KIND)}
         for console_id in sorted(ledgers | stored.keys()):
-            session = self._session(console_id, *_from_document(stored.get(console_id, {})))
+            session = self._session(console_id, *from_document(stored.get(console_id, {})))
             self._follow(session)
             session.close(Ending("restart", "The gateway was restarted."))
         left = list(self._sessions.values())
@@ -408,51 +448,6 @@ class ConsoleManager:
             await agent.stop(record.key)
 
 
-def _check(request: OpenRequest) -> None:
-    """Raises MissingArgument and BadValue for a console of type ``vnc`` that cannot be."""
-
-    if request.type != "vnc":
-        return
-    if not request.device.vnc:
-        raise MissingArgument(
-            f"No VNC server is known for {request.device.label}.",
-            hint="Give vnc=host:port on the request, or store it: device set name=… vnc=host:port",
-        )
-    if request.clipboard in ("off", "in"):
-        raise BadValue(
-            f"clipboard={request.clipboard} cannot be promised for a VNC server that is not ours.",
-            hint="Its texts reach the browser unread: say clipboard=out or clipboard=both, "
-            "and switch its clipboard off in the VNC server itself.",
-        )
-
-
-def _names(request: OpenRequest) -> tuple[str, ...]:
-    device = request.device
-    return (device.name, device.bmc, device.address, label_of(request))
-
-
-def _target(request: OpenRequest) -> tuple[str, ...]:
-    """What a console leads to, and whose it is."""
-
-    device = request.device
-    screen = device.vnc if request.type == "vnc" else device.web_url
-    return (device.bmc, screen, request.type, request.user)
-
-
-def _kept_times(session: ConsoleSession, request: OpenRequest) -> list[str]:
-    """What is to be told if a console is used again that was opened with other times."""
-
-    if (session.request.idle, session.request.max_time) == (request.idle, request.max_time):
-        return []
-    return ["The console that was there already is used, and keeps its own idle time and limit."]
-
-
-def _rules(request: OpenRequest) -> tuple[object, ...]:
-    """What a console's viewers may do."""
-
-    return (request.clipboard, request.login_buttons)
-
-
 def _why(ending: Ending) -> ProxyError:
     if ending.error is None:
         return Cancelled(f"The console was closed while it was being opened: {ending.message}")
@@ -461,33 +456,3 @@ def _why(ending: Ending) -> ProxyError:
 
 def _no_such(console_id: str) -> NotFound:
     return NotFound(f"There is no console {console_id!r}.", hint="'console list' shows those that are open.")
-
-
-def _document(session: ConsoleSession) -> dict[str, Any]:
-    request = session.request
-    return {
-        "device": request.device.name,
-        "address": request.device.address,
-        "port": request.device.port,
-        "vnc": request.device.vnc,
-        "type": request.type,
-        "user": request.user,
-        "agent": request.agent,
-        "opened_at": session.snapshot().opened_at,
-    }
-
-
-def _from_document(document: Mapping[str, Any]) -> tuple[OpenRequest, float | None]:
-    device = Device(
-        name=document.get("device", ""),
-        address=document.get("address", "unknown"),
-        port=document.get("port", 623),
-        vnc=document.get("vnc", ""),
-    )
-    request = OpenRequest(
-        device=device,
-        type=document.get("type", "panel"),
-        user=document.get("user", ""),
-        agent=document.get("agent", "local"),
-    )
-    return request, document.get("opened_at")

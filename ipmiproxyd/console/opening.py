@@ -28,7 +28,7 @@ from ipmiproxyd.tools.xvnc import Display
 from ipmiproxyd.vendors.ports import ALL, Port
 from ipmiproxyd.wire.device import vnc_address
 
-Serve = Callable[[ConsoleSession], None]
+Serve = Callable[[ConsoleSession], Awaitable[None]]
 Shown = Callable[[ConsoleSession], Awaitable[None]]
 Check = Callable[[VncServer], Awaitable[None]]
 """Signs in to a VNC server and leaves again. Raises ProxyError for whatever keeps viewers from doing so."""
@@ -137,12 +137,14 @@ class VncOpening:
 
 
 async def serve_page(session: ConsoleSession, serve: Serve) -> None:
-    """The console's page comes first: whoever waits can watch the other stages there."""
+    """The console's page comes first: whoever waits can watch the other stages there. One that it has already stays."""
 
+    if session.has.port is not None:
+        return
     session.stage("page", "Preparing the console's page")
     await session.ledger.record("relay-port", session.id)
     await session.ledger.record("grants", session.id)
-    serve(session)
+    await serve(session)
 
 
 @asynccontextmanager
@@ -167,11 +169,10 @@ async def start_job(
     reach: tuple[Reach, ...] = (),
     library: tuple[LibraryFile, ...] = (),
     java: str = "",
-    attempt: int = 1,
 ) -> None:
     """Start the display and ``programs`` on it. ``window``: name and words of the stage in which the last one shows
-    its window. ``reach``, ``library`` and ``java``: see :class:`~ipmiproxyd.model.JobSpec`. ``attempt``: the console's
-    job before this one has failed and was given back."""
+    its window. ``reach``, ``library`` and ``java``: see :class:`~ipmiproxyd.model.JobSpec`. A job that the console had
+    before was given back."""
 
     agent = shop.agents[session.request.agent]
 
@@ -180,8 +181,9 @@ async def start_job(
             session.stage(*window)
 
     session.stage("display", "Starting the display")
+    session.has.jobs += 1
     spec = JobSpec(
-        id=job_id(session.id, attempt),
+        id=job_id(session.id, session.has.jobs),
         display=0,
         programs=programs,
         files=files,

@@ -51,6 +51,7 @@ class Holdings:
     :ivar slot_since: since when it is signed in to the panel, which has few slots for that.
     :ivar slot_until: when the panel forgets that by itself, where nothing else ends it.
     :ivar java: the home of the Java that it runs with.
+    :ivar jobs: how many jobs were begun for it.
     :ivar warnings: what whoever opened it should know, in plain words.
     """
 
@@ -64,13 +65,17 @@ class Holdings:
     slot_since: float | None = None
     slot_until: float | None = None
     java: str = ""
+    jobs: int = 0
     warnings: list[str] = field(default_factory=list)
 
 
 class ConsoleSession:
     """Implements :class:`~ipmiproxyd.interfaces.RelayedConsole`.
 
+    :ivar request: what it is to be.
+    :ivar asked: what was asked for, of which its type may have turned out not to work.
     :ivar has: filled in by the stages of opening.
+    :ivar opened_at: seconds since the epoch.
     :ivar joined: how many requests wait for it to open; the last of them to go away cancels it.
     :ivar owner: the grant of whoever opened it, as long as it is not revoked.
     :ivar wanted: somebody was given its URL, so it stays even if no request waits for it any more.
@@ -88,7 +93,7 @@ class ConsoleSession:
         opened_at: float | None = None,
     ) -> None:
         self.id = console_id
-        self.request = request
+        self.request = self.asked = request
         self.ledger = ledger
         self.has = Holdings()
         self.joined = 0
@@ -96,9 +101,9 @@ class ConsoleSession:
         self.owner: Grant | None = None
         self.on_closing: Callable[[Ending], None] = lambda _ending: None
         self._clock = clock
-        self._opened_at = clock.seconds() if opened_at is None else opened_at
+        self.opened_at = clock.seconds() if opened_at is None else opened_at
         self._ready_at: float | None = None
-        self._watch = Watch(patience, clock, self._opened_at, due=self.close, told=self._changed)
+        self._watch = Watch(patience, clock, self.opened_at, due=self.close, told=self._changed)
         self._typing: Typing | None = None
         self._stages: list[Stage] = []
         self._serial = 1
@@ -133,6 +138,15 @@ class ConsoleSession:
         self._stages.append(Stage(name, label, now))
         for listener in self._listeners:
             listener({"stage": name, "text": label, "ms": now})
+        self._changed()
+
+    def begin_anew(self, request: OpenRequest, *, signed_out: bool) -> None:
+        """Another type is tried, and of what it had got nothing is left but its page."""
+
+        before, self.request = self.has, request
+        self.has = Holdings(port=before.port, ended=before.ended, jobs=before.jobs, warnings=before.warnings)
+        if not signed_out:
+            self.has.slot_since, self.has.slot_until = before.slot_since, before.slot_until
         self._changed()
 
     def _finish_stage(self, now: int) -> None:
@@ -309,12 +323,13 @@ class ConsoleSession:
             type=request.type,
             user=request.user,
             agent=request.agent,
+            proxy=request.proxy,
             state=self.state,
             stages=tuple(self._stages),
             display=self.has.display,
             relay_port=None if self.has.port is None else self.has.port.number,
             viewers=watch.viewers,
-            opened_at=self._opened_at,
+            opened_at=self.opened_at,
             ready_at=self._ready_at,
             last_activity=watch.last_activity,
             idle=watch.patience.idle,
@@ -331,7 +346,7 @@ class ConsoleSession:
         )
 
     def _milliseconds(self) -> int:
-        return round((self._clock.seconds() - self._opened_at) * 1000)
+        return round((self._clock.seconds() - self.opened_at) * 1000)
 
     def _changed(self) -> None:
         self._serial += 1

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, ClassVar, Final, Generic, TypeVar
+from typing import Any, ClassVar, Final, Generic, Literal, TypeVar
 
 from ipmiproxyd.errors import BadValue
 from ipmiproxyd.model import Secret
@@ -317,3 +317,38 @@ class DurationOrNever(ArgumentType[float | None]):
 
     def show(self, value: float | None) -> str:
         return show_duration(value)
+
+
+class OrDefault(ArgumentType[T | Literal["default"]]):
+    """A value of another type, or the word "default"."""
+
+    def __init__(self, other: ArgumentType[T]) -> None:
+        self._other = other
+
+    @property
+    def label(self) -> str:
+        return f"{self._other.label}|default"
+
+    def parse(self, text: str) -> T | Literal["default"]:
+        return "default" if text == "default" else self._other.parse(text)
+
+    def show(self, value: T | Literal["default"]) -> str:
+        return "default" if value == "default" else self._other.show(value)
+
+
+class Texts(ArgumentType[tuple[str, ...]]):
+    """Texts with commas in between; a backslash in front of a comma makes it part of the text."""
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+
+    @property
+    def label(self) -> str:
+        return f"{self._label},…"
+
+    def parse(self, text: str) -> tuple[str, ...]:
+        parts = (part.strip().replace("\\,", ",") for part in re.split(r"(?<!\\),", text))
+        return tuple(part for part in parts if part)
+
+    def show(self, value: tuple[str, ...]) -> str:
+        return ",".join(part.replace(",", "\\,") for part in value)

@@ -38,6 +38,8 @@ Block = Table | Facts
 
 _COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "devices": ("name", "address", "port", "username", "vendor", "location", "notes"),
+    "proxies": ("name", "agent", "locations", "type", "idle", "login_buttons", "encrypt", "java", "consoles"),
+    "fields": ("name", "label", "type", "default"),
     "consoles": ("console", "device", "type", "user", "state", "viewers", "opened", "idle"),
     "viewers": ("viewer", "user", "control", "credentials", "connected", "steers", "peer", "joined"),
     "revoked": ("viewer", "user", "control", "credentials", "connected", "peer"),
@@ -65,6 +67,8 @@ _FORMS: Final[Mapping[str, Callable[[Any], str]]] = {
     "joined": _moment,
     "idle": show_duration,
     "max": show_duration,
+    "defaults idle": show_duration,
+    "defaults max": show_duration,
     "uptime": lambda value: show_duration(round(value)),
     "slot_seconds": show_duration,
     "slot_since": _moment,
@@ -78,7 +82,13 @@ _WORDS: Final = {
     ("signs_out", "none"): "cannot",
 }
 """For some words, by name, others that people understand."""
-_NOTHING: Final = {"idle": "never", "max": "never", "power": "not waited for"}
+_NOTHING: Final = {
+    "idle": "never",
+    "max": "never",
+    "defaults idle": "never",
+    "defaults max": "never",
+    "power": "not waited for",
+}
 """What null means, by name."""
 
 

@@ -15,7 +15,7 @@ from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
 from ipmiproxyd.errors import ProxyError
-from ipmiproxyd.relay.servertls import ServerTls
+from ipmiproxyd.relay.servertls import TlsContexts
 from ipmiproxyd.relay.sockets import Sockets
 from ipmiproxyd.relay.tls import TlsConnection
 
@@ -158,7 +158,7 @@ class RelaySite(Site):
         clock: IReactorTime,
         sockets: Sockets,
         limit: int = MAX_SOCKETS,
-        tls: ServerTls | None = None,
+        tls: TlsContexts | None = None,
     ) -> None:
         super().__init__(  # type: ignore[no-untyped-call]
             resource, RelayRequest, parsePOSTFormSubmission=False, reactor=clock, timeout=REQUEST_TIME

@@ -28,7 +28,7 @@ from ipmiproxyd.errors import BadValue, NotFound
 from ipmiproxyd.relay.channel import RelaySite, host_of, refusal, security_headers, wind_up
 from ipmiproxyd.relay.connection import RelayConnection
 from ipmiproxyd.relay.ports import Binder, Listener
-from ipmiproxyd.relay.servertls import ServerTls
+from ipmiproxyd.relay.servertls import TlsContexts
 from ipmiproxyd.relay.sockets import Abortable, Sockets
 
 MAX_SOCKETS: Final = 4096
@@ -96,7 +96,7 @@ class GatewaySite(RelaySite):
     sockets: Crowd
 
     def __init__(
-        self, resource: IResource, clock: IReactorTime, of_client: int | None, tls: ServerTls | None = None
+        self, resource: IResource, clock: IReactorTime, of_client: int | None, tls: TlsContexts | None = None
     ) -> None:
         super().__init__(resource, clock, Crowd(), MAX_SOCKETS, tls)
         self._of_client = of_client
@@ -223,7 +223,7 @@ class Gateway:
         *,
         frame_ancestors: Sequence[str],
         of_client: int | None = MAX_OF_CLIENT,
-        tls: ServerTls | None = None,
+        tls: TlsContexts | None = None,
     ) -> None:
         self._reactor = reactor
         self.port = port

@@ -4,7 +4,7 @@ names is there before the URL is told."""
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -14,7 +14,9 @@ from twisted.logger import Logger
 
 from ipmiproxyd.errors import BadValue, NoFreePort
 from ipmiproxyd.interfaces import Grants, RelayedConsole, RelayPort, VncServer
+from ipmiproxyd.model import CertificateFiles
 from ipmiproxyd.relay.backend import Backend, connect
+from ipmiproxyd.relay.certificates import Certificates, hosts
 from ipmiproxyd.relay.channel import SOCKETS_PER_VIEWER, RelaySite, wind_up
 from ipmiproxyd.relay.files import load_files
 from ipmiproxyd.relay.gateway import MAX_OF_CLIENT, Gateway
@@ -36,7 +38,11 @@ log = Logger()
 
 
 class WebRelayPort:
-    """Implements :class:`~ipmiproxyd.interfaces.RelayPort`."""
+    """Implements :class:`~ipmiproxyd.interfaces.RelayPort`.
+
+    :ivar tls: what its connections are made with; None for no TLS.
+    :ivar certificate: of its own; None for the relay's.
+    """
 
     def __init__(
         self,
@@ -47,9 +53,13 @@ class WebRelayPort:
         resource: ConsoleResource,
         viewers: Viewers,
         sockets: Sockets,
+        tls: ServerTls | None,
+        certificate: CertificateFiles | None,
     ) -> None:
         self.console_id = console_id
         self.number = number
+        self.tls = tls
+        self.certificate = certificate
         self._host = host
         self._listeners = listeners
         self._resource = resource
@@ -141,6 +151,7 @@ class WebRelayHost:
         self.reactor = reactor
         self._grants = grants
         self._tls = None if certificate is None else ServerTls(reactor, certificate, key)
+        self._certificates = Certificates(reactor, self._tls)
         self._public_host = _bracketed(public_host or socket.gethostname()).lower()
         self._public_url = public_url.rstrip("/")
         self._pages = [origin.rstrip("/").lower() for origin in allowed_origins]
@@ -175,36 +186,86 @@ class WebRelayHost:
             port,
             frame_ancestors=self._frame_ancestors,
             of_client=None if self._public_url else MAX_OF_CLIENT,
-            tls=self._tls,
+            tls=None if self._tls is None else self._certificates,
         )
 
-    def open(self, console: RelayedConsole) -> WebRelayPort:
+    async def judge(self, certificate: CertificateFiles | None, others: Collection[CertificateFiles]) -> None:
+        """See :meth:`ipmiproxyd.interfaces.RelayHost.judge`."""
+
+        if certificate is None:
+            self._judge_own()
+            return
+        tls = await self._certificates.load(certificate)
+        self._judge(certificate, tls)
+        if self._gateway is not None:
+            await self._certificates.tell_apart(certificate, tls, others)
+
+    async def prepare(self, certificate: CertificateFiles | None) -> None:
+        """See :meth:`ipmiproxyd.interfaces.RelayHost.prepare`."""
+
+        if certificate is None:
+            self._judge_own()
+        else:
+            self._judge(certificate, await self._certificates.prepare(certificate))
+
+    def _judge_own(self) -> None:
+        if self._scheme(None) == "http":
+            raise BadValue(
+                "encrypt: no certificate is named, and the relay has none of its own.",
+                hint="Name the file of one in certificate=, or set relay.certificate in the configuration.",
+            )
+
+    def _judge(self, certificate: CertificateFiles, tls: ServerTls) -> None:
+        if self._gateway is None:
+            return
+        if self._public_url:
+            raise BadValue(
+                f"certificate: browsers see the one of {self._public_url} (relay.public_url), and no other.",
+                hint="Leave certificate= out: encryption is the affair of that reverse proxy.",
+            )
+        self._certificates.judge(certificate, tls)
+
+    def open(self, console: RelayedConsole, certificate: CertificateFiles | None = None) -> WebRelayPort:
         """See :meth:`ipmiproxyd.interfaces.RelayHost.open`. With a gateway, a console may do without a port."""
 
+        tls = self._tls if certificate is None else self._certificates.take(certificate)
+        try:
+            port = self._open(console, tls, certificate)
+        except BaseException:
+            if certificate is not None:
+                self._certificates.give_back(certificate)
+            raise
+        self._ports.add(port)
+        return port
+
+    def _open(
+        self, console: RelayedConsole, tls: ServerTls | None, certificate: CertificateFiles | None
+    ) -> WebRelayPort:
         sockets = Sockets()
         viewers = Viewers(self._manners, console, sockets)
         resource = ConsoleResource(console, self._grants, self._files, viewers, self._policy, self.reactor)
-        site = RelaySite(resource, self.reactor, sockets, SOCKETS_PER_VIEWER * self._manners.limit, self._tls)
+        site = RelaySite(resource, self.reactor, sockets, SOCKETS_PER_VIEWER * self._manners.limit, tls)
         number, listeners = self._bind(site)
         if self._gateway is not None:
             self._gateway.consoles.add(console.id, resource, sockets)
-        port = WebRelayPort(self, console.id, number, listeners, resource, viewers, sockets)
-        self._ports.add(port)
-        return port
+        return WebRelayPort(self, console.id, number, listeners, resource, viewers, sockets, tls, certificate)
 
     def url(self, port: RelayPort, token: str) -> str:
         """The console's address for a browser. The token is in the fragment, which no request carries."""
 
-        if self._gateway is not None and isinstance(port, WebRelayPort):
-            base = self._public_url or self._origin(self._gateway.port)
-            return f"{base}/c/{port.console_id}/#t={token}"
-        return f"{self._origin(port.number)}/#t={token}"
+        if not isinstance(port, WebRelayPort):
+            raise TypeError("It is not one of this relay's.")
+        if self._gateway is None:
+            return f"{self._origin(port.number, port)}/#t={token}"
+        base = self._public_url or self._origin(self._gateway.port, port)
+        return f"{base}/c/{port.console_id}/#t={token}"
 
-    def warnings(self) -> Sequence[str]:
+    def warnings(self, port: RelayPort | None = None) -> Sequence[str]:
         """See :meth:`ipmiproxyd.interfaces.RelayHost.warnings`."""
 
         told = []
-        scheme = urlsplit(self._public_url).scheme or self._scheme
+        of = port if isinstance(port, WebRelayPort) else None
+        scheme = self._scheme(of)
         pages = dict.fromkeys([*self._frame_ancestors, *self._pages])
         secure, plain = (", ".join(page for page in pages if page.startswith(f"{one}:")) for one in ("https", "http"))
         if scheme == "http" and secure:
@@ -218,8 +279,9 @@ class WebRelayHost:
                 f"Pages by http are to show the consoles ({plain}): in their frames browsers do not let the console "
                 "use the clipboard. Serve those pages by https."
             )
-        if self._tls is not None:
-            told += self._tls.warnings("" if self._public_url else self._public_host)
+        tls = self._tls if of is None else of.tls
+        if tls is not None:
+            told += tls.warnings("" if self._public_url else self._host_of(of))
         return told
 
     def close(self, code: str, message: str) -> Deferred[None]:
@@ -235,6 +297,8 @@ class WebRelayHost:
     def forget(self, port: WebRelayPort) -> None:
         """``port`` is closed: its number begins to rest."""
 
+        if port in self._ports and port.certificate is not None:
+            self._certificates.give_back(port.certificate)
         self._ports.discard(port)
         if self._gateway is not None:
             self._gateway.consoles.remove(port.console_id)
@@ -254,13 +318,25 @@ class WebRelayHost:
                 raise
             return None, ()
 
-    @property
-    def _scheme(self) -> str:
-        return "http" if self._tls is None else "https"
+    def _scheme(self, port: WebRelayPort | None) -> str:
+        """Of a console's URL; without one, of all that have no certificate of their own."""
 
-    def _origin(self, port: int | None) -> str:
-        usual = {"http": 80, "https": 443}[self._scheme]
-        return f"{self._scheme}://{self._public_host}" + ("" if port in (None, usual) else f":{port}")
+        if self._public_url and self._gateway is not None:
+            return urlsplit(self._public_url).scheme
+        return "http" if (self._tls if port is None else port.tls) is None else "https"
+
+    def _host_of(self, port: WebRelayPort | None) -> str:
+        """The host in a console's URL. At the gateway it is what has its certificate chosen."""
+
+        if port is None or port.certificate is None or port.tls is None or self._gateway is None:
+            return self._public_host
+        names = hosts(port.tls)
+        return self._public_host if self._public_host in names or not names else names[0]
+
+    def _origin(self, number: int | None, port: WebRelayPort | None = None) -> str:
+        scheme = "http" if (self._tls if port is None else port.tls) is None else "https"
+        usual = {"http": 80, "https": 443}[scheme]
+        return f"{scheme}://{self._host_of(port)}" + ("" if number in (None, usual) else f":{number}")
 
     def _welcome_origins(self) -> frozenset[str]:
         """Whose pages may use the consoles. A proxy in front may hide from us under which address we were asked."""

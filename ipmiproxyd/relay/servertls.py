@@ -1,4 +1,5 @@
-"""The relay's own TLS certificate and key: checked before they are used, and loaded again when they were renewed."""
+"""A TLS certificate of the relay's and its key: checked before they are used, and loaded again when they were renewed.
+There is the relay's own, and those of proxies."""
 
 from __future__ import annotations
 
@@ -9,11 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -25,6 +28,9 @@ LOOK_EVERY: Final = 60.0
 SOON: Final = 14 * 86400.0
 """Seconds before its end in which a certificate is spoken of."""
 _CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2; those of 1.3 are good, all of them
+OWN: Final = ("relay.certificate", "relay.key")
+"""The settings of the relay's own certificate."""
+OF_A_PROXY: Final = ("certificate", "key")
 _FAULTS: Final = {
     "EE_KEY_TOO_SMALL": "its key is too short",
     "CA_KEY_TOO_SMALL": "its authority's key is too short",
@@ -37,11 +43,21 @@ log = Logger()
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A certificate in use. ``names`` are host names and addresses; ``ends`` is the last moment at which it is good."""
+    """A certificate in use. ``hosts`` and ``addresses`` are what it is for; ``fingerprint`` is its SHA-256; ``ends`` is
+    the last moment at which it is good."""
 
     context: ssl.SSLContext
-    names: tuple[str, ...]
+    hosts: tuple[str, ...]
+    addresses: tuple[str, ...]
+    fingerprint: bytes
     ends: datetime
+
+
+class TlsContexts(Protocol):
+    """What the connections of a listener are made with."""
+
+    def context(self) -> ssl.SSLContext:
+        """For a connection that begins now."""
 
 
 class ServerTls:
@@ -52,25 +68,51 @@ class ServerTls:
 
     :param certificate: PEM: the server's own certificate first, then those up to the authority's.
     :param key: PEM, not encrypted; None if it is in the certificate's file.
+    :param settings: what these two are called where they are set.
     :raises BadValue: they cannot be used.
     """
 
-    def __init__(self, reactor: Any, certificate: Path, key: Path | None = None) -> None:
+    def __init__(
+        self, reactor: Any, certificate: Path, key: Path | None = None, settings: tuple[str, str] = OWN
+    ) -> None:
         self._reactor = reactor
         self._certificate = certificate
         self._key = key or certificate
+        self._settings = settings
         self._stamps = self._stamped()
-        self._loaded = load(self._certificate, self._key, reactor.seconds())
+        self._loaded = self._load()
         self._look_at = reactor.seconds() + LOOK_EVERY
 
     def context(self) -> ssl.SSLContext:
         """For a connection that begins now."""
 
         if self._reactor.seconds() >= self._look_at:
-            self._look_at = self._reactor.seconds() + LOOK_EVERY
-            looking = deferToThreadPool(self._reactor, self._reactor.getThreadPool(), self._renewed)
-            looking.addCallbacks(self._replace, self._refused)
+            self.look()
         return self._loaded.context
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The host names and addresses that it is for; a name may begin with ``*.``."""
+
+        return (*self._loaded.hosts, *self._loaded.addresses)
+
+    @property
+    def dns_names(self) -> tuple[str, ...]:
+        return self._loaded.hosts
+
+    @property
+    def fingerprint(self) -> bytes:
+        return self._loaded.fingerprint
+
+    def covers(self, host: str) -> bool:
+        return any(_is_covered(host, name) for name in self.names)
+
+    def look(self) -> Deferred[None]:
+        """Look at the files now. Never fails."""
+
+        self._look_at = self._reactor.seconds() + LOOK_EVERY
+        looking = deferToThreadPool(self._reactor, self._reactor.getThreadPool(), self._renewed)
+        return looking.addCallbacks(self._replace, self._refused)
 
     def warnings(self, host: str) -> list[str]:
         """What browsers will not like about the certificate, today or soon.
@@ -79,8 +121,8 @@ class ServerTls:
         """
 
         told = []
-        if host and not any(_is_covered(host, name) for name in self._loaded.names):
-            names = ", ".join(self._loaded.names) or "no name at all"
+        if host and not self.covers(host):
+            names = ", ".join(self.names) or "no name at all"
             told.append(f"The certificate {self._certificate} is for {names}, but the consoles' URLs name {host}.")
         left = self._loaded.ends.timestamp() - self._reactor.seconds()
         if left < SOON:
@@ -96,18 +138,25 @@ class ServerTls:
         if stamps == self._stamps:
             return None
         self._stamps = stamps
-        return load(self._certificate, self._key, self._reactor.seconds())
+        return self._load()
+
+    def _load(self) -> Loaded:
+        return load(self._certificate, self._key, self._reactor.seconds(), self._settings)
 
     def _replace(self, loaded: Loaded | None) -> None:
         if loaded is not None:
             self._loaded = loaded
-            log.info("the relay's certificate was renewed and is good until {until}", until=f"{loaded.ends:%Y-%m-%d}")
+            log.info(
+                "the certificate {file} was renewed and is good until {until}",
+                file=self._certificate,
+                until=f"{loaded.ends:%Y-%m-%d}",
+            )
 
     def _refused(self, failure: Failure) -> None:
         if failure.check(BadValue):
-            log.error("the relay's new certificate is not used: {why}", why=failure.getErrorMessage())
+            log.error("a new certificate is not used: {why}", why=failure.getErrorMessage())
         else:
-            log.failure("the relay's certificate could not be loaded again", failure)
+            log.failure("a certificate could not be loaded again", failure)
 
     def _stamped(self) -> Sequence[tuple[int, int, int]]:
         """Changes when the files do."""
@@ -126,23 +175,24 @@ def _stamp(path: Path) -> tuple[int, int, int]:
 # --- loading ----------------------------------------------------------------------------------------------------------
 
 
-def load(certificate: Path, key: Path, now: float) -> Loaded:
+def load(certificate: Path, key: Path, now: float, settings: tuple[str, str] = OWN) -> Loaded:
     """Read and check. Blocks. Raises BadValue.
 
     :param now: seconds since the epoch.
     """
 
-    own = _own_certificate(certificate)
-    _check_key("relay.certificate" if key == certificate else "relay.key", key, own)
+    setting = settings[0]
+    own = _own_certificate(setting, certificate)
+    _check_key(settings, certificate, key, own)
     begins, ends, today = own.not_valid_before_utc, own.not_valid_after_utc, datetime.fromtimestamp(now, UTC)
     if ends <= today:
-        raise BadValue(f"relay.certificate: {certificate} has expired on {ends:%Y-%m-%d}.", hint="Renew it.")
+        raise BadValue(f"{setting}: {certificate} has expired on {ends:%Y-%m-%d}.", hint="Renew it.")
     if begins > today:
         raise BadValue(
-            f"relay.certificate: {certificate} is not valid before {begins:%Y-%m-%d %H:%M} UTC.",
+            f"{setting}: {certificate} is not valid before {begins:%Y-%m-%d %H:%M} UTC.",
             hint="Is this machine's clock right?",
         )
-    return Loaded(_context(certificate, key), _names(own), ends)
+    return Loaded(_context(setting, certificate, key), *_names(own), own.fingerprint(SHA256()), ends)
 
 
 def _read(setting: str, path: Path) -> bytes:
@@ -155,18 +205,19 @@ def _read(setting: str, path: Path) -> bytes:
         ) from None
 
 
-def _own_certificate(path: Path) -> x509.Certificate:
-    content = _read("relay.certificate", path)
+def _own_certificate(setting: str, path: Path) -> x509.Certificate:
+    content = _read(setting, path)
     try:
         return x509.load_pem_x509_certificates(content)[0]
     except (ValueError, UnsupportedAlgorithm):
         raise BadValue(
-            f"relay.certificate: there is no certificate in {path}.",
+            f"{setting}: there is no certificate in {path}.",
             hint="It begins with -----BEGIN CERTIFICATE-----; a file in DER form has to be converted to PEM.",
         ) from None
 
 
-def _check_key(setting: str, path: Path, certificate: x509.Certificate) -> None:
+def _check_key(settings: tuple[str, str], file: Path, path: Path, certificate: x509.Certificate) -> None:
+    setting = settings[0 if path == file else 1]
     content = _read(setting, path)
     try:
         key = load_pem_private_key(content, None)
@@ -177,8 +228,8 @@ def _check_key(setting: str, path: Path, certificate: x509.Certificate) -> None:
         ) from None
     except (ValueError, UnsupportedAlgorithm):
         hint = "It begins with -----BEGIN PRIVATE KEY----- or the like."
-        if setting == "relay.certificate":
-            hint += " If it is in a file of its own, name that in relay.key."
+        if path == file:
+            hint += f" If it is in a file of its own, name that in {settings[1]}."
         raise BadValue(f"{setting}: there is no private key in {path}.", hint=hint) from None
     form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     if key.public_key().public_bytes(*form) != certificate.public_key().public_bytes(*form):
@@ -188,7 +239,7 @@ def _check_key(setting: str, path: Path, certificate: x509.Certificate) -> None:
         )
 
 
-def _context(certificate: Path, key: Path) -> ssl.SSLContext:
+def _context(setting: str, certificate: Path, key: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(_CIPHERS)
@@ -200,21 +251,21 @@ def _context(certificate: Path, key: Path) -> ssl.SSLContext:
     except (ssl.SSLError, OSError) as error:
         reason = getattr(error, "reason", None) or error.strerror or "OpenSSL refuses it"
         raise BadValue(
-            f"relay.certificate: {certificate} cannot be used: {_FAULTS.get(reason, reason)}.",
+            f"{setting}: {certificate} cannot be used: {_FAULTS.get(reason, reason)}.",
             hint="Get another one from your authority.",
         ) from None
     return context
 
 
-def _names(certificate: x509.Certificate) -> tuple[str, ...]:
-    """Those that browsers look at: not the common name."""
+def _names(certificate: x509.Certificate) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Hosts and addresses that browsers look at: not the common name."""
 
     try:
         alternatives = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except (x509.ExtensionNotFound, ValueError):
-        return ()
+        return (), ()
     addresses = alternatives.get_values_for_type(x509.IPAddress)
-    return (*alternatives.get_values_for_type(x509.DNSName), *map(str, addresses))
+    return tuple(alternatives.get_values_for_type(x509.DNSName)), tuple(map(str, addresses))
 
 
 def _is_covered(host: str, name: str) -> bool:

@@ -49,7 +49,7 @@ class TlsConnection(RelayConnection):
 
     It does not say that it is an ``ISSLTransport``: Autobahn believes that of Twisted's own only.
 
-    Its factory's ``tls`` is a :class:`~ipmiproxyd.relay.servertls.ServerTls`. The handshake has no time limit of its
+    Its factory's ``tls`` is a :class:`~ipmiproxyd.relay.servertls.TlsContexts`. The handshake has no time limit of its
     own: it is part of the time that HTTP gives a first request.
     """
 

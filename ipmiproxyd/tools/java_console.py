@@ -87,7 +87,7 @@ class JavaConsoles:
         """The Java to use, and what is to be told about that: what to do where the one that was chosen is missing.
         Raises ToolMissing.
 
-        :param device: the device's own choice, if it has one.
+        :param device: the choice of the device or its proxy, if they have one.
         :param liked: the profile that the panel's family likes: it counts where nobody has chosen.
         """
 
@@ -97,7 +97,7 @@ class JavaConsoles:
         wanted = device or use or self._default
         java, words = choose(wanted, installed)
         if words and device:
-            words += " To settle it: install that one, or change the device's java."
+            words += " To settle it: install that one, or change the device's java, or its proxy's."
         elif words:
             words += f" To settle it: java use version={java.name}, or install that one (see java list)."
         return java, words

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any, Final, get_args
-from unicodedata import category
 from urllib.parse import urlsplit
 
 from ipmiproxyd.errors import BadValue
 from ipmiproxyd.model import Device, Interface, Privilege, Secret, TcpStream, WebTrust
+from ipmiproxyd.wire.fields import JAVA, JAVA_WORDS, NAME, NAME_WORDS, Check, check_all, choice, matching, secret, text
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_JAVA = re.compile(r"[a-z0-9][a-z0-9_.-]{0,39}")
 _VENDOR = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 _LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _KG = re.compile(r"(?:[0-9A-Fa-f]{2}){0,20}")
@@ -31,11 +29,7 @@ def checked(device: Device) -> Device:
     :raises BadValue: some fields are not valid; all of them are named.
     """
 
-    problems = [
-        f"{name}: {problem}" for name, check in _CHECKS.items() if (problem := check(getattr(device, name))) is not None
-    ]
-    if problems:
-        raise BadValue("; ".join(problems) + ".")
+    check_all(_CHECKS, device)
     return replace(
         device,
         address=_one_spelling(device.address),
@@ -110,40 +104,6 @@ def _one_spelling(host: str) -> str:
 
 # --- the checks: each gives what is wrong, or None -------------------------------------------------------------------
 
-_Check = Callable[[Any], str | None]
-
-
-def _text(limit: int, *, lines: bool = False) -> _Check:
-    def check(value: object) -> str | None:
-        text = value.reveal() if isinstance(value, Secret) else value
-        if not isinstance(text, str):
-            return "is not a text"
-        if len(text) > limit:
-            return f"is longer than {limit} characters"
-        if any(category(mark) in ("Cc", "Cs") and not (lines and mark in "\n\t") for mark in text):
-            return "holds control characters"
-        return None
-
-    return check
-
-
-def _secret(limit: int) -> _Check:
-    plain = _text(limit)
-    return lambda value: plain(value) if isinstance(value, Secret) else "is not a secret"
-
-
-def _matching(pattern: re.Pattern[str], wrong: str, *, empty: bool = False) -> _Check:
-    def check(value: object) -> str | None:
-        fits = isinstance(value, str) and ((empty and value == "") or pattern.fullmatch(value) is not None)
-        return None if fits else wrong
-
-    return check
-
-
-def _choice(words: tuple[str, ...]) -> _Check:
-    return lambda value: None if value in words else f"is not one of {', '.join(words)}"
-
-
 def _address(value: object) -> str | None:
     return None if isinstance(value, str) and is_host(value) else "is neither an IP address nor a host name"
 
@@ -197,29 +157,25 @@ def _vnc(value: object) -> str | None:
     return None
 
 
-_CHECKS: Final[dict[str, _Check]] = {
-    "name": _matching(
-        _NAME,
-        "is not a name (up to 64 letters, digits, dots, underscores and hyphens, the first a letter or digit)",
-        empty=True,
-    ),
+_CHECKS: Final[dict[str, Check]] = {
+    "name": matching(NAME, NAME_WORDS, empty=True),
     "address": _address,
     "port": _port,
-    "username": _text(256),
-    "password": _secret(256),
-    "interface": _choice(get_args(Interface)),
+    "username": text(256),
+    "password": secret(256),
+    "interface": choice(get_args(Interface)),
     "cipher": _cipher,
-    "privilege": _choice(get_args(Privilege)),
+    "privilege": choice(get_args(Privilege)),
     "kg": _kg,
     "web": _web,
-    "web_username": _text(256),
-    "web_password": _secret(256),
-    "web_trust": _choice(get_args(WebTrust)),
-    "java": _matching(_JAVA, "is not the name of a Java (see java list)", empty=True),
+    "web_username": text(256),
+    "web_password": secret(256),
+    "web_trust": choice(get_args(WebTrust)),
+    "java": matching(JAVA, JAVA_WORDS, empty=True),
     "vnc": _vnc,
-    "vnc_password": _secret(256),
-    "vnc_fingerprint": _matching(_FINGERPRINT, "is not a SHA-256 fingerprint (64 hexadecimal digits)", empty=True),
-    "location": _text(256),
-    "vendor": _matching(_VENDOR, "is not the name of a vendor's family, or auto"),
-    "notes": _text(4096, lines=True),
+    "vnc_password": secret(256),
+    "vnc_fingerprint": matching(_FINGERPRINT, "is not a SHA-256 fingerprint (64 hexadecimal digits)", empty=True),
+    "location": text(256),
+    "vendor": matching(_VENDOR, "is not the name of a vendor's family, or auto"),
+    "notes": text(4096, lines=True),
 }

@@ -14,6 +14,7 @@ from ipmiproxyd.console.displays import DisplayPool
 from ipmiproxyd.console.manager import ConsoleManager, Limits, Surroundings
 from ipmiproxyd.console.opening import VncOpening, Workshop, serve_page, start_job
 from ipmiproxyd.console.session import ConsoleSession
+from ipmiproxyd.console.types import Types
 from ipmiproxyd.interfaces import VncServer
 from ipmiproxyd.model import Console, Device, Existing, OpenRequest, Program
 from ipmiproxyd.tools.browser import PanelBrowser
@@ -29,10 +30,14 @@ LIMITS = Limits(total=10, per_agent=0, per_user=0, unvisited=120, abandoned=300)
 
 
 class Life(SynchronousTestCase):
-    """A manager in a world of fakes; :meth:`restart` makes another one over the same store and agent."""
+    """A manager in a world of fakes; :meth:`restart` makes another one over the same store and agent.
+
+    :ivar early: what goes wrong with a type of console once its page is there; ``late`` once its job runs.
+    """
 
     limits = LIMITS
     displays = range(1, 6)
+    debug_allowed = False
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -42,6 +47,8 @@ class Life(SynchronousTestCase):
         self.checked: list[VncServer] = []
         self.check_gate: Deferred[None] | None = None
         self.check_error: Exception | None = None
+        self.early: dict[str, Exception] = {}
+        self.late: dict[str, Exception] = {}
         self.captured: list[VncServer] = []
         self.slow_capture = False
         self.capturing: list[Deferred[None]] = []
@@ -61,6 +68,7 @@ class Life(SynchronousTestCase):
             limits=self.limits,
             clock=self.clock,
             capture=self.capture,
+            types=Types(debug=self.debug_allowed, is_local=lambda name: name == self.agent.name),
         )
         self.shop_parts: dict[str, Any] = {
             "agents": agents,
@@ -76,10 +84,14 @@ class Life(SynchronousTestCase):
 
         async def stages(session: ConsoleSession) -> None:
             await serve_page(session, manager.serve)
+            if session.request.type in self.early:
+                raise self.early[session.request.type]
             await start_job(session, shop, (Program(name="app", argv=("app",)),), (), window=("app", "Starting"))
+            if session.request.type in self.late:
+                raise self.late[session.request.type]
 
         vnc = VncOpening(agents, lambda session: manager.serve(session), self.check, self.clock, 30.0)
-        manager = ConsoleManager(around, {"panel": stages, "vnc": vnc})
+        manager = ConsoleManager(around, {"panel": stages, "java": stages, "html5": stages, "vnc": vnc})
         self.agent.watch(manager.job_ended)
         return manager
 

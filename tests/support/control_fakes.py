@@ -11,10 +11,12 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from ipmiproxyd.control.commands import Defaults, make_commands
 from ipmiproxyd.control.declare import CommandTable
-from ipmiproxyd.errors import BmcAuth, Exists, NotFound
+from ipmiproxyd.errors import BadValue, BmcAuth, Exists, NotFound
 from ipmiproxyd.interfaces import Progress
-from ipmiproxyd.model import Console, ConsoleState, Device, Grant, OpenRequest, RemoteAgent, Stage, ViewerInfo
+from ipmiproxyd.model import Console, ConsoleState, Device, Grant, OpenRequest, Proxy, RemoteAgent, Stage, ViewerInfo
 from ipmiproxyd.wire.device import changed, checked
+from ipmiproxyd.wire.proxy import changed as changed_proxy
+from ipmiproxyd.wire.proxy import checked as checked_proxy
 
 
 class FakeDevices:
@@ -253,6 +255,50 @@ class FakeJavas:
         self.asked.append(("remove", agent, name))
 
 
+class FakeProxies:
+    """``open`` says how many consoles each has. The agent west does not exist."""
+
+    def __init__(self) -> None:
+        self.stored: dict[str, Proxy] = {}
+        self.open: dict[str, int] = {}
+        self.picked: list[tuple[str, str, str]] = []
+
+    async def add(self, proxy: Proxy) -> Proxy:
+        proxy = checked_proxy(proxy)
+        if proxy.name in self.stored:
+            raise Exists(f"There is a proxy {proxy.name} already.")
+        if proxy.agent == "west":
+            raise BadValue("agent: there is no agent named 'west'.")
+        self.stored[proxy.name] = proxy
+        return proxy
+
+    async def change(self, name: str, changes: Mapping[str, Any]) -> Proxy:
+        self.stored[name] = changed_proxy(await self.get(name), changes)
+        return self.stored[name]
+
+    async def get(self, name: str) -> Proxy:
+        if name not in self.stored:
+            raise NotFound(f"There is no proxy {name}.")
+        return self.stored[name]
+
+    async def list(self) -> Sequence[Proxy]:
+        return [*self.stored.values()]
+
+    async def remove(self, name: str) -> Proxy:
+        await self.get(name)
+        return self.stored.pop(name)
+
+    def consoles(self, name: str) -> int:
+        return self.open.get(name, 0)
+
+    async def of(self, device: Device) -> Proxy | None:
+        return next((proxy for proxy in self.stored.values() if device.location in proxy.locations), None)
+
+    async def pick(self, device: Device, *, name: str = "", agent: str = "", user: str = "") -> Proxy | None:
+        self.picked.append((name, agent, user))
+        return await self.get(name) if name else await self.of(device)
+
+
 class FakeAgents:
     """``stored`` are those that were added; east is there already."""
 
@@ -304,6 +350,7 @@ class Fakes:
         self.vendors = FakeVendors()
         self.javas = FakeJavas()
         self.agents = FakeAgents()
+        self.proxies = FakeProxies()
         self.daemon = FakeDaemon()
 
     def table(self, defaults: Defaults | None = None) -> CommandTable:
@@ -314,6 +361,7 @@ class Fakes:
             self.vendors,
             self.javas,
             self.agents,
+            self.proxies,
             self.daemon,
             defaults or Defaults(),
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +10,9 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
 from zope.interface import implementer
 
-from ipmiproxyd.errors import NoFreeDisplay, NoFreePort
+from ipmiproxyd.errors import BadValue, NoFreeDisplay, NoFreePort
 from ipmiproxyd.interfaces import RelayedConsole, RelayPort
-from ipmiproxyd.model import Command, Job, JobSpec, JobStage, Outcome, StreamAddress, UnixStream
+from ipmiproxyd.model import CertificateFiles, Command, Job, JobSpec, JobStage, Outcome, StreamAddress, UnixStream
 
 
 @implementer(IStreamClientEndpoint)
@@ -119,16 +119,27 @@ class FakeRelay:
         self.opened: list[FakeRelayPort] = []
         self.gateway = False
         self.hindrances: list[str] = []
+        self.judged: list[tuple[CertificateFiles | None, set[CertificateFiles]]] = []
+        self.certificates: list[CertificateFiles | None] = []
 
-    def open(self, console: RelayedConsole) -> RelayPort:
+    async def judge(self, certificate: CertificateFiles | None, others: Collection[CertificateFiles]) -> None:
+        self.judged.append((certificate, set(others)))
+        if certificate is not None and certificate.certificate == "/bad.pem":
+            raise BadValue("certificate: /bad.pem cannot be read.")
+
+    async def prepare(self, certificate: CertificateFiles | None) -> None:
+        await self.judge(certificate, ())
+
+    def open(self, console: RelayedConsole, certificate: CertificateFiles | None = None) -> RelayPort:
         if not self.free and not self.gateway:
             raise NoFreePort("All relay ports are in use.")
         port = FakeRelayPort(None if self.gateway else self.free.pop(0), console, self)
         self.opened.append(port)
+        self.certificates.append(certificate)
         return port
 
     def url(self, port: RelayPort, token: str) -> str:
         return f"http://relay.example:{port.number or 6080}/#t={token}"
 
-    def warnings(self) -> Sequence[str]:
+    def warnings(self, port: RelayPort | None = None) -> Sequence[str]:
         return self.hindrances

@@ -255,6 +255,8 @@ class ConsoleTests(CommandsTestCase):
                 "reused": False,
                 "type": "panel",
                 "device": "node17",
+                "agent": "local",
+                "proxy": "",
                 "warnings": ["old firmware"],
             },
         )
@@ -286,6 +288,7 @@ class ConsoleTests(CommandsTestCase):
                 "type": "panel",
                 "user": "alice",
                 "agent": "local",
+                "proxy": "",
                 "state": "ready",
                 "display": 4,
                 "port": 6081,

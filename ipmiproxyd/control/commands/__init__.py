@@ -8,12 +8,13 @@ from ipmiproxyd.control.commands import daemon as daemon_commands
 from ipmiproxyd.control.commands import device as device_commands
 from ipmiproxyd.control.commands import java as java_commands
 from ipmiproxyd.control.commands import power as power_commands
+from ipmiproxyd.control.commands import proxy as proxy_commands
 from ipmiproxyd.control.commands import screenshot as screenshot_commands
 from ipmiproxyd.control.commands import vendor as vendor_commands
 from ipmiproxyd.control.commands import viewers as viewers_commands
 from ipmiproxyd.control.commands.defaults import Defaults
 from ipmiproxyd.control.declare import CommandTable
-from ipmiproxyd.interfaces import Agents, Consoles, Daemon, Devices, Javas, Power, Vendors
+from ipmiproxyd.interfaces import Agents, Consoles, Daemon, Devices, Javas, Power, Proxies, Vendors
 
 __all__ = ["Defaults", "make_commands"]
 
@@ -25,6 +26,7 @@ def make_commands(
     vendors: Vendors,
     javas: Javas,
     agents: Agents,
+    proxies: Proxies,
     daemon: Daemon,
     defaults: Defaults,
 ) -> CommandTable:
@@ -33,11 +35,12 @@ def make_commands(
     return CommandTable(
         [
             *device_commands.commands(devices),
-            *power_commands.commands(devices, power, agent=defaults.agent),
-            *console_commands.commands(devices, consoles, defaults),
+            *proxy_commands.commands(proxies, devices, agents, defaults),
+            *power_commands.commands(devices, power, proxies, agent=defaults.agent),
+            *console_commands.commands(devices, consoles, proxies, defaults),
             *viewers_commands.commands(consoles),
             *screenshot_commands.commands(consoles),
-            *vendor_commands.commands(devices, vendors, agent=defaults.agent),
+            *vendor_commands.commands(devices, vendors, proxies, agent=defaults.agent),
             *java_commands.commands(javas, agent=defaults.agent),
             *agent_commands.commands(agents),
             *daemon_commands.commands(daemon),

@@ -6,12 +6,23 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Final, get_args
 
-from ipmiproxyd.control.arguments import UNSET, Argument, ArgumentType, Choice, Flag, Integer, Name, SecretText, Text
+from ipmiproxyd.control.arguments import (
+    UNSET,
+    Argument,
+    ArgumentType,
+    Choice,
+    Flag,
+    Integer,
+    Name,
+    SecretText,
+    Text,
+    Values,
+)
 from ipmiproxyd.control.commands.bmc import Host, given_fields
 from ipmiproxyd.control.declare import Call, Command
 from ipmiproxyd.errors import MissingArgument
-from ipmiproxyd.interfaces import Agents
-from ipmiproxyd.model import SSH_AGENT, RemoteAgent, Users
+from ipmiproxyd.interfaces import Agents, Proxies
+from ipmiproxyd.model import SSH_AGENT, Device, RemoteAgent, Users
 
 
 class Fingerprints(ArgumentType[tuple[str, ...]]):
@@ -83,7 +94,22 @@ FIX: Final = Argument("fix", Flag(), "copy the runner there first, where it is m
 def on_agent(default: str) -> Argument[str]:
     """``agent=`` of a command that is carried out on one."""
 
-    return Argument("agent", Name(), "the agent that reaches the BMC", default=default)
+    return Argument("agent", Name(), "the agent", default=default)
+
+
+def reaching(default: str) -> Argument[str]:
+    """``agent=`` of a command for one BMC, see :func:`agent_for`."""
+
+    return Argument(
+        "agent", Name(), "the agent that reaches the BMC, where it is not that of its location's proxy", default=default
+    )
+
+
+async def agent_for(values: Values, argument: Argument[str], device: Device, proxies: Proxies) -> str:
+    """The agent for a BMC: the one that the request names, that of the proxy of its location, or the usual one."""
+
+    proxy = None if argument in values else await proxies.of(device)
+    return values[argument] if proxy is None else proxy.agent
 
 
 def _given(call: Call, fields: tuple[Argument[Any], ...]) -> dict[str, Any]:

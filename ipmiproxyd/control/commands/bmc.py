@@ -8,7 +8,7 @@ from ipmiproxyd.control.arguments import Argument, Choice, Integer, Name, Secret
 from ipmiproxyd.errors import BadRequest, MissingArgument
 from ipmiproxyd.interfaces import Devices
 from ipmiproxyd.model import IPMI_PORT, Device, Interface, Privilege, WebTrust
-from ipmiproxyd.wire.device import checked, vnc_address
+from ipmiproxyd.wire.device import changed, checked, vnc_address
 
 
 class Host(Text):
@@ -75,22 +75,27 @@ def given_fields(values: Values, fields: tuple[Argument[Any], ...]) -> dict[str,
     return {field.name: values[field] for field in fields if field in values}
 
 
-async def target(values: Values, devices: Devices, *, just_vnc: bool = False) -> Device:
+async def target(
+    values: Values, devices: Devices, *, just_vnc: bool = False, over: tuple[str, ...] = ()
+) -> Device:
     """The BMC that a request with the arguments ``TARGET`` means: a stored device, or one given inline.
 
     :param just_vnc: nothing but its VNC server is of interest, so ``vnc=`` alone tells it, too.
+    :param over: fields that may stand beside ``device=``, and then count for this request.
 
     Raises BadRequest for both, MissingArgument for neither, NotFound, BadValue.
     """
 
     inline = given_fields(values, FIELDS)
     if DEVICE in values:
+        changes = {name: inline.pop(name) for name in over if name in inline}
         if inline:
             raise BadRequest(
                 f"device= cannot be given together with {next(iter(inline))}=.",
                 hint="Name a stored device, or give the BMC's own data, not both.",
             )
-        return await devices.get(values[DEVICE])
+        device = await devices.get(values[DEVICE])
+        return changed(device, changes) if changes else device
     if just_vnc and ADDRESS not in values and inline.get(_VNC.name):
         inline[ADDRESS.name] = _host_of(inline[_VNC.name])
     if ADDRESS.name not in inline:

@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any, Final, get_args
+from dataclasses import asdict, replace
+from typing import Any, Final, Literal, TypeVar, get_args
 
-from ipmiproxyd.control.arguments import Argument, Choice, Duration, DurationOrNever, Flag, Name, Text
-from ipmiproxyd.control.commands.agent import on_agent
+from ipmiproxyd.console.types import after
+from ipmiproxyd.control.arguments import Argument, Choice, Duration, DurationOrNever, Flag, Name, Text, Values
+from ipmiproxyd.control.commands.agent import reaching
 from ipmiproxyd.control.commands.bmc import TARGET, target
 from ipmiproxyd.control.commands.defaults import Defaults
 from ipmiproxyd.control.declare import Call, Command
 from ipmiproxyd.errors import BadRequest, MissingArgument
-from ipmiproxyd.interfaces import Consoles, Devices
-from ipmiproxyd.model import Clipboard, Console, ConsoleType, Existing, OpenRequest, ViewerInfo
+from ipmiproxyd.interfaces import Consoles, Devices, Proxies
+from ipmiproxyd.model import Clipboard, Console, ConsoleType, Existing, OpenRequest, Proxy, ViewerInfo
+
+T = TypeVar("T")
 
 _MONTH: Final = 31 * 86400
 
-TYPE: Final = Argument(
-    "type",
-    Choice[ConsoleType](get_args(ConsoleType)),
-    "what the console shows: the BMC's web panel, its Java console, its HTML5 console, the VNC server at vnc=, or the "
-    "panel in a browser with developer tools",
-    default="panel",
-)
+PROXY: Final = Argument("proxy", Name(), "the proxy that it goes by, where it is not one of the device's location")
 USER: Final = Argument("user", Text(128), "who the console is for", default="")
 EXISTING: Final = Argument(
     "existing",
     Choice[Existing](get_args(Existing)),
-    "what to do if this user has a console of this type to the device already: use it (if clipboard= and "
-    "login_buttons= are the same; its times stay), open another, or replace all that there are",
+    "what to do if this user has a console of this type to the device already: use it (if clipboard, login buttons, "
+    "encryption and Java are the same; its times stay), open another, or replace all that there are",
     default="reuse",
 )
 WAIT: Final = Argument("wait", Flag(), "answer only once the console is ready", default=True)
@@ -56,6 +53,7 @@ def console_json(console: Console) -> dict[str, Any]:
         "type": console.type,
         "user": console.user,
         "agent": console.agent,
+        "proxy": console.proxy,
         "state": console.state.value,
         "display": console.display,
         "port": console.relay_port,
@@ -101,9 +99,22 @@ def seconds(moment: float | None) -> float | None:
     return None if moment is None else round(moment, 3)
 
 
-def commands(devices: Devices, consoles: Consoles, defaults: Defaults) -> list[Command]:
-    where = on_agent(defaults.agent)
+def chosen(values: Values, argument: Argument[T], of_proxy: T | Literal["default"]) -> T:
+    """What a request says; or else what its proxy says; or else the default."""
 
+    return values[argument] if argument in values or of_proxy == "default" else of_proxy
+
+
+def commands(devices: Devices, consoles: Consoles, proxies: Proxies, defaults: Defaults) -> list[Command]:
+    where = reaching(defaults.agent)
+
+    shows: Argument[ConsoleType] = Argument(
+        "type",
+        Choice[ConsoleType](get_args(ConsoleType)),
+        "what the console shows: the BMC's web panel (in a locked-down browser, or one for debugging), its Java "
+        "console, its HTML5 console, or the VNC server at vnc=",
+        default=defaults.type,
+    )
     idle_for: Argument[float | None] = Argument(
         "idle",
         DurationOrNever(1, _MONTH),
@@ -126,20 +137,32 @@ def commands(devices: Devices, consoles: Consoles, defaults: Defaults) -> list[C
         default=defaults.login_buttons,
     )
 
-    async def open_one(call: Call) -> Mapping[str, Any]:
-        values = call.values
-        request = OpenRequest(
-            device=await target(values, devices, just_vnc=values[TYPE] == "vnc"),
-            type=values[TYPE],
+    async def request_for(values: Values) -> OpenRequest:
+        wanted = values.get(shows) if shows in values else None
+        device = await target(values, devices, just_vnc=wanted == "vnc", over=("java",))
+        named = where in values
+        agent = values[where] if named else ""
+        picked = await proxies.pick(device, name=values.get(PROXY) or "", agent=agent, user=values[USER])
+        proxy = picked or Proxy(name="", agent=defaults.agent, locations=(), type=defaults.type)
+        return OpenRequest(
+            device=replace(device, java=device.java or proxy.java),
+            type=wanted or proxy.type,
+            fall_back=after(proxy.type, defaults.fall_back) if picked and not wanted else (),
+            proxy=proxy.name,
+            encrypt=proxy.encrypt,
+            certificate=proxy.files,
             user=values[USER],
-            agent=values[where],
-            idle=values[idle_for],
+            agent=agent or proxy.agent,
+            idle=chosen(values, idle_for, proxy.idle),
             max_time=values[max_for],
             existing=values[EXISTING],
             wait=values[WAIT],
             clipboard=values[texts],
-            login_buttons=values[buttons],
+            login_buttons=chosen(values, buttons, proxy.login_buttons),
         )
+
+    async def open_one(call: Call) -> Mapping[str, Any]:
+        request = await request_for(call.values)
         opened = await consoles.open(request, call.progress)
         console: Console = opened["console"]
         return {
@@ -149,6 +172,8 @@ def commands(devices: Devices, consoles: Consoles, defaults: Defaults) -> list[C
             "reused": opened["reused"],
             "type": console.type,
             "device": console.device,
+            "agent": console.agent,
+            "proxy": console.proxy,
             "warnings": list(opened["warnings"]),
         }
 
@@ -182,7 +207,7 @@ def commands(devices: Devices, consoles: Consoles, defaults: Defaults) -> list[C
             noun="console",
             verb="open",
             summary="Open a console and tell the URL at which a browser finds it.",
-            arguments=(*TARGET, where, TYPE, USER, idle_for, max_for, texts, buttons, EXISTING, WAIT),
+            arguments=(*TARGET, PROXY, where, shows, USER, idle_for, max_for, texts, buttons, EXISTING, WAIT),
             handler=open_one,
         ),
         Command(

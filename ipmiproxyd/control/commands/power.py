@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from ipmiproxyd.control.arguments import Argument, Duration, Flag
-from ipmiproxyd.control.commands.agent import on_agent
+from ipmiproxyd.control.commands.agent import agent_for, reaching
 from ipmiproxyd.control.commands.bmc import TARGET, target
 from ipmiproxyd.control.declare import Call, Command, Handler
-from ipmiproxyd.interfaces import Devices, Power
+from ipmiproxyd.interfaces import Devices, Power, Proxies
 
 FORCE: Final = Argument("force", Flag(), "ask although the BMC has refused these credentials before", default=False)
 WAIT: Final = Argument("wait", Duration(1, 600), "how long to wait until the BMC reports the new state")
@@ -26,12 +26,13 @@ _PLAIN: Final = {
 }
 
 
-def commands(devices: Devices, power: Power, *, agent: str) -> list[Command]:
-    where = on_agent(agent)
+def commands(devices: Devices, power: Power, proxies: Proxies, *, agent: str) -> list[Command]:
+    where = reaching(agent)
 
     async def status(call: Call) -> Mapping[str, Any]:
         device = await target(call.values, devices)
-        reached = await power.status(device, agent=call.values[where], force=call.values[FORCE])
+        host = await agent_for(call.values, where, device, proxies)
+        reached = await power.status(device, agent=host, force=call.values[FORCE])
         return {"device": device.label, "power": reached}
 
     def act(action: str, *, awaited: bool) -> Handler:
@@ -40,7 +41,7 @@ def commands(devices: Devices, power: Power, *, agent: str) -> list[Command]:
             outcome = await power.act(
                 device,
                 action,
-                agent=call.values[where],
+                agent=await agent_for(call.values, where, device, proxies),
                 force=call.values[FORCE],
                 wait=call.values.get(WAIT) if awaited else None,
                 progress=call.progress,

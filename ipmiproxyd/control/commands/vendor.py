@@ -5,24 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ipmiproxyd.control.commands.agent import on_agent
+from ipmiproxyd.control.commands.agent import agent_for, reaching
 from ipmiproxyd.control.commands.bmc import TARGET, target
 from ipmiproxyd.control.declare import Call, Command
-from ipmiproxyd.interfaces import Devices, Vendors
+from ipmiproxyd.interfaces import Devices, Proxies, Vendors
 
 
-def commands(devices: Devices, vendors: Vendors, *, agent: str) -> list[Command]:
-    where = on_agent(agent)
+def commands(devices: Devices, vendors: Vendors, proxies: Proxies, *, agent: str) -> list[Command]:
+    where = reaching(agent)
 
     async def list_all(_: Call) -> Mapping[str, Any]:
         return {"vendors": list(vendors.listing())}
 
     async def probe(call: Call) -> Mapping[str, Any]:
-        return await vendors.look(call.values[where], await target(call.values, devices))
+        device = await target(call.values, devices)
+        return await vendors.look(await agent_for(call.values, where, device, proxies), device)
 
     async def forget(call: Call) -> Mapping[str, Any]:
         device = await target(call.values, devices)
-        await vendors.unlearn(call.values[where], device)
+        await vendors.unlearn(await agent_for(call.values, where, device, proxies), device)
         return {"device": device.label, "panel": device.web_url}
 
     return [

@@ -1,0 +1,99 @@
+"""The types of consoles: what people call them, where each is allowed, and which takes the place of which."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from ipmiproxyd.errors import (
+    BadJnlp,
+    BadValue,
+    BmcUnsupported,
+    Forbidden,
+    Html5Only,
+    JobFailed,
+    MissingArgument,
+    NoLicence,
+    ProxyError,
+    ToolMissing,
+    VendorUnknown,
+)
+from ipmiproxyd.model import ConsoleType, OpenRequest
+
+LABELS: Final[Mapping[ConsoleType, str]] = {
+    "java": "automatically download and run the Java console",
+    "panel": "start a web browser with access to the management panel",
+    "panel-debug": "start a web browser in debug mode, for local use",
+    "html5": "show the panel's HTML5 console, signed in",
+    "vnc": "show the server's own VNC server",
+}
+"""What forms call them: the first three as EasyDCIM does."""
+
+NAMES: Final[Mapping[ConsoleType, str]] = {
+    "java": "Java console",
+    "html5": "HTML5 console",
+    "panel": "management panel",
+    "panel-debug": "management panel in debug mode",
+    "vnc": "VNC server",
+}
+
+CANNOT_WORK: Final = (BmcUnsupported, Html5Only, NoLicence, ToolMissing, BadJnlp, VendorUnknown, JobFailed)
+"""Why another type may do better. A refused sign-in is not among them: it would be the same for every type."""
+
+
+def after(wanted: ConsoleType, order: Sequence[ConsoleType]) -> tuple[ConsoleType, ...]:
+    """The types to fall back to, in this order: those behind ``wanted``, or all if it is not in there. The browser in
+    debug mode is nothing that one falls back from."""
+
+    if wanted == "panel-debug":
+        return ()
+    rest = order[order.index(wanted) + 1 :] if wanted in order else order
+    return tuple(rest)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Types:
+    """Which types there may be.
+
+    :ivar debug: consoles of type ``panel-debug`` are allowed.
+    :ivar is_local: whether an agent is the daemon's own machine.
+    """
+
+    debug: bool
+    is_local: Callable[[str], bool]
+
+    def allow(self, wanted: ConsoleType, agent: str) -> None:
+        """Raises Forbidden for a type that may not be opened on this agent."""
+
+        if wanted != "panel-debug":
+            return
+        if not self.debug:
+            raise Forbidden(
+                "The browser's debug mode is switched off.",
+                hint="It is for use on the gateway's own machine: set debug = true in [panel] of the configuration.",
+            )
+        if not self.is_local(agent):
+            raise Forbidden(
+                f"The browser's debug mode is for local use only, and {agent} is another machine.",
+                hint="Use type=panel, or the local agent.",
+            )
+
+
+def hindrance(request: OpenRequest) -> ProxyError | None:
+    """What is wrong with a request for a console of type ``vnc``, if anything is."""
+
+    if request.type != "vnc":
+        return None
+    if not request.device.vnc:
+        return MissingArgument(
+            f"No VNC server is known for {request.device.label}.",
+            hint="Give vnc=host:port on the request, or store it: device set name=… vnc=host:port",
+        )
+    if request.clipboard in ("off", "in"):
+        return BadValue(
+            f"clipboard={request.clipboard} cannot be promised for a VNC server that is not ours.",
+            hint="Its texts reach the browser unread: say clipboard=out or clipboard=both, "
+            "and switch its clipboard off in the VNC server itself.",
+        )
+    return None

@@ -1,0 +1,160 @@
+"""``proxy …``: how consoles of some locations are opened; in EasyDCIM, its IPMI proxy servers."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, get_args
+
+from ipmiproxyd.console.types import LABELS
+from ipmiproxyd.control.arguments import (
+    UNSET,
+    Argument,
+    Choice,
+    DurationOrNever,
+    Flag,
+    Name,
+    OrDefault,
+    Text,
+    Texts,
+    show_duration,
+)
+from ipmiproxyd.control.commands.bmc import given_fields
+from ipmiproxyd.control.commands.defaults import Defaults
+from ipmiproxyd.control.declare import Call, Command
+from ipmiproxyd.errors import MissingArgument
+from ipmiproxyd.interfaces import Agents, Devices, Proxies
+from ipmiproxyd.model import ConsoleType, Proxy
+from ipmiproxyd.wire.proxy import LONGEST_IDLE
+
+IDLE_CHOICES: Final = (None, 300.0, 600.0, 900.0, 1800.0, 3600.0, 7200.0, 14400.0)
+"""Seconds that a form may offer; any other time will do as well."""
+
+NAME: Final = Argument("name", Name(), "the proxy's name", required=True)
+LOCATIONS: Final = Argument("locations", Texts("location"), "where it is used, with commas in between")
+
+_LABELS: Final[Mapping[str, str]] = {
+    "name": "Name",
+    "agent": "Remote agent",
+    "locations": "Use in locations",
+    "type": "noVNC proxy type",
+    "idle": "Automatically close sessions",
+    "login_buttons": "Login buttons",
+    "encrypt": "Encrypt connection between noVNC and the relay",
+    "certificate": "Self-signed certificate location",
+    "key": "Location of its key",
+    "java": "Java version",
+}
+"""What EasyDCIM's form calls the fields."""
+
+
+def fields(agent: str) -> tuple[Argument[Any], ...]:
+    """Each is named like the field of model.Proxy that it fills. What is valid in them, wire.proxy knows."""
+
+    return (
+        Argument("agent", Name(), "the agent that reaches the BMCs there", default=agent),
+        LOCATIONS,
+        Argument("type", Choice[ConsoleType](get_args(ConsoleType)), "what its consoles show", default="java"),
+        Argument(
+            "idle",
+            OrDefault(DurationOrNever(1, LONGEST_IDLE)),
+            "close a console after so long without a key, a move of the mouse, or a text for the clipboard; "
+            "default is that of the daemon's settings",
+            default="default",
+        ),
+        Argument(
+            "login_buttons",
+            OrDefault(Flag()),
+            "let the page's buttons type the BMC's user name and password",
+            default="default",
+        ),
+        Argument(
+            "encrypt", Flag(), "have browsers come by https and wss, whatever the relay's own setting", default=False
+        ),
+        Argument(
+            "certificate",
+            Text(4001, "path"),
+            "the PEM file, on the daemon's machine, of the certificate for that, where it is not the relay's own",
+            default="",
+        ),
+        Argument("key", Text(4001, "path"), "the PEM file of its key, where it is not in the same file", default=""),
+        Argument("java", Text(40, "name"), "the Java that its consoles run with, where it is another", default=""),
+    )
+
+
+def proxy_json(proxy: Proxy, consoles: int) -> dict[str, Any]:
+    """A proxy as it is shown. ``idle`` in seconds, null for never; it and ``login_buttons`` may be "default".
+    ``consoles``: how many are open by it."""
+
+    shown = {field.name: getattr(proxy, field.name) for field in dataclasses.fields(proxy)}
+    return {**shown, "locations": list(proxy.locations), "consoles": consoles}
+
+
+def commands(proxies: Proxies, devices: Devices, agents: Agents, defaults: Defaults) -> list[Command]:
+    known = fields(defaults.agent)
+    added = tuple(dataclasses.replace(field, required=field is LOCATIONS) for field in known)
+    changed = tuple(dataclasses.replace(field, default=UNSET) for field in known)
+
+    def shown(proxy: Proxy) -> dict[str, Any]:
+        return proxy_json(proxy, proxies.consoles(proxy.name))
+
+    async def add(call: Call) -> Mapping[str, Any]:
+        given = {"agent": defaults.agent, **given_fields(call.values, known)}
+        return shown(await proxies.add(Proxy(name=call.values[NAME], **given)))
+
+    async def change(call: Call) -> Mapping[str, Any]:
+        changes = given_fields(call.values, known)
+        if not changes:
+            raise MissingArgument("proxy set needs something to change.", hint="For example: locations= or idle=")
+        return shown(await proxies.change(call.values[NAME], changes))
+
+    async def show(call: Call) -> Mapping[str, Any]:
+        return shown(await proxies.get(call.values[NAME]))
+
+    async def list_all(_: Call) -> Mapping[str, Any]:
+        return {"proxies": [shown(proxy) for proxy in await proxies.list()]}
+
+    async def remove(call: Call) -> Mapping[str, Any]:
+        open_still = proxies.consoles(call.values[NAME])
+        await proxies.remove(call.values[NAME])
+        return {"removed": call.values[NAME], "consoles": open_still}
+
+    async def form(_: Call) -> Mapping[str, Any]:
+        locations = {device.location for device in await devices.list()} - {""}
+        choices = {
+            "agent": [_choice(agent["name"]) for agent in agents.listing()],
+            "locations": [_choice(location) for location in sorted(locations)],
+            "type": [_choice(name, label) for name, label in LABELS.items() if defaults.debug or name != "panel-debug"],
+            "idle": [_choice("default", f"as set for all: {show_duration(defaults.idle)}"), *_idle_choices()],
+        }
+        return {
+            "fields": [_field(field, choices.get(field.name, [])) for field in (NAME, *added)],
+            "defaults": defaults.told(),
+            "limits": dict(defaults.limits),
+        }
+
+    return [
+        Command(noun="proxy", verb="add", summary="Store a proxy: how consoles of some locations are opened.",
+                arguments=(NAME, *added), handler=add),
+        Command(noun="proxy", verb="set", summary="Change what is stored of a proxy; consoles that are open stay.",
+                arguments=(NAME, *changed), handler=change),
+        Command(noun="proxy", verb="show", summary="Tell what is stored of a proxy.", arguments=(NAME,), handler=show),
+        Command(noun="proxy", verb="list", summary="List the proxies, and how many consoles each has.",
+                handler=list_all),
+        Command(noun="proxy", verb="remove", summary="Forget a proxy; its consoles that are open go on.",
+                arguments=(NAME,), handler=remove),
+        Command(noun="proxy", verb="form", handler=form,
+                summary="Tell what a form for proxies needs: its fields with their choices, defaults and limits."),
+    ]  # fmt: skip
+
+
+def _field(field: Argument[Any], choices: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+    return {**field.describe(), "label": _LABELS[field.name], "choices": list(choices)}
+
+
+def _choice(value: str, label: str = "") -> dict[str, str]:
+    return {"value": value, "label": label or value}
+
+
+def _idle_choices() -> list[dict[str, str]]:
+    return [_choice(show_duration(seconds)) for seconds in IDLE_CHOICES]
