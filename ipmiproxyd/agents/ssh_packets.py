@@ -57,7 +57,8 @@ class Mode(Protocol):
 
     :ivar block: what is padded is a multiple of this.
     :ivar first: bytes of a packet that tell its length.
-    :ivar skipped: bytes in front that are not padded: those of the length, if it is not encrypted.
+    :ivar skipped: bytes in front that do not count for the padding: those of the length, if it is not encrypted with
+        the rest.
     :ivar tag: bytes behind the packet.
     """
 
