@@ -63,7 +63,7 @@ class _NextKeys:
 
 
 class PacketTransport(SSHClientTransport):
-    """An SSH connection up to its packets. ``verifyHostKey`` has to know at once: hosts do not wait with what they encrypt.
+    """An SSH connection up to its packets. ``verifyHostKey`` has to know at once: hosts go on.
 
     :ivar connection: told of what comes in for its channels, and whether it can send.
     :ivar heard: counts what came in.
