@@ -18,7 +18,17 @@ from twisted.conch.ssh.transport import (
 )
 
 from ipmiproxyd.agents.ssh_channel import QUIET, Connection
-from ipmiproxyd.agents.ssh_packets import CIPHERS, GCM, MACS, Agreed, BadPacket, Mode, PacketReader, PacketWriter
+from ipmiproxyd.agents.ssh_packets import (
+    AUTHENTICATE,
+    CHACHA,
+    CIPHERS,
+    MACS,
+    Agreed,
+    BadPacket,
+    Mode,
+    PacketReader,
+    PacketWriter,
+)
 
 READ: Final = 128 << 10
 """Bytes that are read at once; then it is the others' turn."""
@@ -53,7 +63,7 @@ class _NextKeys:
 
 
 class PacketTransport(SSHClientTransport):
-    """An SSH connection up to its packets.
+    """An SSH connection up to its packets. ``verifyHostKey`` has to know at once: hosts go on.
 
     :ivar connection: told of what comes in for its channels, and whether it can send.
     :ivar heard: counts what came in.
@@ -194,12 +204,17 @@ class PacketTransport(SSHClientTransport):
 
     def ssh_KEXINIT(self, packet: bytes) -> None:
         self._theirs = True
+        names = _names(packet)
         if self.sessionID is None:
-            self._strict = _STRICT_SERVER in _names(packet)[0].split(b",")
-        if self._strict and self.sessionID is None and self._reader.sequence != 1:
-            self.sendDisconnect(DISCONNECT_PROTOCOL_ERROR, b"the key exchange does not come first")
+            self._strict = _STRICT_SERVER in names[0].split(b",")
+            if self._strict and self._reader.sequence != 1:
+                self.sendDisconnect(DISCONNECT_PROTOCOL_ERROR, b"the key exchange does not come first")
+                return
+        if CHACHA in _ciphers(names) and not self._strict:
+            # Else messages may go missing at the beginning, and nobody would know (CVE-2023-48795).
+            self.sendDisconnect(DISCONNECT_PROTOCOL_ERROR, b"its ChaCha20 needs a strict key exchange")
             return
-        super().ssh_KEXINIT(_any_mac(packet))  # type: ignore[no-untyped-call]
+        super().ssh_KEXINIT(packet[:16] + b"".join(map(NS, _any_mac(names))) + packet[-5:])  # type: ignore[no-untyped-call]
         self.otherKexInitPayload = bytes((MSG_KEXINIT,)) + packet
         if not self._over:
             agreed = self.nextEncryptions
@@ -230,11 +245,15 @@ def _names(kexinit: bytes) -> list[bytes]:
     return names
 
 
-def _any_mac(kexinit: bytes) -> bytes:
+def _ciphers(names: list[bytes]) -> list[bytes | None]:
+    """What is agreed upon, for either direction."""
+
+    return [ffs(CIPHERS, names[at].split(b",")) for at in (2, 3)]
+
+
+def _any_mac(names: list[bytes]) -> list[bytes]:
     """The same, but where the cipher authenticates, any MAC will do."""
 
-    names = _names(kexinit)
-    for ciphers, macs in ((2, 4), (3, 5)):
-        if ffs(CIPHERS, names[ciphers].split(b",")) in GCM:
-            names[macs] = b",".join(MACS)
-    return kexinit[:16] + b"".join(map(NS, names)) + bytes(5)
+    ours = b",".join(MACS)
+    macs = [ours if cipher in AUTHENTICATE else names[at] for at, cipher in enumerate(_ciphers(names), 4)]
+    return names[:4] + macs + names[6:]

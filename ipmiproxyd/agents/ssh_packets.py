@@ -1,8 +1,8 @@
 """Packets of SSH as they go over the wire (RFC 4253 §6): their length, padding, encryption and authentication.
 
-AES-GCM (RFC 5647, as OpenSSH uses it: the length is authenticated, not encrypted; the MAC that was agreed upon does not
-count), and AES-CTR with an HMAC, either of the packet before it was encrypted, or ("-etm") of the encrypted packet, and
-then the length is not encrypted.
+AES-GCM (RFC 5647, as OpenSSH uses it: the length is authenticated, not encrypted); AES-CTR with an HMAC, either of the
+packet before it was encrypted, or ("-etm") of the encrypted packet, and then the length is not encrypted; where a host
+wants nothing else, ChaCha20 with Poly1305 (OpenSSH's PROTOCOL.chacha20poly1305: the length has a key of its own).
 """
 
 from __future__ import annotations
@@ -15,12 +15,16 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.poly1305 import Poly1305
 
 GCM: Final = (b"aes128-gcm@openssh.com", b"aes256-gcm@openssh.com")
-CIPHERS: Final = (*GCM, b"aes256-ctr", b"aes192-ctr", b"aes128-ctr")
+CHACHA: Final = b"chacha20-poly1305@openssh.com"
+CIPHERS: Final = (*GCM, b"aes256-ctr", b"aes192-ctr", b"aes128-ctr", CHACHA)
 """The quickest first: AES-GCM takes a fifth of what AES-CTR with an HMAC does."""
+AUTHENTICATE: Final = (*GCM, CHACHA)
+"""Ciphers that do so themselves: the MAC that was agreed upon does not count."""
 ETM: Final = b"-etm@openssh.com"
 MACS: Final = (b"hmac-sha2-256" + ETM, b"hmac-sha2-512" + ETM, b"hmac-sha2-256", b"hmac-sha2-512")
 
@@ -53,7 +57,8 @@ class Mode(Protocol):
 
     :ivar block: what is padded is a multiple of this.
     :ivar first: bytes of a packet that tell its length.
-    :ivar skipped: bytes in front that are not padded: those of the length, if it is not encrypted.
+    :ivar skipped: bytes in front that do not count for the padding: those of the length, if it is not encrypted with
+        the rest.
     :ivar tag: bytes behind the packet.
     """
 
@@ -66,13 +71,13 @@ class Mode(Protocol):
     @property
     def tag(self) -> int: ...
 
-    def length(self, data: memoryview, at: int) -> int:
+    def length(self, sequence: int, data: memoryview, at: int, /) -> int:
         """Of the packet that begins there. Called once for each."""
 
-    def open(self, sequence: int, frame: memoryview) -> bytes | memoryview:
+    def open(self, sequence: int, frame: memoryview, /) -> bytes | memoryview:
         """What follows the length, of a whole packet with its tag. Raises BadPacket."""
 
-    def seal(self, sequence: int, length: bytes, body: bytes) -> Sequence[bytes]:
+    def seal(self, sequence: int, length: bytes, body: bytes, /) -> Sequence[bytes]:
         """The packet's pieces with its tag."""
 
 
@@ -84,7 +89,7 @@ class Plain:
     skipped = 0
     tag = 0
 
-    def length(self, data: memoryview, at: int) -> int:
+    def length(self, _sequence: int, data: memoryview, at: int) -> int:
         (length,) = _LENGTH.unpack_from(data, at)
         return int(length)
 
@@ -113,7 +118,7 @@ class Gcm:
         self._count = (count + 1) & 0xFFFFFFFFFFFFFFFF
         return self._fixed + _COUNTER.pack(count)
 
-    def length(self, data: memoryview, at: int) -> int:
+    def length(self, _sequence: int, data: memoryview, at: int) -> int:
         (length,) = _LENGTH.unpack_from(data, at)
         return int(length)
 
@@ -157,7 +162,7 @@ class CtrEtm:
         self._mac = _Hmac(mac, mac_key)
         self.tag = self._mac.size
 
-    def length(self, data: memoryview, at: int) -> int:
+    def length(self, _sequence: int, data: memoryview, at: int) -> int:
         (length,) = _LENGTH.unpack_from(data, at)
         return int(length)
 
@@ -183,7 +188,7 @@ class CtrMac:
         self.tag = self._mac.size
         self._first = b""
 
-    def length(self, data: memoryview, at: int) -> int:
+    def length(self, _sequence: int, data: memoryview, at: int) -> int:
         self._first = self._stream.update(data[at : at + _BLOCK])
         return int.from_bytes(self._first[:4], "big")
 
@@ -196,6 +201,40 @@ class CtrMac:
         return self._stream.update(length + body), self._mac.of(sequence, length, body)
 
 
+class ChaCha:
+    """The nonce is the packet's number. The key's first half is for the packet, its second for the length."""
+
+    block = 8
+    first = 4
+    skipped = 4
+    tag = 16
+
+    def __init__(self, key: bytes) -> None:
+        self._keys = key[:32], key[32:64]
+
+    def _stream(self, of_length: int, sequence: int, counter: int) -> CipherContext:
+        nonce = counter.to_bytes(8, "little") + sequence.to_bytes(8, "big")
+        return Cipher(algorithms.ChaCha20(self._keys[of_length], nonce), None).encryptor()  # both ways the same
+
+    def _tag(self, sequence: int, *pieces: bytes | memoryview) -> bytes:
+        mac = Poly1305(self._stream(0, sequence, 0).update(bytes(32)))
+        for piece in pieces:
+            mac.update(piece)
+        return mac.finalize()
+
+    def length(self, sequence: int, data: memoryview, at: int) -> int:
+        return int.from_bytes(self._stream(1, sequence, 0).update(data[at : at + 4]), "big")
+
+    def open(self, sequence: int, frame: memoryview) -> bytes:
+        if not hmac.compare_digest(frame[-16:], self._tag(sequence, frame[:-16])):
+            raise BadPacket(MAC_ERROR, b"bad MAC")
+        return self._stream(0, sequence, 1).update(frame[4:-16])
+
+    def seal(self, sequence: int, length: bytes, body: bytes) -> Sequence[bytes]:
+        sealed = self._stream(1, sequence, 0).update(length), self._stream(0, sequence, 1).update(body)
+        return *sealed, self._tag(sequence, *sealed)
+
+
 @dataclass(frozen=True, slots=True)
 class Agreed:
     """The algorithms of one direction. ``mac`` counts for nothing where the cipher authenticates, too."""
@@ -206,6 +245,8 @@ class Agreed:
     def mode(self, nonce: bytes, key: bytes, mac_key: bytes) -> Mode:
         """With these keys, which are as long as any algorithm wants them, or longer."""
 
+        if self.cipher == CHACHA:
+            return ChaCha(key)
         key = key[: int(self.cipher[3:6]) // 8]
         if self.cipher in GCM:
             return Gcm(key, nonce)
@@ -283,7 +324,7 @@ class PacketReader(_Direction):
         """Bytes of the whole packet that begins there."""
 
         mode = self._mode
-        length = mode.length(data, at)
+        length = mode.length(self.sequence, data, at)
         if not 8 <= length <= LONGEST or (4 - mode.skipped + length) % mode.block:
             raise BadPacket(PROTOCOL_ERROR, b"bad packet length %d" % length)
         return 4 + length + mode.tag

@@ -151,8 +151,8 @@ class SshConnectionTests(SshCase):
 
     async def test_what_stands_in_the_way(self) -> None:
         for more, words in (
-            ("Ciphers 3des-cbc", "no cipher in common: it offers 3des-cbc"),
-            ("Ciphers aes256-ctr\nMACs umac-128@openssh.com", "no MAC in common"),
+            ("Ciphers aes256-cbc", "no cipher in common: it offers aes256-cbc"),
+            ("Ciphers aes256-ctr\nMACs umac-128-etm@openssh.com", "no MAC in common"),
             ("KexAlgorithms diffie-hellman-group14-sha1", "no key exchange in common"),
             ("ForceCommand echo not for you", "not for you"),
         ):

@@ -35,6 +35,7 @@ COMBINATIONS = (
     ("aes192-ctr", "hmac-sha2-512-etm@openssh.com"),
     ("aes128-ctr", "hmac-sha2-256"),
     ("aes256-ctr", "hmac-sha2-512"),
+    ("chacha20-poly1305@openssh.com", "umac-64@openssh.com"),
 )
 
 

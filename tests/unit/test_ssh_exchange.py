@@ -18,6 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from ipmiproxyd.agents import ssh_exchange, ssh_packets
 from ipmiproxyd.agents.ssh_channel import QUIET, Connection
 from ipmiproxyd.agents.ssh_exchange import PacketTransport
+from ipmiproxyd.agents.ssh_packets import CHACHA
 
 HOST_KEY: Final = Key(Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
 Message = tuple[int, bytes] | None
@@ -181,6 +182,11 @@ class SshExchangeTests(SynchronousTestCase):
         self.up()
         self.meet(Server(strict=True, after=ignored))
         self.refused(b"message 2 out of turn")
+
+    def test_chacha_without_a_strict_exchange(self) -> None:
+        self.patch(Server, "supportedCiphers", [CHACHA])
+        self.meet(Server())
+        self.refused(b"its ChaCha20 needs a strict key exchange")
 
     def test_host_that_asks_and_does_not_read(self) -> None:
         self.patch(ssh_exchange, "HELD_BACK", 10_000)

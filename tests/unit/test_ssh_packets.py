@@ -12,8 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from ipmiproxyd.agents import ssh_packets
 from ipmiproxyd.agents.ssh_packets import (
+    AUTHENTICATE,
     CIPHERS,
-    GCM,
     LONGEST,
     MAC_ERROR,
     MACS,
@@ -28,7 +28,10 @@ from ipmiproxyd.agents.ssh_packets import (
 from tests.support.chunks import PLACES, cut
 
 KEYS = tuple(bytes(range(start, start + 128)) for start in (1, 33, 65))
-COMBINATIONS = (*((cipher, b"none") for cipher in GCM), *((c, mac) for c in CIPHERS if c not in GCM for mac in MACS))
+COMBINATIONS = (
+    *((cipher, b"none") for cipher in AUTHENTICATE),
+    *((cipher, mac) for cipher in CIPHERS if cipher not in AUTHENTICATE for mac in MACS),
+)
 MODES: tuple[Callable[[], Mode], ...] = (
     Plain,
     *((lambda cipher=cipher, mac=mac: Agreed(cipher, mac).mode(*KEYS)) for cipher, mac in COMBINATIONS),
@@ -127,7 +130,7 @@ class SshPacketTests(SynchronousTestCase):
         self.assertEqual((writer.is_worn, writer.sequence), (False, 0))
 
     def test_sequence_goes_round(self) -> None:
-        for make in MODES[3:5]:
+        for make in MODES[3:]:
             writer, reader = self.pair(make)
             writer.sequence = reader.sequence = 0xFFFFFFFF
             for number in range(3):
