@@ -27,7 +27,7 @@ START_LIMIT: Final = 10.0
 ASK_EVERY: Final = 0.02
 
 # "Get Channel Authentication Capabilities": the one question that every BMC answers without a session.
-_HELLO: Final = bytes.fromhex("0600ff07 000000000000000000 09 2018c8 8100388e04b5")
+HELLO: Final = bytes.fromhex("0600ff07 000000000000000000 09 2018c8 8100388e04b5")
 
 _LAN: Final = """\
 name "{name}"
@@ -235,7 +235,7 @@ class _Hello(DatagramProtocol):
 
     def _ask(self) -> None:
         assert self.transport is not None
-        self.transport.write(_HELLO, self._target)
+        self.transport.write(HELLO, self._target)
         self._next = self._reactor.callLater(ASK_EVERY, self._ask)
 
     def datagramReceived(self, datagram: bytes, addr: object) -> None:

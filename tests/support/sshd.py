@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import signal
 import socket
 import subprocess
 from collections.abc import Sequence
@@ -67,17 +68,26 @@ def make_key(path: Path, *options: str, passphrase: str = "") -> str:
 class Sshd(ProcessProtocol):
     """``folder`` may be passed by everybody. ``more``: further lines of its configuration."""
 
+    address = ADDRESS
+    port = 0
+
     def __init__(self, folder: Path, *, more: Sequence[str] = ()) -> None:
         self.folder = folder
         self.log = b""
         self.host_key = make_key(folder / "host_key")
         make_key(folder / "key")
         self.let_in(folder / "key.pub")
-        with socket.socket() as probe:
-            probe.bind((ADDRESS, 0))
-            self.port = probe.getsockname()[1]
-        text = _CONFIGURATION.format(address=ADDRESS, port=self.port, folder=folder) + "\n".join(more) + "\n"
-        (folder / "sshd.conf").write_text(text)
+        if not self.port:
+            with socket.socket() as probe:
+                probe.bind((self.address, 0))
+                self.port = probe.getsockname()[1]
+        text = _CONFIGURATION.format(address=self.address, port=self.port, folder=self.seen_as())
+        (folder / "sshd.conf").write_text(text + "\n".join(more) + "\n")
+
+    def seen_as(self) -> str:
+        """The folder's path for sshd itself."""
+
+        return str(self.folder)
 
     def let_in(self, public: Path) -> None:
         keys = self.folder / "authorized_keys"
@@ -87,7 +97,7 @@ class Sshd(ProcessProtocol):
     def place(self, **changes: Any) -> SshPlace:
         return SshPlace(
             **{
-                "host": ADDRESS,
+                "host": self.address,
                 "port": self.port,
                 "user": login_account().pw_name,
                 "key": self.folder / "key",
@@ -102,21 +112,31 @@ class Sshd(ProcessProtocol):
     async def start(self, test: TestCase) -> None:
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+        self.log = b""
         self._listening: Deferred[None] = Deferred()
         self._exited: Deferred[None] = Deferred()
         self._ended: Deferred[None] = Deferred()
-        argv = [SSHD, "-D", "-e", "-f", str(self.folder / "sshd.conf")]
-        process = cast(IReactorProcess, reactor).spawnProcess(self, SSHD, argv, env={"PATH": os.environ["PATH"]})
+        argv = [*self.wrapped(), SSHD, "-D", "-e", "-f", f"{self.seen_as()}/sshd.conf"]
+        process = cast(IReactorProcess, reactor).spawnProcess(self, argv[0], argv, env={"PATH": os.environ["PATH"]})
         assert process is not None
         test.addCleanup(lambda: Deferred.fromCoroutine(self.finish()))
         await self._listening.addTimeout(10.0, cast(IReactorTime, reactor))
+
+    def wrapped(self) -> Sequence[str]:
+        """What starts it, if not we."""
+
+        return ()
+
+    @property
+    def listener(self) -> int:
+        assert self.transport is not None
+        return cast(int, self.transport.pid)
 
     async def stop(self) -> None:
         """End the one that listens; its connections go on."""
 
         if not self._exited.called:
-            assert self.transport is not None
-            self.transport.signalProcess("TERM")
+            os.kill(self.listener, signal.SIGTERM)
             await self._exited
 
     async def finish(self) -> None:
@@ -126,8 +146,7 @@ class Sshd(ProcessProtocol):
     def serving(self) -> list[int]:
         """The processes that serve its connections."""
 
-        assert self.transport is not None
-        found, left = [], children_of(cast(int, self.transport.pid))
+        found, left = [], children_of(self.listener)
         while left:
             pid = left.pop()
             if Path(f"/proc/{pid}/comm").read_text() == "sshd\n":
