@@ -110,7 +110,7 @@ class AgentHost:
             leftovers.kill(self._init)
             self._init = 0
             await self._child.when_ended()
-            await self.sshd.finish()
+            await self.sshd.all_ended()
 
     # --- what is there ------------------------------------------------------------------------------------------------
 
@@ -183,11 +183,15 @@ class AgentHost:
         folders = [folder for folder in Path("/proc").iterdir() if folder.name.isdigit()]
         return [int(folder.name) for folder in folders if _status(folder).get("Uid", "").startswith(f"{uid}\t")]
 
-    def console_files(self) -> list[str]:
-        """What consoles leave in files, apart from what the runner always keeps."""
+    def console_files(self, away: bool = False) -> list[str]:
+        """What consoles leave in files, apart from what the runner always keeps.
+
+        :param away: nobody could ask yet how they ended, and it is kept.
+        """
 
         jobs, locks = self.path(JOBS), self.path(LOCKS)
-        found = leftovers.files_of(jobs)
+        kept = ["state.json"] if away else None
+        found = [name for name in leftovers.files_of(jobs) if _listing(jobs / name) != kept]
         found += [path.name for path in locks.glob("*") if path.name not in ("users.lock", "vnc")]
         found += [f"/tmp/{path.name}" for path in self.path("/tmp").rglob(".X*")]
         return found
@@ -210,14 +214,25 @@ class AgentHost:
         finally:
             namespace.close()
 
-    async def is_clean(self, patience: float = leftovers.PATIENCE) -> None:
+    async def is_clean(self, patience: float = leftovers.PATIENCE, *, away: bool = False) -> None:
         """Wait until no console has left anything."""
 
         await leftovers.until_none(self.console_processes, patience)
-        await leftovers.until_none(self.console_files, patience)
+        await leftovers.until_none(lambda: self.console_files(away), patience)
         self._test.assertEqual([one for one in self.listening() if not one.endswith(":22")], [])
 
+    def serving(self) -> list[int]:
+        """The sshd processes that serve connections, also those of an sshd that listens no more."""
+
+        servers = [one for one in self.processes() if one.command.startswith("sshd: ")]
+        return [one.pid for one in servers if "[listener]" not in one.command]
+
     # --- troubles -----------------------------------------------------------------------------------------------------
+
+    def cut(self) -> None:
+        """Kill whatever serves a connection."""
+
+        self.run("sh", "-c", 'kill -KILL "$@" || :', "sh", *map(str, self.serving()))
 
     @contextmanager
     def full_disks(self) -> Iterator[None]:
@@ -249,6 +264,18 @@ class HostSshd(Sshd):
 
         for file in self.folder.iterdir():
             shutil.copy(file, self._host.path(f"{SSH_FOLDER}/{file.name}"))
+
+    async def finish(self) -> None:
+        """With its host: what it serves may wait for a network that is not there."""
+
+        await self._host.stop()
+
+    async def all_ended(self) -> None:
+        """Once its host has."""
+
+        for run in self._runs:
+            await run.ended
+        self._runs = []
 
     def seen_as(self) -> str:
         return SSH_FOLDER
@@ -381,6 +408,10 @@ class Hosts:
 
     def __getitem__(self, name: str) -> Location:
         return self.locations[name]
+
+
+def _listing(folder: Path) -> list[str]:
+    return os.listdir(folder) if folder.is_dir() else []
 
 
 def _fill(path: Path) -> None:
