@@ -61,16 +61,16 @@ class ReachTests(HostsWorld):
         open_to_others = [one for one in self.east.host.listening() if not one.split()[1].startswith(("127.", "[::1]"))]
         self.assertEqual(open_to_others, ["tcp 0.0.0.0:22", "tcp [::]:22"])
         scans = [("scan", self.east.address, 65535), ("scan", "fd77:1::2", 7000)]
-        self.assertEqual(self.hosts.probe(scans), [[22], [22]])
+        self.assertEqual(await self.hosts.probe(scans), [[22], [22]])
 
         bmc = self.east.bmc_address(1)
         targets = [("tcp", bmc, 443), ("udp", bmc, 623, HELLO.hex()), ("tcp", "fd78:1::11", 443)]
-        self.assertEqual(self.hosts.probe(targets), ["ENETUNREACH"] * 3)
+        self.assertEqual(await self.hosts.probe(targets), ["ENETUNREACH"] * 3)
         there = ("route add 10.78.1.0/24 via 10.77.1.2", "route add fd78:1::/64 via fd77:1::2")
         back = ("route add 10.77.1.0/24 via 10.78.1.1", "route add fd77:1::/64 via fd78:1::1")
         self.hosts.panel.ip(*there)
         self.east.namespace.ip(*back)
-        for found in self.hosts.probe(targets):
+        for found in await self.hosts.probe(targets):
             self.assertIn(found, ("no answer", "EHOSTUNREACH", "ENETUNREACH"))
 
 

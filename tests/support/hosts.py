@@ -22,6 +22,7 @@ from typing import Any, Final
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.utils import getProcessOutputAndValue
 from twisted.trial.unittest import TestCase
 
 from ipmiproxyd.agents import runner
@@ -32,6 +33,7 @@ from tests.support.network_namespace import NetworkNamespace, ReactorIn
 from tests.support.sshd import Sshd, children_of
 
 PYTHON: Final = ("/usr/bin/python3", "-I", "-S")
+PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PROBE: Final = Path(__file__).with_name("probe.py").read_text()
 ENTER: Final = Path(__file__).with_name("enter_job.py")
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
@@ -82,8 +84,7 @@ class AgentHost:
         apart = ["unshare", "--net", "--uts", "--ipc", "--mount", "--pid", "--fork", "--kill-child=KILL"]
         init = ["sh", str(INIT), self.name, str(self.first_uid), str(self.first_uid + USERS - 1)]
         argv = ["setpriv", "--pdeathsig", "KILL", *apart, "--propagation", "private", *init]
-        env = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
-        the_reactor().spawnProcess(self._child, "/usr/bin/setpriv", argv, env=env)
+        the_reactor().spawnProcess(self._child, "/usr/bin/setpriv", argv, env={"PATH": PATH})
         try:
             await up.addTimeout(START_LIMIT, IReactorTime(reactor))
         except BaseException as error:
@@ -129,7 +130,7 @@ class AgentHost:
     def inside(self) -> list[str]:
         """In front of a command line: runs it there, as root."""
 
-        return ["nsenter", f"--target={self.init}", "--all", "--"]
+        return ["/usr/bin/nsenter", f"--target={self.init}", "--all", "--"]
 
     def run(self, *argv: str) -> str:
         """A short program there, as root; its output. It must succeed."""
@@ -165,17 +166,18 @@ class AgentHost:
         users = (line.split(":") for line in self.path("/etc/passwd").read_text().splitlines())
         return next(int(user[2]) for user in users if user[0] == f"easydcim_vnc_{display}")
 
-    def probe_inside(self, display: int, program: str, targets: Sequence[Sequence[Any]]) -> list[Any]:
+    async def probe(self, targets: Sequence[Sequence[Any]]) -> list[Any]:
+        """What root reaches there, outside of any console: see probe.py."""
+
+        return await _probed(reactor, [*self.inside(), *PYTHON, "-c", PROBE], targets)
+
+    async def probe_inside(self, display: int, program: str, targets: Sequence[Sequence[Any]]) -> list[Any]:
         """What a console's user reaches from inside, by a process of the console: see probe.py."""
 
         uid = self.user_of(display)
         pid = next(pid for pid in self.here(uid) if program in Path(f"/proc/{pid}/cmdline").read_text())
         argv = [*PYTHON, str(ENTER), str(pid), str(uid), str(uid), PROBE]
-        done = subprocess.run(argv, input=json.dumps(targets), capture_output=True, text=True, timeout=60, check=False)
-        if done.returncode:
-            raise AssertionError(f"the probe ended with {done.returncode}: {done.stderr}")
-        found: list[Any] = json.loads(done.stdout)
-        return found
+        return await _probed(reactor, argv, targets)
 
     def here(self, uid: int) -> list[int]:
         """A user's processes, in this machine's numbers."""
@@ -397,17 +399,27 @@ class Hosts:
             name: Location(test, self.panel, name, number, folder / name) for number, name in enumerate(names, 1)
         }
 
-    def probe(self, targets: Sequence[Sequence[Any]]) -> list[Any]:
+    async def probe(self, targets: Sequence[Sequence[Any]]) -> list[Any]:
         """What the panel host reaches: see probe.py."""
 
-        found: list[Any] = json.loads(self.panel.run([*PYTHON, "-c", PROBE], json.dumps(targets)))
-        return found
+        return await _probed(self.reactor, [*PYTHON, "-c", PROBE], targets)
 
     async def start(self) -> None:
         await gatherResults([Deferred.fromCoroutine(one.start()) for one in self.locations.values()])
 
     def __getitem__(self, name: str) -> Location:
         return self.locations[name]
+
+
+async def _probed(spawner: Any, argv: Sequence[str], targets: Sequence[Sequence[Any]]) -> list[Any]:
+    """It may ask this very process, which must not wait for it."""
+
+    asked = json.dumps(targets).encode()
+    told = await getProcessOutputAndValue(argv[0], argv[1:], {"PATH": PATH}, reactor=spawner, stdinBytes=asked)
+    if told[2]:
+        raise AssertionError(f"the probe ended with {told[2]}: {told[1].decode()}")
+    found: list[Any] = json.loads(told[0])
+    return found
 
 
 def _listing(folder: Path) -> list[str]:
