@@ -90,7 +90,8 @@ class FenceTests(HostsWorld):
     async def test_neighbours(self) -> None:
         console, other = await self.two_consoles()
         await self.listen_on_sockets()
-        display, folder = other["display"], f"{JOBS}/{other['console']}"
+        display = other["display"]
+        (folder,) = (path for path in self.east.host.job_folders() if path.endswith(other["console"]))
         forbidden: list[Target] = [("unix", "/run/service"), ("abstract", "a-service")]
         forbidden += [("unix", f"{folder}/vnc/socket"), ("file", JOBS), ("file", folder), ("file", "/home/ipmiproxyd")]
         await self.assert_fenced(console, [("file", "/usr/bin/python3")], forbidden)

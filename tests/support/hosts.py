@@ -9,6 +9,7 @@ ends with the test.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -185,16 +186,22 @@ class AgentHost:
         folders = [folder for folder in Path("/proc").iterdir() if folder.name.isdigit()]
         return [int(folder.name) for folder in folders if _status(folder).get("Uid", "").startswith(f"{uid}\t")]
 
+    def job_folders(self) -> list[str]:
+        """The folders of jobs, as seen there."""
+
+        above = [JOBS, *(f"{JOBS}/{path.name}" for path in self.path(JOBS).glob("main"))]
+        found = [f"{folder}/{name}" for folder in above for name in leftovers.files_of(self.path(folder))]
+        return [path for path in found if path not in above]
+
     def console_files(self, away: bool = False) -> list[str]:
         """What consoles leave in files, apart from what the runner always keeps.
 
         :param away: nobody could ask yet how they ended, and it is kept.
         """
 
-        jobs, locks = self.path(JOBS), self.path(LOCKS)
         kept = ["state.json"] if away else None
-        found = [name for name in leftovers.files_of(jobs) if _listing(jobs / name) != kept]
-        found += [path.name for path in locks.glob("*") if path.name not in ("users.lock", "vnc")]
+        found = [folder for folder in self.job_folders() if _listing(self.path(folder)) != kept]
+        found += [path.name for path in self.path(LOCKS).glob("*.lock") if _is_locked(path)]
         found += [f"/tmp/{path.name}" for path in self.path("/tmp").rglob(".X*")]
         return found
 
@@ -420,6 +427,15 @@ async def _probed(spawner: Any, argv: Sequence[str], targets: Sequence[Sequence[
         raise AssertionError(f"the probe ended with {told[2]}: {told[1].decode()}")
     found: list[Any] = json.loads(told[0])
     return found
+
+
+def _is_locked(path: Path) -> bool:
+    with path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def _listing(folder: Path) -> list[str]:
