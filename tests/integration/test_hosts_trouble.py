@@ -102,7 +102,8 @@ class HostTests(TroubleWorld):
         with self.east.host.full_disks():
             for _ in range(2):
                 reply = await self.client.ask("console open device=east1 agent=east existing=new")
-                self.assertIn("No space left on device", reply.body.get("message", ""), reply.code)
+                self.assertEqual(reply.code, "agent-full", reply.body)
+                self.assertIn(" 0 KiB of disk", reply.body["message"])
                 self.assertEqual(await self.power(self.east), ("", "off"))
                 await self.use((await self.client.must(f"console url console={opened['console']}"))["url"])
                 await self.cut()
