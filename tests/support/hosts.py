@@ -89,6 +89,7 @@ class AgentHost:
         try:
             await up.addTimeout(START_LIMIT, IReactorTime(reactor))
         except BaseException as error:
+            await self._child.stop(IReactorTime(reactor))
             raise RuntimeError(f"the host {self.name} did not start: {self._child.output!r}") from error
         (self._init,) = children_of(self._child.pid)
         self._install()
