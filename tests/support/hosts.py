@@ -349,6 +349,9 @@ class Location:
     async def reboot(self) -> None:
         """The agent host loses power and comes up again, with the same keys. What it had written is gone."""
 
+        # The kernel would take its time to remove what leads there.
+        self._panel.ip(f"link delete {self._cable}")
+        self.namespace.ip("link delete agent0")
         await self.host.stop()
         await self.host.start()
         self._connect()
