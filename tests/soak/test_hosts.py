@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Final
 
 from twisted.internet.defer import gatherResults
 
+from tests.support import leftovers
 from tests.support.hosts_world import HostsWorld
 
 MOST: Final = 40
@@ -51,4 +52,28 @@ class ManyTests(HostsWorld):
             for console in consoles:
                 await self.use(console["url"])
             await gatherResults([self.client.ask(f"console close device={name}1") for name in ("east", "west")])
+            await self.nothing_left()
+
+
+class CutTests(HostsWorld):
+    timeout: ClassVar[float] = 400
+    panels: ClassVar[Sequence[tuple[str, int]]] = (("east", 1),)
+
+    async def test_cut_at_any_moment(self) -> None:
+        """The connection is lost, or the host loses power, while consoles open: each is there or is not."""
+
+        for turn in range(20):
+            clients = [await self.connect() for _ in range(3)]
+            asked = [client.ask("console open device=east1 agent=east existing=new") for client in clients]
+            await leftovers.pause(random.uniform(0.0, 1.0))
+            if turn % 5 == 4:
+                await self.east.reboot()
+            else:
+                self.east.host.cut()
+            replies = await gatherResults(asked)
+            self.assertLessEqual({reply.code for reply in replies}, {"", "agent-unreachable", "job-failed"}, replies)
+            await self.until_power(self.east, 60.0)
+            await self.client.must("console close device=east1", 60.0)
+            while (await self.client.must("console list"))["consoles"]:
+                await leftovers.pause(0.1)  # those that are lost are tried again
             await self.nothing_left()
