@@ -14,7 +14,7 @@ from tests.support.hosts_world import HostsWorld
 MOST: Final = 40
 AT_ONCE: Final = 10
 BROWSERS: Final = (
-    "sh -c 'case $DISPLAY in :10[1-6]) exec chromium \"$0\" \"$@\";; esac;"
+    'sh -c \'case $DISPLAY in :10[1-6]) exec chromium "$0" "$@";; esac;'
     " exec xmessage -buttons Fine:0 -geometry 400x300+50+50 a small program'"
 )
 """Chromium on six displays, and a small program on the others."""
