@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ START_LIMIT: Final = 10.0
 ASK_EVERY: Final = 0.02
 
 # "Get Channel Authentication Capabilities": the one question that every BMC answers without a session.
-_HELLO: Final = bytes.fromhex("0600ff07 000000000000000000 09 2018c8 8100388e04b5")
+HELLO: Final = bytes.fromhex("0600ff07 000000000000000000 09 2018c8 8100388e04b5")
 
 _LAN: Final = """\
 name "{name}"
@@ -160,7 +161,7 @@ class SimulatedBmc:
                 await self.stop()
                 raise
             # On a port that another program has ipmi_sim starts silently, and either may get a packet.
-            if owns_udp_port_alone(self.pid, self.port):
+            if owns_udp_port_alone(self.pid, self.address, self.port):
                 return
             await self.stop()
             if not self._chosen:
@@ -235,7 +236,7 @@ class _Hello(DatagramProtocol):
 
     def _ask(self) -> None:
         assert self.transport is not None
-        self.transport.write(_HELLO, self._target)
+        self.transport.write(HELLO, self._target)
         self._next = self._reactor.callLater(ASK_EVERY, self._ask)
 
     def datagramReceived(self, datagram: bytes, addr: object) -> None:
@@ -266,16 +267,26 @@ def free_udp_port(address: str) -> int:
         return port
 
 
-def owns_udp_port_alone(pid: int, port: int) -> bool:
-    """Is one of the process's sockets bound to this UDP port, and nobody else's?"""
+def owns_udp_port_alone(pid: int, address: str, port: int) -> bool:
+    """Is one of the process's sockets bound to this UDP port of this address, and nobody else's?"""
 
     bound = []
+    mine = _as_in_proc(address)
     for table in ("udp", "udp6"):
         for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
             columns = line.split()
-            if int(columns[1].rpartition(":")[2], 16) == port:
+            host, _, number = columns[1].partition(":")
+            if int(number, 16) == port and (host == mine or not int(host, 16)):
                 bound.append(f"socket:[{columns[9]}]")
     return len(bound) == 1 and any(_target(link) == bound[0] for link in Path(f"/proc/{pid}/fd").iterdir())
+
+
+def _as_in_proc(address: str) -> str:
+    """An address as the kernel's tables write it: 32 bits at a time, in the machine's order."""
+
+    packed = socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
+    words = (packed[at : at + 4] for at in range(0, len(packed), 4))
+    return "".join(f"{int.from_bytes(word, sys.byteorder):08X}" for word in words)
 
 
 def _target(link: Path) -> str:

@@ -197,7 +197,7 @@ class _Viewer(LineOnlyReceiver):
 
 
 class KvmPort(Factory):
-    """The viewers' server of one simulated BMC, on 127.0.0.1.
+    """The viewers' server of one simulated BMC.
 
     :param name: the server's, for the screen.
     :param accepts: whether a viewer's token is good.
@@ -215,10 +215,10 @@ class KvmPort(Factory):
         self.viewers: list[_Viewer] = []
         self._port: Any = None
 
-    def listen(self, port: int = 0) -> int:
+    def listen(self, port: int = 0, address: str = "127.0.0.1") -> int:
         """Returns the port's number."""
 
-        self._port = cast(Any, reactor).listenTCP(port, self, interface="127.0.0.1")
+        self._port = cast(Any, reactor).listenTCP(port, self, interface=address)
         return int(self._port.getHost().port)
 
     async def stop(self) -> None:

@@ -103,7 +103,7 @@ class Panel(Resource):
                 raise ValueError(f"a {settings.personality} has no {name}")
             setattr(self.personality, name, value)
         self._routes: dict[tuple[str, str], Handler] = self.personality.routes()
-        self._kvm = _viewers_server(self.personality, record)
+        self._kvm = _viewers_server(self.personality, record, settings.address)
 
     async def stop(self) -> None:
         """Close what it listens on beside its own port."""
@@ -213,13 +213,13 @@ def _tls_of(request: HttpRequest) -> str:
     return str(handle.get_protocol_version_name()) if hasattr(handle, "get_protocol_version_name") else ""
 
 
-def _viewers_server(personality: Personality, record: Recorder) -> KvmPort | None:
+def _viewers_server(personality: Personality, record: Recorder, address: str) -> KvmPort | None:
     """What the Java consoles of a vendor's panel connect to, on a port of its own."""
 
     if not isinstance(personality, VendorPanel):
         return None
     server = KvmPort(personality.name, lambda token: token in personality.tokens, record)
-    personality.kvm_port = server.listen()
+    personality.kvm_port = server.listen(address=address)
     personality.jars = VendorJars()
     return server
 

@@ -69,6 +69,10 @@ class Child(ProcessProtocol):
             ended.callback(None)
         return ended
 
+    def close_stdin(self) -> None:
+        assert self.transport is not None
+        self.transport.closeStdin()
+
     async def stop(self, clock: IReactorTime, patience: float = 3.0) -> None:
         """TERM, after ``patience`` seconds KILL; returns when it has ended. Idempotent."""
 

@@ -75,12 +75,19 @@ class DaemonProcess:
     """``settings``: section → key → value, over what a test needs anyway. Its log is ``folder / "log"``.
 
     :param own_session: the terminal's Ctrl-C does not reach it. Either way it ends with this process.
+    :param spawner: what starts it.
     """
 
     def __init__(
-        self, folder: Path, settings: Mapping[str, Mapping[str, Any]] | None = None, *, own_session: bool = False
+        self,
+        folder: Path,
+        settings: Mapping[str, Mapping[str, Any]] | None = None,
+        *,
+        own_session: bool = False,
+        spawner: Any = reactor,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self._spawner = spawner
         self.folder = folder
         self.log = folder / "log"
         self.config = folder / "config.toml"
@@ -114,7 +121,7 @@ class DaemonProcess:
         port: Any = IReactorUNIXDatagram(reactor).listenUNIXDatagram(str(notify), notices, 8192, 0o600)
         self._child = _Child()
         with self.log.open("ab") as log, open(os.devnull, "rb") as null:
-            self._transport = IReactorProcess(reactor).spawnProcess(
+            self._transport = IReactorProcess(self._spawner).spawnProcess(
                 self._child,
                 self._command[0],
                 self._command,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import signal
 import socket
 import subprocess
 from collections.abc import Sequence
@@ -64,20 +65,52 @@ def make_key(path: Path, *options: str, passphrase: str = "") -> str:
     return said.stdout.split()[1]
 
 
-class Sshd(ProcessProtocol):
+class _Run(ProcessProtocol):
+    """One sshd from its start to its end."""
+
+    def __init__(self) -> None:
+        self.log = b""
+        self.listening: Deferred[None] = Deferred()
+        self.exited: Deferred[None] = Deferred()
+        self.ended: Deferred[None] = Deferred()  # and whoever it served
+
+    def errReceived(self, data: bytes) -> None:
+        self.log += data
+        if b"Server listening" in self.log and not self.listening.called:
+            self.listening.callback(None)
+
+    def processExited(self, _reason: Failure) -> None:
+        self.exited.callback(None)
+
+    def processEnded(self, _reason: Failure) -> None:
+        self.ended.callback(None)
+        if not self.listening.called:
+            self.listening.errback(AssertionError(self.log.decode(errors="replace")))
+
+
+class Sshd:
     """``folder`` may be passed by everybody. ``more``: further lines of its configuration."""
+
+    address = ADDRESS
+    port = 0
 
     def __init__(self, folder: Path, *, more: Sequence[str] = ()) -> None:
         self.folder = folder
-        self.log = b""
+        self._runs: list[_Run] = []
         self.host_key = make_key(folder / "host_key")
         make_key(folder / "key")
         self.let_in(folder / "key.pub")
-        with socket.socket() as probe:
-            probe.bind((ADDRESS, 0))
-            self.port = probe.getsockname()[1]
-        text = _CONFIGURATION.format(address=ADDRESS, port=self.port, folder=folder) + "\n".join(more) + "\n"
-        (folder / "sshd.conf").write_text(text)
+        if not self.port:
+            with socket.socket() as probe:
+                probe.bind((self.address, 0))
+                self.port = probe.getsockname()[1]
+        text = _CONFIGURATION.format(address=self.address, port=self.port, folder=self.seen_as())
+        (folder / "sshd.conf").write_text(text + "\n".join(more) + "\n")
+
+    def seen_as(self) -> str:
+        """The folder's path for sshd itself."""
+
+        return str(self.folder)
 
     def let_in(self, public: Path) -> None:
         keys = self.folder / "authorized_keys"
@@ -96,7 +129,7 @@ class Sshd(ProcessProtocol):
     def place(self, **changes: Any) -> SshPlace:
         return SshPlace(
             **{
-                "host": ADDRESS,
+                "host": self.address,
                 "port": self.port,
                 "user": login_account().pw_name,
                 "key": self.folder / "key",
@@ -111,32 +144,46 @@ class Sshd(ProcessProtocol):
     async def start(self, test: TestCase) -> None:
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-        self._listening: Deferred[None] = Deferred()
-        self._exited: Deferred[None] = Deferred()
-        self._ended: Deferred[None] = Deferred()
-        argv = [SSHD, "-D", "-e", "-f", str(self.folder / "sshd.conf")]
-        process = cast(IReactorProcess, reactor).spawnProcess(self, SSHD, argv, env={"PATH": os.environ["PATH"]})
+        run = _Run()
+        self._runs.append(run)
+        argv = [*self.wrapped(), SSHD, "-D", "-e", "-f", f"{self.seen_as()}/sshd.conf"]
+        process = cast(IReactorProcess, reactor).spawnProcess(run, argv[0], argv, env={"PATH": os.environ["PATH"]})
         assert process is not None
         test.addCleanup(lambda: Deferred.fromCoroutine(self.finish()))
-        await self._listening.addTimeout(10.0, cast(IReactorTime, reactor))
+        await run.listening.addTimeout(10.0, cast(IReactorTime, reactor))
+
+    def wrapped(self) -> Sequence[str]:
+        """What starts it, if not we."""
+
+        return ()
+
+    @property
+    def log(self) -> bytes:
+        return self._runs[-1].log
+
+    @property
+    def listener(self) -> int:
+        transport = self._runs[-1].transport
+        assert transport is not None
+        return cast(int, transport.pid)
 
     async def stop(self) -> None:
         """End the one that listens; its connections go on."""
 
-        if not self._exited.called:
-            assert self.transport is not None
-            self.transport.signalProcess("TERM")
-            await self._exited
+        exited = self._runs[-1].exited
+        if not exited.called:
+            os.kill(self.listener, signal.SIGTERM)
+            await exited
 
     async def finish(self) -> None:
         await self.stop()
-        await self._ended
+        for run in self._runs:
+            await run.ended
 
     def serving(self) -> list[int]:
         """The processes that serve its connections."""
 
-        assert self.transport is not None
-        found, left = [], children_of(cast(int, self.transport.pid))
+        found, left = [], children_of(self.listener)
         while left:
             pid = left.pop()
             if Path(f"/proc/{pid}/comm").read_text() == "sshd\n":
@@ -149,19 +196,6 @@ class Sshd(ProcessProtocol):
 
         for pid in self.serving():
             leftovers.kill(pid)
-
-    def errReceived(self, data: bytes) -> None:
-        self.log += data
-        if b"Server listening" in self.log and not self._listening.called:
-            self._listening.callback(None)
-
-    def processExited(self, _reason: Failure) -> None:
-        self._exited.callback(None)
-
-    def processEnded(self, _reason: Failure) -> None:
-        self._ended.callback(None)
-        if not self._listening.called:
-            self._listening.errback(AssertionError(self.log.decode(errors="replace")))
 
 
 def children_of(pid: int) -> list[int]:

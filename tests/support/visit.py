@@ -7,14 +7,14 @@ from io import BytesIO
 from typing import Any
 from urllib.parse import urlsplit
 
-from twisted.internet import reactor
+from twisted.internet import reactor as global_reactor
 from twisted.web.client import Agent, FileBodyProducer, readBody
 from twisted.web.http_headers import Headers
 
 from tests.support.ws_client import WsClient, open_socket
 
 
-async def key_for(url: str) -> tuple[int, str]:
+async def key_for(url: str, reactor: Any = global_reactor) -> tuple[int, str]:
     """Trade a console's one-time URL: its port, and the key."""
 
     parts = urlsplit(url)
@@ -26,10 +26,10 @@ async def key_for(url: str) -> tuple[int, str]:
     return parts.port or 80, json.loads(await readBody(answer))["key"]
 
 
-async def visit(url: str) -> WsClient:
+async def visit(url: str, reactor: Any = global_reactor) -> WsClient:
     """A viewer on the console of a one-time URL; nothing is said yet."""
 
-    port, key = await key_for(url)
+    port, key = await key_for(url, reactor)
     return await open_socket(reactor, port, f"binary, key.{key}")
 
 

@@ -130,10 +130,16 @@ class RealServer:
 
 
 class VncServers:
-    """Starts servers for one test and ends them after it."""
+    """Starts servers for one test and ends them after it.
 
-    def __init__(self, test: TestCase) -> None:
+    :param address: where Xvnc listens.
+    :param spawner: what starts them.
+    """
+
+    def __init__(self, test: TestCase, *, address: str = "127.0.0.1", spawner: Any = reactor) -> None:
         self._test = test
+        self._address = address
+        self._spawner = spawner
         self.folder = scratch(test)
 
     async def xvnc(
@@ -150,7 +156,9 @@ class VncServers:
         number = random.randrange(2000, 50000)  # looking for a free one takes no lock
         port = 0 if unix else _free_port()
         path = str(self.folder / f"vnc-{number}") if unix else ""
-        where = ("-rfbport", "-1", "-rfbunixpath", path) if unix else ("-rfbport", str(port), "-interface", "127.0.0.1")
+        where = ("-rfbport", str(port), "-interface", self._address)
+        if unix:
+            where = ("-rfbport", "-1", "-rfbunixpath", path)
         secrets: list[str] = []
         if password:
             secrets += ["-PasswordFile", str(self._password_file(password))]
@@ -224,7 +232,8 @@ class VncServers:
     ) -> Running:
         child = Running(reactor)
         environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self.folder), "LANG": "C.UTF-8"}
-        reactor.spawnProcess(child, argv[0], argv, {**environment, **(env or {})}, path=str(self.folder), childFDs=fds)
+        environment |= env or {}
+        self._spawner.spawnProcess(child, argv[0], argv, environment, path=str(self.folder), childFDs=fds)
         self._test.addCleanup(lambda: Deferred.fromCoroutine(_stop(child, end)))
         return child
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 from urllib.parse import urlsplit
 
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
@@ -31,12 +32,14 @@ class World(TestCase):
     :cvar settings: of the daemon.
     :cvar users: of the simulated server; the device signs in as the first.
     :cvar personality: of its panel, with ``attributes`` of it.
+    :ivar reactor: connects viewers.
     """
 
     settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     users: ClassVar[Sequence[BmcUser]] = (ADMIN,)
     personality: ClassVar[str] = "generic"
     attributes: ClassVar[Mapping[str, Any]] = {}
+    reactor: Any = reactor
 
     def setUp(self) -> Deferred[None]:  # type: ignore[override]
         return Deferred.fromCoroutine(self._prepare())
@@ -60,8 +63,8 @@ class World(TestCase):
         self.addCleanup(client.close)
         return client
 
-    def add_device(self, name: str) -> str:
-        device = self.server.device()
+    def add_device(self, name: str, server: SimulatedServer | None = None) -> str:
+        device = (server or self.server).device()
         words = {
             "name": name,
             "address": device.address,
@@ -82,7 +85,7 @@ class World(TestCase):
     async def use(self, url: str) -> WsClient:
         """Come to a console, as its URL allows, and press a key. The viewer stays until the test ends."""
 
-        viewer = await visit(url)
+        viewer = await visit(url, self.reactor)
         self.addCleanup(viewer.hang_up)
         self.assertEqual(await enter(viewer), (1280, 1024))
         for down in (1, 0):
