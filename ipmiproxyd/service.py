@@ -18,7 +18,7 @@ from ipmiproxyd import __version__
 from ipmiproxyd.access.grants import GrantBook
 from ipmiproxyd.agents.desk import AgentDesk
 from ipmiproxyd.agents.local import LocalAgent
-from ipmiproxyd.config import Settings
+from ipmiproxyd.config import Settings, jobs_beside
 from ipmiproxyd.console.browser_sessions import KIND as BROWSER_SESSION
 from ipmiproxyd.console.browser_sessions import BrowserSessions
 from ipmiproxyd.console.displays import DisplayPool
@@ -182,7 +182,8 @@ def _local_agent(settings: Settings, reactor: Any) -> LocalAgent:
     mine = settings.agent
     return LocalAgent(
         mine.name,
-        jobs_dir=mine.jobs_dir,
+        jobs_dir=jobs_beside(settings.daemon.runtime_dir),
+        jobs_name=mine.jobs_dir,
         tool_home=settings.daemon.runtime_dir / "tools",
         home_files={ENTERPRISE_NUMBERS_PATH: ENTERPRISE_NUMBERS},
         python=mine.python,

@@ -17,7 +17,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
-from ipmiproxyd.agents import inside, preparing, runner
+from ipmiproxyd.agents import preparing, runner, watcher
 from ipmiproxyd.agents.children import run_child
 from ipmiproxyd.agents.ssh_channel import Connection
 from ipmiproxyd.agents.ssh_exec import SESSIONS, RemoteProgram, open_exec, orphans_line
@@ -29,8 +29,8 @@ from ipmiproxyd.model import Command, Outcome, StreamAddress, UnixStream
 
 INSTALLED: Final = "/usr/local/lib/ipmiproxyd/runner.py"
 """Where the runner is on an agent whose user may run it as root, by sudo."""
-ROOT_JOBS: Final = "/run/ipmiproxyd-jobs"
-"""The folder of jobs of a runner that is root."""
+JOBS: Final = "main"
+"""The name of the folder of jobs, where there is no other one."""
 OLDEST_PYTHON: Final = (3, 11)
 START_WAIT: Final = 5.0
 """Seconds for which the daemon's start waits for an agent."""
@@ -64,7 +64,8 @@ class SshAgent(AgentWithRunner):
 
     :param folder: what is ours on the agent: the tools' home, the cache, and the runner where it is not installed;
         ``.ipmiproxyd`` in the home of the account if empty.
-    :param jobs_dir: the runner's folder; if empty, ROOT_JOBS where the runner is root, or else in ``folder``.
+    :param jobs_dir: the name of the runner's folder of jobs, JOBS if empty: below its own one where it is root, or else
+        below ``jobs`` in ``folder``.
     :param home_files: put into the tools' home (relative path → text).
     :param python: what runs the runner; under /usr or /opt.
     :param installed: the runner that sudo lets the account run as root, where it does.
@@ -91,12 +92,12 @@ class SshAgent(AgentWithRunner):
         super().__init__(name, users=users, user_prefix=user_prefix, lease=lease, reactor=reactor)
         self._place = place
         self._folder = folder
-        self._jobs_dir = jobs_dir
+        self._jobs_dir = jobs_dir or JOBS
         self._home_files = home_files
         self._python = python
         self._group = group
         self._installed = installed
-        self._preparing_text = self._runner_text = ""
+        self._preparing_text = self._runner_text = self._watcher_text = ""
         self._runner: tuple[str, ...] = ()
         self._found: Mapping[str, Any] = {}
         self._orphans: list[tuple[str, str]] = []
@@ -107,7 +108,7 @@ class SshAgent(AgentWithRunner):
     def cache(self) -> str:
         if not self._found:
             raise self._link.problem or AgentUnreachable(f"The agent {self.name} is not connected.")
-        return f"{self._found['folder']}/cache"
+        return self._facts["cache"] or f"{self._found['folder']}/cache"
 
     # --- start and end ------------------------------------------------------------------------------------------------
 
@@ -124,7 +125,8 @@ class SshAgent(AgentWithRunner):
     def _load(self) -> None:
         self._preparing_text = Path(preparing.__file__).read_text()
         self._runner_text = Path(runner.__file__).read_text()
-        self._inside_text = Path(inside.__file__).read_text()
+        self._watcher_text = Path(watcher.__file__).read_text()
+        self.load_texts()
 
     async def close(self) -> None:
         """End the watch and the connection. Jobs go on."""
@@ -184,18 +186,16 @@ class SshAgent(AgentWithRunner):
             await open_exec(self._reactor, connection, orphans_line(orphans))
         found = await self._prepare(connection)
         runner_argv: tuple[str, ...] = (self._python, "-I", "-S", found["runner"])
-        jobs = self._jobs_dir or f"{found['folder']}/jobs"
-        if found["root"]:
-            jobs = self._jobs_dir or ROOT_JOBS
-        elif self._users != "never" and found["installed"]:
+        jobs = self._jobs_dir if found["root"] else f"{found['folder']}/jobs/{self._jobs_dir}"
+        if not found["root"] and self._users != "never" and found["installed"]:
             as_root = ("sudo", "-n", "--", self._python, "-I", "-S", self._installed)
-            if await self._sudo_works(connection, as_root, found, self._jobs_dir or ROOT_JOBS):
+            if await self._sudo_works(connection, as_root, found, self._jobs_dir):
                 if found["installed"] != hashlib.sha256(self._runner_text.encode()).hexdigest():
                     raise AgentOutdated(
                         f"The runner on the agent {self.name} is another one than the daemon's.",
                         hint=f"Copy the daemon's ipmiproxyd/agents/runner.py to {self._installed} there, as root.",
                     )
-                runner_argv, jobs = as_root, self._jobs_dir or ROOT_JOBS
+                runner_argv, jobs = as_root, self._jobs_dir
         self._facts = await self._hello(connection, runner_argv, self.members(jobs, found["group"]))
         self._found, self._runner = {**found, "jobs": jobs}, runner_argv
         log.info("agent {agent}: displays run as {whom}", agent=self.name, whom=super().describe()["displays_run_as"])
@@ -207,6 +207,7 @@ class SshAgent(AgentWithRunner):
             "folder": self._folder,
             "files": self._home_files,
             "runner": self._runner_text,
+            "watcher": self._watcher_text,
             "installed": self._installed,
             "group": self._group,
         }
@@ -237,7 +238,7 @@ class SshAgent(AgentWithRunner):
             events = [json.loads(line) for line in outcome.stdout.splitlines()]
         except ValueError:
             events = []
-        return self.judged(events, outcome)[-1]
+        return self.greeted(events, outcome)
 
     async def _do(self, connection: Connection, argv: Sequence[str], stdin: bytes) -> Outcome:
         """Run a program on a connection that is not in use yet."""
@@ -271,16 +272,27 @@ class SshAgent(AgentWithRunner):
         return outcome
 
     def start_runner(
+        self, document: Callable[[], Mapping[str, Any]], *, on_line: Callable[[bytes], None]
+    ) -> RemoteProgram:
+        return self._program(
+            self._link.connection,
+            lambda: self._runner,
+            stdin=lambda: as_line(document()),
+            home=self._tool_home,
+            on_line=on_line,
+            as_root=lambda: self._runner[0] == "sudo",
+        )
+
+    def start_watcher(
         self, document: Callable[[], Mapping[str, Any]], *, keep_open: bool, on_line: Callable[[bytes], None]
     ) -> RemoteProgram:
         return self._program(
             lambda: self._link.connection(patient=keep_open),
-            lambda: self._runner,
+            lambda: (self._python, "-I", "-S", self._found["watcher"]),
             stdin=lambda: as_line(document()),
             home=self._tool_home,
             keep_open=keep_open,
             on_line=on_line,
-            as_root=lambda: self._runner[0] == "sudo",
         )
 
     def common(self) -> Mapping[str, Any]:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
 
+from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.interfaces import IReactorTime
 
 from ipmiproxyd.console.displays import DisplayPool
@@ -17,7 +19,7 @@ from ipmiproxyd.console.session import ConsoleSession
 from ipmiproxyd.console.timing import limited
 from ipmiproxyd.errors import BmcUnreachable, JobFailed, NoFreeDisplay
 from ipmiproxyd.interfaces import Agent, VncServer
-from ipmiproxyd.model import Job, JobFile, JobSpec, JobStage, LibraryFile, Program
+from ipmiproxyd.model import Job, JobFile, JobSpec, JobStage, LibraryFile, Program, Reach
 from ipmiproxyd.tools.browser import PanelBrowser
 from ipmiproxyd.tools.panel_http import PanelHttp
 from ipmiproxyd.tools.xvnc import Display
@@ -138,12 +140,18 @@ async def start_job(
         files=files,
         library=library,
         java=java,
+        reach=_reach(session),
         vnc=shop.display.vnc,
         lease=shop.lease,
         start_timeout=shop.start_timeout,
     )
     job = await _launch(session, shop, spec, on_stage)
     session.has.screen = lambda: VncServer(agent.dial(job.vnc))
+
+
+def _reach(session: ConsoleSession) -> tuple[Reach, ...]:
+    host = urlsplit(session.request.device.web_url).hostname or ""
+    return (Reach(address=host, ports=((1, 65535),)),) if isIPAddress(host) or isIPv6Address(host) else ()
 
 
 async def _launch(

@@ -123,7 +123,7 @@ class InstallTests(JavaFilesCase):
 class CacheTests(JavaFilesCase):
     @property
     def cache(self) -> str:
-        return str(self.agent.cache_dir)
+        return self.agent.cache
 
     def fetched(self, content: bytes) -> str:
         path = self.folder / "fetched"

@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.trial.unittest import SynchronousTestCase
 
-from ipmiproxyd.agents import inside, runner, sandbox
+from ipmiproxyd.agents import box, inside, sandbox
 from ipmiproxyd.errors import BmcError, BmcUnreachable, ProxyError
 from ipmiproxyd.model import Command, Job, JobSpec, JobStage, Outcome, Program, Ready, StreamAddress
 from ipmiproxyd.tools import steer
@@ -73,9 +73,9 @@ class DisplayTests(SynchronousTestCase):
             (sandbox.HOME, inside.HOME),
             (sandbox.XAUTHORITY, inside.XAUTHORITY),
             (sandbox.READY, inside.READY),
-            (sandbox.HOME, runner.HOME),
-            (sandbox.RUN, runner.RUN),
-            (sandbox.POLICIES, runner.POLICIES),
+            (sandbox.HOME, box.HOME),
+            (sandbox.RUN, box.RUN),
+            (sandbox.POLICIES, box.POLICIES),
             (sandbox.DISPLAY_FD, inside.DISPLAY_FD),
             (sandbox.DOOR, inside.DOOR),
             (sandbox.DOOR_FD, inside.DOOR_FD),
