@@ -1,7 +1,7 @@
 """A job, as far as it needs no root: its sandbox, behind its fence, and the watch over its start. One file, standard
 library only: it comes to the agent as text, and a keeper (runner.py) starts it as the console's own user.
 
-    python3 -I -S box.py VNC CALLER < given
+    python3 -I -S /proc/self/fd/NUMBER VNC CALLER < given
 
 VNC is the folder of the display's sockets, CALLER the number of the Unix user who asks for jobs. Standard input holds
 one JSON object, and is emptied, since that may hold secrets:
@@ -312,6 +312,7 @@ def load(text: str) -> Any:
 
 
 def main(vnc: str, caller: str) -> None:
+    os.close(int(sys.argv[0].rpartition("/")[2]))  # this program's own text
     given = json.load(sys.stdin)
     os.ftruncate(0, 0)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)

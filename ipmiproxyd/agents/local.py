@@ -79,7 +79,7 @@ class LocalAgent(AgentWithRunner):
         await deferToThread(self._prepare)
         if not self._as_root and self._users != "never" and await self._sudo_works():
             self._runner, self._as_root = ("sudo", "-n", "--", *self._runner), True
-        self._facts = self.greeted(*await self._events("hello", lambda _: None, limit=RUNNER_LIMIT))
+        self._facts = self.greeted(*await self.events_of("hello"))
         log.info("agent {agent}: displays run as {whom}", agent=self.name, whom=self.describe()["displays_run_as"])
 
     def _prepare(self) -> None:

@@ -2,8 +2,8 @@
 
     python3 -I -S runner.py < document        as root, through ``sudo -n``, or as an ordinary user
 
-It does what needs root, and nothing else. The document is one line of JSON, of numbers, names and enumerations;
-``DOCUMENTS`` below is its grammar. Answers are lines of JSON on standard output:
+It does what needs root, and nothing else. The document is one line of JSON: numbers, names and enumerations, see
+``DOCUMENTS``. Answers are lines of JSON on standard output:
 
     hello   {"event":"hello","user":…,"own_users":bool,"jobs":folder,"cache":folder for files of jobs, or ""}
     start   {"event":"begun"} once the job has a keeper; the rest stands in its ``state.json``. Idempotent by job id
@@ -61,42 +61,20 @@ class RefusedError(Exception):
 
 # --- the document ----------------------------------------------------------------------------------------------------
 
-# A rule is a pattern for a text, a pair of numbers (floats if the first is one), or a dict.
+# A rule is a pattern for a text, or a pair of numbers (floats if the first is one).
 ID = r"(?!(?:alive|tombstones|displays|lock)\Z)[A-Za-z0-9][A-Za-z0-9_-]{0,47}"
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}"
 FOLDER = r"(?:/(?!\.{1,2}(?:/|\Z))[^/\0\n]{1,100})+"
 TEXT = r"[^\0\ud800-\udfff]{0,8388608}"
-JOB = {
-    "id": ID,
-    "display": (1, 999),
-    "vnc": "unix|tcp",
-    "door": "|door",
-    "lease": (0.1, 7 * 86400),
-    "memory": (1 << 20, 1 << 44),
-    "least_free": (0, 1 << 44),
-    "box": TEXT,
-    "given": TEXT,
-}
-OWNER = {"prefix": "[a-z_][a-z0-9_-]{0,23}", "group": (0, 2**32 - 2)}
-COMMON = {"verb": "[a-z]+", "version": (1, 1 << 30), "jobs": f"{NAME}|{FOLDER}", "owner": OWNER}
-DOCUMENTS: Object = {"hello": {}, "start": {"job": JOB}, "stop": {"id": ID}, "sweep": {}}
-
-
-def check(rule: Any, value: Any, where: str) -> None:
-    """Raises RefusedError ``bad-request`` unless the value is as the rule says, to the last member."""
-    if isinstance(rule, str):
-        good = isinstance(value, str) and re.fullmatch(rule, value)
-    elif isinstance(rule, tuple):
-        good = type(value) in (int, type(rule[0])) and rule[0] <= value <= rule[1]
-    else:
-        good = isinstance(value, dict) and value.keys() == rule.keys()
-    if not good:
-        raise RefusedError("bad-request", f"{where} is not as it must be")
-    for name, member in rule.items() if isinstance(rule, dict) else ():
-        check(member, value[name], f"{where}.{name}")
+COMMON = {"verb": "[a-z]+", "version": (1, 1 << 30), "jobs": f"{NAME}|{FOLDER}"}
+COMMON |= {"prefix": "[a-z_][a-z0-9_-]{0,23}", "group": (0, 2**32 - 2)}
+JOB = {"id": ID, "display": (1, 999), "vnc": "unix|tcp", "door": "|door", "lease": (0.1, 7 * 86400)}
+JOB |= {"memory": (1 << 20, 1 << 44), "least_free": (0, 1 << 44), "box": TEXT, "given": TEXT}
+DOCUMENTS: Object = {"hello": COMMON, "start": COMMON | JOB, "stop": COMMON | {"id": ID}, "sweep": COMMON}
 
 
 def parse(line: bytes) -> Object:
+    """Raises RefusedError unless the document is as the rules say, to the last member."""
     try:
         document = json.loads(line.decode())
     except (ValueError, RecursionError) as error:
@@ -106,17 +84,20 @@ def parse(line: bytes) -> Object:
     if version != VERSION:
         raise RefusedError("agent-outdated", f"The runner speaks version {VERSION}, the daemon {version}")
     verb = document.get("verb")
-    if not isinstance(verb, str) or verb not in DOCUMENTS:
-        raise RefusedError("bad-request", "The document has no verb that the runner knows")
-    check(COMMON | DOCUMENTS[verb], document, "document")
+    if not isinstance(verb, str) or verb not in DOCUMENTS or document.keys() != DOCUMENTS[verb].keys():
+        raise RefusedError("bad-request", "The document has no verb that the runner knows, or not its members")
+    for name, rule in DOCUMENTS[verb].items():
+        value = document[name]
+        if isinstance(rule, str):
+            good = isinstance(value, str) and re.fullmatch(rule, value)
+        else:
+            good = type(value) in (int, type(rule[0])) and rule[0] <= value <= rule[1]
+        if not good:
+            raise RefusedError("bad-request", f"{name} is not as it must be")
     return dict(document)
 
 
-# --- processes -------------------------------------------------------------------------------------------------------
-
-
-def boottime() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+# --- processes and files ----------------------------------------------------------------------------------------------
 
 
 def identity(pid: int) -> str:
@@ -136,7 +117,7 @@ def end_process(name: str, number: int) -> bool:
         fd = os.pidfd_open(pid)
         if identity(pid) == name:
             signal.pidfd_send_signal(fd, number)
-            return readable(fd, PATIENCE)
+            return bool(select.select([fd], [], [], PATIENCE)[0])
     except ProcessLookupError:
         pass
     return True
@@ -163,7 +144,7 @@ def processes(uid: int) -> list[int]:
 
 def end_user(uid: int) -> None:
     """Kill every process of a Unix user of ours, by one system call for all, so that none can outrun it."""
-    limit = boottime() + PATIENCE
+    limit = time.monotonic() + PATIENCE
     while processes(uid):
         if not (child := os.fork()):
             try:
@@ -172,15 +153,9 @@ def end_user(uid: int) -> None:
             finally:
                 os._exit(0)
         os.waitpid(child, 0)
-        if boottime() > limit:
+        if time.monotonic() > limit:
             raise RefusedError("internal", f"Processes of the Unix user {uid} do not end")
         time.sleep(0.005)
-
-
-def readable(fd: int, timeout: float) -> bool:
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    return bool(poll.poll(max(0, timeout * 1000 + 1)))
 
 
 def system_call(name: str, *arguments: int | bytes | None) -> int:
@@ -190,9 +165,6 @@ def system_call(name: str, *arguments: int | bytes | None) -> int:
     if result < 0:
         raise OSError(ctypes.get_errno(), f"{name} failed")
     return result
-
-
-# --- files -----------------------------------------------------------------------------------------------------------
 
 
 def write(path: str, text: str) -> None:
@@ -238,9 +210,9 @@ class ControlGroup:
                 os.makedirs(folder, exist_ok=True)
                 for above in (CGROUPS, os.path.dirname(folder)) if self.unified else ():
                     write(f"{above}/cgroup.subtree_control", "+memory +pids")
-                for name in os.listdir(folder):
-                    if name in values:
-                        write(f"{folder}/{name}", str(values[name]))
+                for name, value in values.items():
+                    if os.path.exists(f"{folder}/{name}"):
+                        write(f"{folder}/{name}", str(value))
 
     def enter(self) -> None:
         for folder in self.folders:
@@ -256,9 +228,9 @@ class ControlGroup:
         return False
 
     def remove(self) -> None:
-        limit = boottime() + PATIENCE
+        limit = time.monotonic() + PATIENCE
         for folder in self.folders:
-            while os.path.isdir(folder) and boottime() < limit:
+            while os.path.isdir(folder) and time.monotonic() < limit:
                 with contextlib.suppress(OSError):  # the last process is on its way out
                     os.rmdir(folder)
 
@@ -293,8 +265,8 @@ class Site:
     """The jobs and the owner of a document: where jobs are kept and as whom they run. Root keeps them where it always
     does, by a name; an ordinary user wherever that user may write."""
 
-    def __init__(self, jobs: str, owner: Object) -> None:
-        self.own_users, self.prefix, self.group = os.geteuid() == 0, owner["prefix"], owner["group"]
+    def __init__(self, jobs: str, prefix: str, group: int) -> None:
+        self.own_users, self.prefix, self.group = os.geteuid() == 0, prefix, group
         if self.own_users == jobs.startswith("/"):
             raise RefusedError("bad-request", "For root the jobs have a name, and for anybody else a folder")
         self.jobs = f"{JOBS}/{jobs}" if self.own_users else jobs
@@ -476,10 +448,10 @@ class Keeper:
         unread = b""
         while True:
             lease = self.job["lease"]
-            left = max(self.begun, last_sign(self.site)) + lease - boottime()
+            left = max(self.begun, last_sign(self.site)) + lease - time.monotonic()
             if left <= 0:
                 raise RefusedError("job-failed", f"There was no sign of life from the daemon for {lease:g} s")
-            if not readable(events, left):
+            if not select.select([events], [], [], left)[0]:
                 continue
             if not (data := os.read(events, 4096)):
                 return
@@ -499,15 +471,15 @@ class Keeper:
                 # The display is there. What runs from now on could put anything else in the place of its socket.
                 os.chown(self.vnc, 0, self.site.group)
                 os.chmod(self.vnc, 0o711)  # noqa: S103 (the agent's group must reach the socket, and the box)
-            self.state["stages"].append([words(str(event["stage"])), round(1000 * (boottime() - self.begun))])
+            self.state["stages"].append([words(str(event["stage"])), round(1000 * (time.monotonic() - self.begun))])
             if event["last"]:
                 self.state |= {"state": "running", "ready": True}
             self.save()
 
     def finish(self) -> None:
         """End every process, then give back the rest. What remains is ``state.json``, for whoever asks why."""
-        limit, alive = boottime() + PATIENCE, True
-        while alive and boottime() < limit:
+        limit, alive = time.monotonic() + PATIENCE, True
+        while alive and time.monotonic() < limit:
             for pid in children(self.pid):
                 os.kill(pid, signal.SIGKILL)
             try:
@@ -536,7 +508,7 @@ class Keeper:
 def last_sign(site: Site) -> float:
     try:
         with open(f"{site.jobs}/alive", encoding="ascii") as file:
-            return min(float(file.read(64) or 0), boottime())
+            return min(float(file.read(64) or 0), time.monotonic())
     except (FileNotFoundError, ValueError):
         return 0.0
 
@@ -558,32 +530,28 @@ def hello(site: Site, _: Object) -> None:
 
 
 def start(site: Site, document: Object) -> None:
-    begun, job = boottime(), document["job"]
-    folder = f"{site.jobs}/{job['id']}"
+    begun, folder = time.monotonic(), f"{site.jobs}/{document['id']}"
     if len(f"{folder}/vnc/socket".encode()) > 107:
         raise RefusedError("bad-request", "The jobs folder's path is too long for a UNIX socket in it")
     with hold(f"{site.jobs}/lock") as lock:
-        if os.path.exists(f"{site.tombstones}/{job['id']}"):
+        if os.path.exists(f"{site.tombstones}/{document['id']}"):
             raise RefusedError("cancelled", "The job was stopped before it started")
-        if (state := site.state(job["id"])) and state["code"] == "no-free-display":
+        if (state := site.state(document["id"])) and state["code"] == "no-free-display":
             site.clear(state)  # it had come to nothing: now it may have another display
         if not os.path.exists(folder):
-            if (free := free_memory()) < job["least_free"]:
+            with open("/proc/meminfo", encoding="ascii") as file:
+                free = int(file.read().split("MemAvailable:")[1].split()[0]) << 10
+            if free < document["least_free"]:
                 raise RefusedError("agent-full", f"The agent has only {free >> 20} MiB of memory left")
             os.mkdir(folder)
             os.chmod(folder, 0o750 if site.own_users else 0o700)
             if not os.fork():
                 try:
-                    Keeper(site, job, begun).run(lock)
+                    Keeper(site, document, begun).run(lock)
                 finally:
                     os._exit(0)
     with hold(f"{site.jobs}/lock"):  # the keeper has a share in it until its state is there
         say(event="begun")
-
-
-def free_memory() -> int:
-    with open("/proc/meminfo", encoding="ascii") as file:
-        return int(re.search(r"MemAvailable: *(\d+)", file.read())[1]) << 10  # type: ignore[index]
 
 
 def stop(site: Site, document: Object) -> None:
@@ -624,7 +592,7 @@ def main() -> int:
     os.umask(0o077)
     try:
         document = parse(sys.stdin.buffer.readline(DOCUMENT_LIMIT))
-        site = Site(document["jobs"], document["owner"])
+        site = Site(document["jobs"], document["prefix"], document["group"])
         site.prepare()
         {"hello": hello, "start": start, "stop": stop, "sweep": sweep}[document["verb"]](site, document)
         return 0

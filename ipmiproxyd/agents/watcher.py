@@ -42,10 +42,6 @@ class RefusedError(Exception):
         self.code, self.message = code, message
 
 
-def boottime() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
 def identity(pid: int) -> str:
     """As in runner.py."""
     try:
@@ -113,7 +109,7 @@ class Jobs:
 
     def sign_of_life(self) -> None:
         with open(f"{self.folder}/alive", "r+", encoding="ascii") as file:
-            file.write(f"{boottime():.3f}\n")
+            file.write(f"{time.monotonic():.3f}\n")
             file.truncate()
 
 
@@ -142,8 +138,8 @@ def watch(jobs: Jobs, document: Object) -> None:
     told: dict[str, str] = {}  # by job: its keeper, for a job that was refused its display may be started again
     keepers: dict[int, str] = {}
     while True:
-        if boottime() >= next_beat:
-            next_beat = boottime() + min(document["lease"] / 10, BEAT)
+        if time.monotonic() >= next_beat:
+            next_beat = time.monotonic() + min(document["lease"] / 10, BEAT)
             if answered:
                 jobs.sign_of_life()
             answered = False
@@ -160,7 +156,7 @@ def watch(jobs: Jobs, document: Object) -> None:
                 told[job] = state["keeper"]
                 if state["ready"]:
                     say(event="ended", job=jobs.public(state))
-        for fd in readable([0, jobs.changes, *keepers], next_beat - boottime()):
+        for fd in readable([0, jobs.changes, *keepers], next_beat - time.monotonic()):
             if keepers.pop(fd, None):
                 os.close(fd)
             elif not os.read(fd, 65536):

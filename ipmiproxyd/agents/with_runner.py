@@ -122,7 +122,7 @@ class AgentWithRunner(ABC):
         """What :meth:`common` gives, for a folder of jobs (its name for a runner that is root) and the group that
         reaches the displays."""
 
-        return {"version": runner.VERSION, "jobs": jobs, "owner": {"prefix": self._user_prefix, "group": group}}
+        return {"version": runner.VERSION, "jobs": jobs, "prefix": self._user_prefix, "group": group}
 
     def greeted(self, events: list[Mapping[str, Any]], outcome: Outcome) -> Mapping[str, Any]:
         """What the runner tells of itself; raises what makes it useless."""
@@ -152,8 +152,9 @@ class AgentWithRunner(ABC):
             if event["event"] == "stage":
                 on_stage(JobStage(event["name"], event["ms"]))
 
-        await self._call("start", job=lambda: _job_document(spec, cache=self.cache, texts=self._texts))
-        events = await self._call("wait", heard, limit=spec.start_timeout + START_MARGIN, id=lambda: spec.id)
+        await self._call("start", members=lambda: _job_document(spec, cache=self.cache, texts=self._texts))
+        limit = spec.start_timeout + START_MARGIN
+        events = await self._call("wait", heard, limit=limit, members=lambda: {"id": spec.id})
         return self._remember(_job(events[-1]["job"]))
 
     async def jobs(self) -> list[Job]:
@@ -161,7 +162,7 @@ class AgentWithRunner(ABC):
 
     async def stop(self, job_id: str) -> None:
         self._running.pop(job_id, None)
-        await self._call("stop", id=lambda: job_id)
+        await self._call("stop", members=lambda: {"id": job_id})
 
     async def sweep(self) -> list[str]:
         removed: list[str] = (await self._call("sweep"))[-1]["removed"]
@@ -180,20 +181,25 @@ class AgentWithRunner(ABC):
         heard: Callable[[Mapping[str, Any]], None] = lambda _: None,
         *,
         limit: float = RUNNER_LIMIT,
-        **members: Callable[[], Any],
+        members: Callable[[], Mapping[str, Any]] = dict,
     ) -> list[Mapping[str, Any]]:
         """Let the runner or the watcher do something; its events, of which the last is no failure."""
 
-        return self.judged(*await self._events(verb, heard, limit=limit, **members))
+        return self.judged(*await self.events_of(verb, heard, limit=limit, members=members))
 
-    async def _events(
-        self, verb: str, heard: Callable[[Mapping[str, Any]], None], *, limit: float, **members: Callable[[], Any]
+    async def events_of(
+        self,
+        verb: str,
+        heard: Callable[[Mapping[str, Any]], None] = lambda _: None,
+        *,
+        limit: float = RUNNER_LIMIT,
+        members: Callable[[], Mapping[str, Any]] = dict,
     ) -> tuple[list[Mapping[str, Any]], Outcome]:
         read = verb in _READ
 
         def document() -> Mapping[str, Any]:
             common = {"jobs": self._facts["jobs"]} if read else self.common()
-            return {"verb": verb, **common, **{name: member() for name, member in members.items()}}
+            return {"verb": verb, **common, **members()}
 
         events: list[Mapping[str, Any]] = []
 

@@ -25,7 +25,7 @@ from tests.integration.test_local_agent import AM_ROOT, LocalCase
 from tests.simulator import kvm
 from tests.support import java_archive, leftovers
 from tests.support.account import ordinary_account
-from tests.support.agent_suite import shell
+from tests.support.agent_suite import reach_of, shell
 from tests.support.rfb_client import RfbClient
 
 JAVA = java_archive.DEBIAN
@@ -99,6 +99,7 @@ class JavaCase(LocalCase):
             files=(*screen_files, *files),
             library=(self.viewer, self.native) if library is None else tuple(library),
             java=self.java,
+            reach=reach_of(f"kvm://127.0.0.1:{self.port}"),
         )
 
     async def view(self, job: Job) -> RfbClient:

@@ -45,9 +45,9 @@ class DisplayTests(SynchronousTestCase):
         self.assertIn(f"{sandbox.HOME}/{files[0].name}", manager.argv)
 
     def test_tcp_port_on_loopback(self) -> None:
-        (server, _), _ = Display(vnc="tcp").programs(7)
-        self.assertIn("-rfbport 5907 -localhost", " ".join(server.argv))
-        self.assertNotIn(sandbox.VNC_SOCKET, server.argv)
+        """Xvnc itself has none: its sandbox is led to."""
+
+        self.assertEqual(Display(vnc="tcp").programs(7), Display(vnc="unix").programs(7))
 
     def test_clipboard(self) -> None:
         for clipboard, refused in (
