@@ -122,7 +122,10 @@ class AgentSettings:
     python: str = setting(kinds.program, "/usr/bin/python3")
     users: Literal["auto", "always", "never"] = setting(kinds.choice("auto", "always", "never"), "auto")
     user_prefix: str = setting(
-        kinds.name(r"[a-z_][a-z0-9_-]{0,23}", "at most 24 small letters, digits, _ and - (a Unix user's name)"),
+        kinds.name(
+            r"[a-z_](?:[a-z0-9_-]{0,22}[a-z_-])?",
+            "at most 24 small letters, digits, _ and -, the last one no digit (a Unix user's name)",
+        ),
         "easydcim_vnc_",
     )
     group: str = setting(kinds.group, "")

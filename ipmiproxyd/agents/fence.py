@@ -317,8 +317,9 @@ class Connection:
         for side, peer in (self.sides, self.sides[::-1]):
             if side.ended and not (peer.out or peer.shut or peer.dialling):
                 peer.shut = True
-                with contextlib.suppress(OSError):
-                    peer.sock.shutdown(socket.SHUT_WR)
+                if not self.broken:
+                    with contextlib.suppress(OSError):
+                        peer.sock.shutdown(socket.SHUT_WR)
         if all(side.shut for side in self.sides):
             return self.close(broken=self.broken)
         for side, peer in (self.sides, self.sides[::-1]):

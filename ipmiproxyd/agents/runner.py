@@ -42,7 +42,7 @@ VERSION = 2  # of the documents: a daemon with another one is refused
 JOBS, CACHE = "/run/ipmiproxyd-jobs", "/var/cache/ipmiproxyd"  # of a runner that is root
 LOCKS = "/run/ipmiproxyd-displays"  # machine-wide, for displays with Unix users of their own
 CGROUPS = "/sys/fs/cgroup"
-GECOS = "ipmiproxyd console display"  # marks these users as ours
+GECOS, SHELL = "ipmiproxyd console display", "/usr/sbin/nologin"  # mark these users as ours
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 CODES = ("tool-missing", "no-free-display", "timeout")  # that a box may end with, beside job-failed
 DOCUMENT_LIMIT, EVENT_LIMIT, STAGES_LIMIT = 1 << 23, 1 << 16, 16  # bytes; bytes
@@ -67,7 +67,7 @@ NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}"
 FOLDER = r"(?:/(?!\.{1,2}(?:/|\Z))[^/\0\n]{1,100})+"
 TEXT = r"[^\0\ud800-\udfff]{0,8388608}"
 COMMON = {"verb": "[a-z]+", "version": (1, 1 << 30), "jobs": f"{NAME}|{FOLDER}"}
-COMMON |= {"prefix": "[a-z_][a-z0-9_-]{0,23}", "group": (0, 2**32 - 2)}
+COMMON |= {"prefix": "[a-z_](?:[a-z0-9_-]{0,22}[a-z_-])?", "group": (0, 2**32 - 2)}  # else x1 and 2 were x and 12
 JOB = {"id": ID, "display": (1, 999), "vnc": "unix|tcp", "door": "|door", "lease": (0.1, 7 * 86400)}
 JOB |= {"memory": (1 << 20, 1 << 44), "least_free": (0, 1 << 44), "box": TEXT, "given": TEXT}
 DOCUMENTS: Object = {"hello": COMMON, "start": COMMON | JOB, "stop": COMMON | {"id": ID}, "sweep": COMMON}
@@ -121,14 +121,6 @@ def end_process(name: str, number: int) -> bool:
     except ProcessLookupError:
         pass
     return True
-
-
-def children(pid: int) -> list[int]:
-    try:
-        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
-            return [int(child) for child in file.read().split()]
-    except (FileNotFoundError, ProcessLookupError):
-        return []
 
 
 def processes(uid: int) -> list[int]:
@@ -244,20 +236,15 @@ def caller() -> int:
 
 
 def user_name() -> str:
-    try:
+    with contextlib.suppress(KeyError):
         return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return str(os.geteuid())
+    return str(os.geteuid())
 
 
 def add_user(name: str) -> None:
     argv = ["useradd", "--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent"]
-    argv += ["--shell", "/usr/sbin/nologin", "--comment", GECOS, name]
-    try:
-        status = os.waitpid(os.posix_spawnp("useradd", argv, {"PATH": PATH}), 0)[1]
-    except FileNotFoundError:
-        raise RefusedError("tool-missing", "useradd is not installed on the agent") from None
-    if status:
+    argv += ["--shell", SHELL, "--comment", GECOS, name]
+    if os.waitpid(os.posix_spawnp("useradd", argv, {"PATH": PATH}), 0)[1]:
         raise RefusedError("agent-unreachable", f"useradd could not make the Unix user {name} on the agent")
 
 
@@ -316,7 +303,8 @@ class Site:
             except KeyError:
                 add_user(name)
                 entry = pwd.getpwnam(name)
-        if entry.pw_gecos.rstrip(",") != GECOS or not entry.pw_uid or not entry.pw_gid:
+        marks = (entry.pw_gecos.rstrip(","), entry.pw_shell)
+        if marks != (GECOS, SHELL) or not entry.pw_uid or not entry.pw_gid:
             raise RefusedError("no-free-display", f"The Unix user {name} on the agent was not made by ipmiproxyd")
         return name, entry.pw_uid, entry.pw_gid
 
@@ -480,8 +468,9 @@ class Keeper:
         """End every process, then give back the rest. What remains is ``state.json``, for whoever asks why."""
         limit, alive = time.monotonic() + PATIENCE, True
         while alive and time.monotonic() < limit:
-            for pid in children(self.pid):
-                os.kill(pid, signal.SIGKILL)
+            with open(f"/proc/self/task/{self.pid}/children", encoding="ascii") as file:
+                for pid in file.read().split():
+                    os.kill(int(pid), signal.SIGKILL)
             try:
                 if not os.waitpid(-1, os.WNOHANG)[0]:
                     time.sleep(0.002)

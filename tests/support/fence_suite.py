@@ -10,7 +10,7 @@ import subprocess
 import threading
 from typing import Any, Final
 
-from ipmiproxyd.agents import sandbox
+from ipmiproxyd.agents import fence, sandbox
 from ipmiproxyd.model import JobSpec, Program, Reach, Ready
 from tests.support.agent_suite import AgentHelpers
 from tests.support.scratch import scratch
@@ -56,7 +56,7 @@ class Server:
     """Answers to everyone, by TCP, UDP or a UNIX socket, and counts who came."""
 
     def __init__(self, test: Any, address: Any, *, kind: int = socket.SOCK_STREAM) -> None:
-        family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        family = socket.AF_UNIX if isinstance(address, str) else fence.family_of(address[0])
         self.visits = 0
         self._sock = socket.socket(family, kind)
         self._sock.bind(address)
@@ -212,6 +212,6 @@ class FenceSuite(AgentHelpers):
 def files_of_user(uid: int) -> list[str]:
     """Files of a user's wherever anybody may write."""
 
-    places = ["/tmp", "/var/tmp", "/dev/shm", "/run"]  # noqa: S108
+    places = ["/tmp", "/var/tmp", "/dev/shm", "/run"]
     found = subprocess.run(["find", *places, "-uid", str(uid)], capture_output=True, text=True, check=False)
     return found.stdout.splitlines()

@@ -68,7 +68,7 @@ class DocumentTests(SynchronousTestCase):
     def test_bad_members(self) -> None:
         bad: dict[str, tuple[Any, ...]] = {
             "jobs": ("", ".", "..", "-x", "a/b", "../a", "a\n", "x" * 33, "/", "/a/../b", "/a//b", "/a/.", "/a\n"),
-            "prefix": ("", "-x", "Root", "a b", "x" * 30, "a:b"),
+            "prefix": ("", "-x", "Root", "a b", "x" * 30, "a:b", "a1", "easydcim_vnc_1"),
             "group": (-1, 2**32, "0", 1.5, True),
             "id": ("", ".", "..", "a/b", "alive", "lock", "displays", "tombstones", "-a", "a\n", "x" * 49),
             "display": (0, 1000, "7", 7.0, None, True),
