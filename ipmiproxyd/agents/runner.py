@@ -45,7 +45,7 @@ CGROUPS = "/sys/fs/cgroup"
 GECOS, SHELL = "ipmiproxyd console display", "/usr/sbin/nologin"  # mark these users as ours
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 CODES = ("tool-missing", "no-free-display", "timeout")  # that a box may end with, beside job-failed
-DOCUMENT_LIMIT, EVENT_LIMIT, STAGES_LIMIT = 1 << 23, 1 << 16, 16  # bytes; bytes
+DOCUMENT_LIMIT, EVENT_LIMIT, STAGES_LIMIT, LEAST_DISK = 1 << 23, 1 << 16, 16, 256  # bytes; bytes; KiB at the end
 PATIENCE, TOMBSTONE_AGE = 10.0, 3600.0  # seconds
 FILES_LIMIT, THREADS_LIMIT = 8192, 4096  # of a job; threads only where its user is its own
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER, CLONE_NEWNS, MS_BIND, MS_REC_PRIVATE = 1, 36, 0x20000, 0x1000, 0x44000
@@ -529,9 +529,10 @@ def start(site: Site, document: Object) -> None:
             site.clear(state)  # it had come to nothing: now it may have another display
         if not os.path.exists(folder):
             with open("/proc/meminfo", encoding="ascii") as file:
-                free = int(file.read().split("MemAvailable:")[1].split()[0]) << 10
-            if free < document["least_free"]:
-                raise RefusedError("agent-full", f"The agent has only {free >> 20} MiB of memory left")
+                ram = int(file.read().split("MemAvailable:")[1].split()[0]) << 10
+            kb = (disk := os.statvfs(site.jobs)).f_bavail * disk.f_frsize >> 10
+            if ram < document["least_free"] or kb < LEAST_DISK:
+                raise RefusedError("agent-full", f"The agent has only {ram >> 20} MiB of memory left, {kb} KiB of disk")
             os.mkdir(folder)
             os.chmod(folder, 0o750 if site.own_users else 0o700)
             if not os.fork():
@@ -548,7 +549,7 @@ def stop(site: Site, document: Object) -> None:
     with hold(f"{site.jobs}/lock"):
         write(f"{site.tombstones}/{job}", "")  # a start may still be on its way, also of a job that was here before
         if not (state := site.state(job)):
-            remove(f"{site.jobs}/{job}")  # of a start that was killed before it had a keeper
+            remove(f"{site.jobs}/{job}", f"{site.jobs}/.{job}")  # of a start that was killed before it had a keeper
         for entry in os.scandir(site.tombstones):
             if time.time() > entry.stat().st_mtime + TOMBSTONE_AGE:
                 os.unlink(entry)

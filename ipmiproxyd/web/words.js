@@ -22,7 +22,7 @@ const WORDS = {
   "tool-missing": ["bad", "A program is missing", "The machine that runs consoles lacks a program that this one needs.", "Tell your administrator."],
   "agent-host-key": ["bad", "The host at the server's site cannot be trusted", "It shows another key than the one that is known.", "Tell your administrator."],
   "agent-outdated": ["bad", "The host at the server's site is not up to date", "Its runner is another version than the gateway's.", "Tell your administrator."],
-  "agent-full": ["bad", "There is no room for another console just now", "The host at the server's site has no memory left.", "Close other consoles, or try again in a while."],
+  "agent-full": ["bad", "There is no room for another console just now", "The host at the server's site has no memory or disk left.", "Close other consoles, or try again in a while."],
   "bmc-unreachable": ["bad", "The server's management board does not answer", "Nothing came back from its address.", "Check that the board has power and network, then open a new console."],
   "bmc-auth": ["bad", "The management board refused the sign-in", "The stored user name or password is not right.", "Have the device's credentials corrected, then open a new console."],
   "bmc-privilege": ["bad", "Not allowed on the management board", "The stored user may not do this.", "Have the device's user changed, then open a new console."],
