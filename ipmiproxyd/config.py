@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import socket
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -119,11 +120,14 @@ class AgentSettings:
     """[agent] ``group`` is "" for the daemon's own."""
 
     name: str = setting(kinds.name(AGENT_NAME.pattern, AGENT_NAME_WORDS), "local")
-    jobs_dir: Path = setting(kinds.path_or_default, "")
+    jobs_name: str = setting(kinds.jobs_name, "")
     python: str = setting(kinds.program, "/usr/bin/python3")
     users: Literal["auto", "always", "never"] = setting(kinds.choice("auto", "always", "never"), "auto")
     user_prefix: str = setting(
-        kinds.name(r"[a-z_][a-z0-9_-]{0,23}", "at most 24 small letters, digits, _ and - (a Unix user's name)"),
+        kinds.name(
+            r"[a-z_](?:[a-z0-9_-]{0,22}[a-z_-])?",
+            "at most 24 small letters, digits, _ and -, the last one no digit (a Unix user's name)",
+        ),
         "easydcim_vnc_",
     )
     group: str = setting(kinds.group, "")
@@ -132,7 +136,7 @@ class AgentSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteAgentSettings:
-    """[agents.NAME] An agent on another machine. ``folder`` and ``jobs_dir`` are "" for their defaults there."""
+    """[agents.NAME] An agent on another machine. ``folder`` and ``jobs_name`` are "" for their defaults there."""
 
     NEEDED: ClassVar[tuple[str, ...]] = ("host", "key")
 
@@ -143,7 +147,7 @@ class RemoteAgentSettings:
     passphrase_file: Path | None = setting(kinds.path_or_none, "")
     host_keys: tuple[str, ...] = setting(kinds.list_of(kinds.ssh_fingerprint, empty=True), [])
     folder: str = setting(kinds.agent_path, "")
-    jobs_dir: str = setting(kinds.agent_path, "")
+    jobs_name: str = setting(kinds.jobs_name, "")
     runner: str = setting(kinds.agent_path, "/usr/local/lib/ipmiproxyd/runner.py")
     python: str = setting(kinds.program, "/usr/bin/python3")
     users: Literal["auto", "always", "never"] = setting(kinds.choice("auto", "always", "never"), "auto")
@@ -203,8 +207,9 @@ class Settings:
         runtime = self.daemon.runtime_dir
         if self.control.socket == Path():
             self._fill("control", socket=runtime / "control.sock")
-        if self.agent.jobs_dir == Path():
-            self._fill("agent", jobs_dir=_jobs_beside(runtime))
+        if not self.agent.jobs_name:
+            own = re.search(kinds.JOBS_NAME, runtime.name, re.ASCII)
+            self._fill("agent", jobs_name=own[0] if own else "main")
         if not self.relay.public_host:
             self._fill("relay", public_host=socket.gethostname().lower() or "localhost")
 
@@ -212,8 +217,8 @@ class Settings:
         object.__setattr__(self, section, dataclasses.replace(getattr(self, section), **values))
 
 
-def _jobs_beside(runtime_dir: Path) -> Path:
-    """Not inside: the folder of jobs is root's where the runner is, and runtime_dir is the daemon's own."""
+def jobs_beside(runtime_dir: Path) -> Path:
+    """Where the local agent's jobs are kept, if its runner is not root."""
 
     return runtime_dir.with_name(runtime_dir.name + "-jobs")
 
@@ -362,7 +367,7 @@ def _cross_check(settings: Settings, failed: set[str]) -> list[Problem]:
 
     checks: list[tuple[tuple[str, ...], Callable[[Settings], Problem | None]]] = [
         (("daemon.runtime_dir", "control.socket"), _control_path_fits),
-        (("daemon.runtime_dir", "agent.jobs_dir"), _display_path_fits),
+        (("daemon.runtime_dir",), _display_path_fits),
         (("relay.ports", "displays.range", "displays.vnc"), _ports_are_apart),
         (("relay.ports", "relay.gateway"), _something_serves),
         (("relay.ports", "relay.gateway"), _gateway_is_no_relay_port),
@@ -388,11 +393,10 @@ def _control_path_fits(settings: Settings) -> Problem | None:
 
 
 def _display_path_fits(settings: Settings) -> Problem | None:
-    over = _too_long(settings.agent.jobs_dir, len("/") + LONGEST_JOB_ID + len("/vnc/socket"))
+    over = _too_long(jobs_beside(settings.daemon.runtime_dir), len("/") + LONGEST_JOB_ID + len("/vnc/socket"))
     if over <= 0:
         return None
-    default = settings.agent.jobs_dir == _jobs_beside(settings.daemon.runtime_dir)
-    return Problem("daemon.runtime_dir" if default else "agent.jobs_dir", _too_long_text("displays' sockets", over))
+    return Problem("daemon.runtime_dir", _too_long_text("displays' sockets", over))
 
 
 def _too_long_text(what: str, over: int) -> str:

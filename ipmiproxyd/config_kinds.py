@@ -101,6 +101,10 @@ def name(pattern: str, wanted: str) -> Kind[str]:
     return read
 
 
+JOBS_NAME: Final = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}"
+jobs_name = name(f"|{JOBS_NAME}", "a name of at most 32 letters, digits, _, . and -")
+"""Of the runner's folder of jobs, where it is root."""
+
 group = name(r"|[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}", "a group's name, or empty")
 
 

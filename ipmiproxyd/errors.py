@@ -162,7 +162,7 @@ class AgentOutdated(ProxyError):
 
 
 class AgentFull(ProxyError):
-    """The agent has not enough memory left for another console."""
+    """The agent has not enough memory, or room on its disk, left for another console."""
 
     code = "agent-full"
     http_status = 503

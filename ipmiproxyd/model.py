@@ -171,7 +171,7 @@ class RemoteAgent:
     ``host_keys`` are fingerprints ("SHA256:…") of the host's keys that are trusted. ``python`` runs the runner;
     ``runner`` is where that is installed, for sudo to start it. ``users`` says whether displays have Unix users of
     their own ("auto": where the runner may be root), ``group`` which Unix group reaches them ("" for the account's
-    own). ``folder`` is what is ours there, ``jobs_dir`` the runner's folder ("" for their defaults).
+    own). ``folder`` is what is ours there, ``jobs_name`` the runner's folder ("" for their defaults).
     """
 
     name: str
@@ -186,7 +186,7 @@ class RemoteAgent:
     group: str = ""
     runner: str = "/usr/local/lib/ipmiproxyd/runner.py"
     folder: str = ""
-    jobs_dir: str = ""
+    jobs_name: str = ""
     notes: str = ""
 
 

@@ -20,7 +20,7 @@ from ipmiproxyd import __version__
 from ipmiproxyd.access.grants import GrantBook
 from ipmiproxyd.agents.fleet import Fleet
 from ipmiproxyd.agents.local import LocalAgent
-from ipmiproxyd.config import Settings
+from ipmiproxyd.config import Settings, jobs_beside
 from ipmiproxyd.console.agent_desk import AgentDesk, AgentMaker, DeskRooms
 from ipmiproxyd.console.browser_sessions import KIND as BROWSER_SESSION
 from ipmiproxyd.console.browser_sessions import BrowserSessions
@@ -202,7 +202,8 @@ def _local_agent(settings: Settings, reactor: Any) -> LocalAgent:
     mine = settings.agent
     return LocalAgent(
         mine.name,
-        jobs_dir=mine.jobs_dir,
+        jobs_dir=jobs_beside(settings.daemon.runtime_dir),
+        jobs_name=mine.jobs_name,
         tool_home=settings.daemon.runtime_dir / "tools",
         home_files={ENTERPRISE_NUMBERS_PATH: ENTERPRISE_NUMBERS},
         python=mine.python,
@@ -233,7 +234,7 @@ def _configured_agents(settings: Settings) -> list[RemoteAgent]:
             passphrase=passphrase(mine.passphrase_file),
             host_keys=mine.host_keys,
             folder=mine.folder,
-            jobs_dir=mine.jobs_dir,
+            jobs_name=mine.jobs_name,
             runner=mine.runner,
             python=mine.python,
             users=mine.users,

@@ -78,7 +78,7 @@ class Host:
         facts = self.facts
         facts["host-keys"] = [facts.pop("host_key")]
         mine = self.folder / "mine" / "agent"
-        return {**facts, "folder": str(mine), "jobs-dir": str(mine / "jobs"), "runner": str(self.folder / "runner.py")}
+        return {**facts, "folder": str(mine), "runner": str(self.folder / "runner.py")}
 
 
 class Forward:

@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
-from ipmiproxyd.agents import inside, runner
+from ipmiproxyd.agents import runner, watcher
 from ipmiproxyd.agents.children import Child, is_missing, run_child, start_child
 from ipmiproxyd.agents.findings import Finding
 from ipmiproxyd.agents.preparing import group_number
@@ -29,13 +29,16 @@ log = Logger()
 class LocalAgent(AgentWithRunner):
     """Implements :class:`~ipmiproxyd.interfaces.Agent` with children of this process, and jobs by the runner.
 
-    :param jobs_dir: the runner's folder.
+    :param jobs_dir: the runner's folder, where it is not root.
+    :param jobs_name: the name of it, where it is.
     :param tool_home: HOME of the tools; ``home_files`` are put there at the start (relative path → text).
     :param python: what runs the runner; it has to be under /usr or /opt, where a job's sandbox sees it.
     :param group: the Unix group that reaches the displays' sockets; empty for the daemon's own.
     :param runner_file: the runner, where another copy is to be used.
     :param lease: seconds that a job goes on without a sign of life from here.
-    :param cache_dir: where the files for jobs' libraries are kept, by their SHA-256; beside the tools' home if None.
+    :param watcher_file: the watcher, likewise.
+    :param cache_dir: where the files for jobs' libraries are kept, by their SHA-256, where the runner is not root and
+        has a folder for them; beside the tools' home if None.
     """
 
     kind = "local"
@@ -45,6 +48,7 @@ class LocalAgent(AgentWithRunner):
         name: str,
         *,
         jobs_dir: Path,
+        jobs_name: str,
         tool_home: Path,
         home_files: Mapping[str, str],
         python: str,
@@ -54,22 +58,25 @@ class LocalAgent(AgentWithRunner):
         lease: float,
         reactor: Any,
         runner_file: Path = Path(runner.__file__),
+        watcher_file: Path = Path(watcher.__file__),
         cache_dir: Path | None = None,
     ) -> None:
         super().__init__(name, users=users, user_prefix=user_prefix, lease=lease, reactor=reactor)
         self._jobs_dir = jobs_dir
+        self._jobs_name = jobs_name
+        self._as_root = os.geteuid() == 0
         self._tool_home = tool_home
         self._home_files = home_files
-        self.cache_dir = cache_dir or tool_home.with_name(f"{tool_home.name}-cache")
+        self._cache_dir = cache_dir or tool_home.with_name(f"{tool_home.name}-cache")
         self.python = python
         self._runner: tuple[str, ...] = (python, "-I", "-S", str(runner_file))
-        self._inside = Path(inside.__file__)
+        self._watcher = (python, "-I", "-S", str(watcher_file))
         self._group = _group_number(group)
         self._env = {"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8", "HOME": str(tool_home)}
 
     @property
     def cache(self) -> str:
-        return str(self.cache_dir)
+        return self._facts.get("cache") or str(self._cache_dir)
 
     # --- start and end ------------------------------------------------------------------------------------------------
 
@@ -77,10 +84,9 @@ class LocalAgent(AgentWithRunner):
         """Prepare the tools' home, and find out as whom jobs run. Raises AgentUnreachable, ToolMissing."""
 
         await deferToThread(self._prepare)
-        if os.geteuid() != 0 and self._users != "never" and await self._sudo_works():
-            self._runner = ("sudo", "-n", "--", *self._runner)
-        events = await self._call("hello")
-        self._facts = events[-1]
+        if not self._as_root and self._users != "never" and await self._sudo_works():
+            self._runner, self._as_root = ("sudo", "-n", "--", *self._runner), True
+        self._facts = self.greeted(*await self.events_of("hello"))
         log.info("agent {agent}: displays run as {whom}", agent=self.name, whom=self.describe()["displays_run_as"])
 
     def _prepare(self) -> None:
@@ -88,12 +94,12 @@ class LocalAgent(AgentWithRunner):
             target = self._tool_home / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(text)
-        self._inside_text = self._inside.read_text()
+        self.load_texts()
         self._jobs_dir.parent.mkdir(parents=True, exist_ok=True)
-        self.cache_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._cache_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     async def _sudo_works(self) -> bool:
-        document = as_line({"verb": "hello", **self.common()})
+        document = as_line({"verb": "hello", **self.members(self._jobs_name, self._group)})
         child = start_child(self._reactor, ("sudo", "-n", "--", *self._runner), self._env, stdin=document)
         return (await run_child(child, RUNNER_LIMIT)).ok
 
@@ -119,14 +125,17 @@ class LocalAgent(AgentWithRunner):
             raise self.missing(command.argv[0])
         return outcome
 
-    def start_runner(
+    def start_runner(self, document: Callable[[], Mapping[str, Any]], *, on_line: Callable[[bytes], None]) -> Child:
+        return start_child(self._reactor, self._runner, self._env, stdin=as_line(document()), on_line=on_line)
+
+    def start_watcher(
         self, document: Callable[[], Mapping[str, Any]], *, keep_open: bool, on_line: Callable[[bytes], None]
     ) -> Child:
         stdin = as_line(document())
-        return start_child(self._reactor, self._runner, self._env, stdin=stdin, keep_open=keep_open, on_line=on_line)
+        return start_child(self._reactor, self._watcher, self._env, stdin=stdin, keep_open=keep_open, on_line=on_line)
 
     def common(self) -> Mapping[str, Any]:
-        return self.members(str(self._jobs_dir), self._group)
+        return self.members(self._jobs_name if self._as_root else str(self._jobs_dir), self._group)
 
     # --- streams ------------------------------------------------------------------------------------------------------
 

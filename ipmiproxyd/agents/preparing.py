@@ -62,9 +62,10 @@ def prepare(given: Object) -> Object:
         os.makedirs(f"{folder}/{name}", mode=0o700, exist_ok=True)
     for path, text in given["files"].items():
         put(f"{folder}/tools/{path}", text)
-    runner = f"{folder}/runner-{hashlib.sha256(given['runner'].encode()).hexdigest()[:16]}.py"
-    put(runner, given["runner"])
-    found = {"folder": folder, "runner": runner, "root": os.geteuid() == 0, "group": group_number(given["group"])}
+    found: Object = {"folder": folder, "root": os.geteuid() == 0, "group": group_number(given["group"])}
+    for name in ("runner", "watcher"):
+        found[name] = f"{folder}/{name}-{hashlib.sha256(given[name].encode()).hexdigest()[:16]}.py"
+        put(found[name], given[name])
     return found | {"installed": digest(given["installed"]), "python": list(sys.version_info[:2])}
 
 

@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
-from ipmiproxyd.agents import inside, preparing, runner
+from ipmiproxyd.agents import preparing, runner, watcher
 from ipmiproxyd.agents.children import run_child
 from ipmiproxyd.agents.findings import Finding
 from ipmiproxyd.agents.scripts import script_argv, script_input
@@ -35,8 +35,8 @@ from ipmiproxyd.model import Command, Outcome, StreamAddress
 
 INSTALLED: Final = "/usr/local/lib/ipmiproxyd/runner.py"
 """Where the runner is on an agent whose user may run it as root, by sudo."""
-ROOT_JOBS: Final = "/run/ipmiproxyd-jobs"
-"""The folder of jobs of a runner that is root."""
+JOBS: Final = "main"
+"""The name of the folder of jobs, where there is no other one."""
 OLDEST_PYTHON: Final = (3, 11)
 START_WAIT: Final = 5.0
 """Seconds for which the daemon's start waits for an agent."""
@@ -68,7 +68,8 @@ class SshAgent(AgentWithRunner):
 
     :param folder: what is ours on the agent: the tools' home, the cache, and the runner where it is not installed;
         ``.ipmiproxyd`` in the home of the account if empty.
-    :param jobs_dir: the runner's folder; if empty, ROOT_JOBS where the runner is root, or else in ``folder``.
+    :param jobs_name: the name of the runner's folder of jobs, JOBS if empty: below its own one where it is root, else
+        below ``jobs`` in ``folder``.
     :param home_files: put into the tools' home (relative path → text).
     :param python: what runs the runner; under /usr or /opt.
     :param installed: the runner that sudo lets the account run as root, where it does.
@@ -85,7 +86,7 @@ class SshAgent(AgentWithRunner):
         place: SshPlace,
         *,
         folder: str = "",
-        jobs_dir: str = "",
+        jobs_name: str = "",
         home_files: Mapping[str, str],
         python: str = "/usr/bin/python3",
         users: Users = "auto",
@@ -98,12 +99,12 @@ class SshAgent(AgentWithRunner):
         super().__init__(name, users=users, user_prefix=user_prefix, lease=lease, reactor=reactor)
         self._place = place
         self._folder = folder
-        self._jobs_dir = jobs_dir
+        self._jobs_name = jobs_name or JOBS
         self._home_files = home_files
         self._python = python
         self._group = group
         self._installed = installed
-        self._preparing_text = self._runner_text = ""
+        self._preparing_text = self._runner_text = self._watcher_text = ""
         self._runner: tuple[str, ...] = ()
         self._found: Mapping[str, Any] = {}
         self._outdated = False
@@ -120,7 +121,7 @@ class SshAgent(AgentWithRunner):
     def cache(self) -> str:
         if not self._found:
             raise self._link.problem or AgentUnreachable(f"The agent {self.name} is not connected.")
-        return f"{self._found['folder']}/cache"
+        return self._facts["cache"] or f"{self._found['folder']}/cache"
 
     # --- start and end ------------------------------------------------------------------------------------------------
 
@@ -135,7 +136,8 @@ class SshAgent(AgentWithRunner):
     def _load(self) -> None:
         self._preparing_text = Path(preparing.__file__).read_text()
         self._runner_text = Path(runner.__file__).read_text()
-        self._inside_text = Path(inside.__file__).read_text()
+        self._watcher_text = Path(watcher.__file__).read_text()
+        self.load_texts()
 
     async def close(self) -> None:
         """End the watch and the connection. Jobs go on."""
@@ -144,11 +146,11 @@ class SshAgent(AgentWithRunner):
         await self._link.close()
 
     async def change(
-        self, place: SshPlace, *, folder: str, jobs_dir: str, python: str, users: Users, group: str, installed: str
+        self, place: SshPlace, *, folder: str, jobs_name: str, python: str, users: Users, group: str, installed: str
     ) -> None:
         """Be there from now on, with these settings (see above). Streams and programs are lost; jobs go on."""
 
-        self._place, self._folder, self._jobs_dir = place, folder, jobs_dir
+        self._place, self._folder, self._jobs_name = place, folder, jobs_name
         self._python, self._users, self._group, self._installed = python, users, group, installed
         self._link.move(place)
         await self._settled()
@@ -233,16 +235,14 @@ class SshAgent(AgentWithRunner):
         as_root, sudo = False, ""
         self._outdated = False
         runner_argv: tuple[str, ...] = (self._python, "-I", "-S", found["runner"])
-        jobs = self._jobs_dir or f"{found['folder']}/jobs"
-        if found["root"]:
-            jobs = self._jobs_dir or ROOT_JOBS
-        elif self._users != "never" and found["installed"]:
+        jobs = self._jobs_name if found["root"] else f"{found['folder']}/jobs/{self._jobs_name}"
+        if not found["root"] and self._users != "never" and found["installed"]:
             by_sudo = ("sudo", "-n", "--", self._python, "-I", "-S", self._installed)
-            sudo = await self._sudo_refuses(connection, by_sudo, found, self._jobs_dir or ROOT_JOBS)
+            sudo = await self._sudo_refuses(connection, by_sudo, found, self._jobs_name)
             if not sudo or not sudo.startswith(("sudo:", "Sorry, ")):  # an old runner does not know our hello
                 self._check_installed(found["installed"])
             if not sudo:
-                as_root, runner_argv, jobs = True, by_sudo, self._jobs_dir or ROOT_JOBS
+                as_root, runner_argv, jobs = True, by_sudo, self._jobs_name
         if self._users == "always" and not (as_root or found["root"]):
             why = f"sudo says {sudo!r}" if sudo else f"there is no runner at {self._installed}"
             raise AgentUnreachable(
@@ -269,6 +269,7 @@ class SshAgent(AgentWithRunner):
             "folder": self._folder,
             "files": self._home_files,
             "runner": self._runner_text,
+            "watcher": self._watcher_text,
             "installed": self._installed,
             "group": self._group,
         }
@@ -303,7 +304,7 @@ class SshAgent(AgentWithRunner):
             events = [json.loads(line) for line in outcome.stdout.splitlines()]
         except ValueError:
             events = []
-        return self.judged(events, outcome)[-1]
+        return self.greeted(events, outcome)
 
     async def _do(self, connection: Connection, argv: Sequence[str], stdin: bytes) -> Outcome:
         """Run a program on a connection that is not in use yet."""
@@ -338,16 +339,27 @@ class SshAgent(AgentWithRunner):
         return outcome
 
     def start_runner(
+        self, document: Callable[[], Mapping[str, Any]], *, on_line: Callable[[bytes], None]
+    ) -> RemoteProgram:
+        return self._program(
+            self._link.connection,
+            lambda: self._runner,
+            stdin=lambda: as_line(document()),
+            home=self._tool_home,
+            on_line=on_line,
+            as_root=lambda: self._runner[0] == "sudo",
+        )
+
+    def start_watcher(
         self, document: Callable[[], Mapping[str, Any]], *, keep_open: bool, on_line: Callable[[bytes], None]
     ) -> RemoteProgram:
         return self._program(
             lambda: self._link.connection(patient=keep_open),
-            lambda: self._runner,
+            lambda: (self._python, "-I", "-S", self._found["watcher"]),
             stdin=lambda: as_line(document()),
             home=self._tool_home,
             keep_open=keep_open,
             on_line=on_line,
-            as_root=lambda: self._runner[0] == "sudo",
         )
 
     def common(self) -> Mapping[str, Any]:

@@ -110,7 +110,7 @@ def _place(agent: RemoteAgent) -> SshPlace:
 def _settings(agent: RemoteAgent) -> dict[str, Any]:
     return {
         "folder": agent.folder,
-        "jobs_dir": agent.jobs_dir,
+        "jobs_name": agent.jobs_name,
         "python": agent.python,
         "users": agent.users,
         "group": agent.group,

@@ -1,4 +1,4 @@
-"""What every agent does by the runner, wherever it is: jobs, and the watch over them."""
+"""What every agent does by the runner and the watcher, wherever it is: jobs, and the watch over them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final, Literal
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
@@ -14,8 +15,11 @@ from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ipmiproxyd.agents import box, fence, inside, runner
 from ipmiproxyd.agents.children import Running, run_child
 from ipmiproxyd.errors import (
+    AgentFull,
+    AgentOutdated,
     AgentUnreachable,
     Cancelled,
     InternalError,
@@ -41,8 +45,24 @@ SILENCE: Final = 100.0
 
 _ERRORS: Final[Mapping[str, type[ProxyError]]] = {
     error.code: error
-    for error in (AgentUnreachable, Cancelled, InternalError, JobFailed, NoFreeDisplay, TimedOut, ToolMissing)
+    for error in (
+        AgentFull,
+        AgentOutdated,
+        AgentUnreachable,
+        Cancelled,
+        InternalError,
+        JobFailed,
+        NoFreeDisplay,
+        TimedOut,
+        ToolMissing,
+    )
 }
+_HINTS: Final[Mapping[str, str]] = {
+    AgentFull.code: "Close other consoles there, or give the agent more memory.",
+    AgentOutdated.code: "Install the runner that belongs to this daemon, and restart the daemon if it was upgraded.",
+}
+_READ: Final = ("list", "wait")
+"""Verbs of the watcher; the others are the runner's."""
 
 log = Logger()
 
@@ -62,7 +82,7 @@ class AgentWithRunner(ABC):
         self._user_prefix = user_prefix
         self._lease = lease
         self._facts: Mapping[str, Any] = {}
-        self._inside_text = ""
+        self._texts: Mapping[str, str] = {}
         self._running: dict[str, Job] = {}
         self._ended: Callable[[Job], None] | None = None
         self._watch: Running | None = None
@@ -78,21 +98,46 @@ class AgentWithRunner(ABC):
     def cache(self) -> str: ...
 
     @abstractmethod
-    def start_runner(
-        self, document: Callable[[], Mapping[str, Any]], *, keep_open: bool, on_line: Callable[[bytes], None]
-    ) -> Running:
+    def start_runner(self, document: Callable[[], Mapping[str, Any]], *, on_line: Callable[[bytes], None]) -> Running:
         """Start the runner with a document, which is asked for when it is started."""
 
     @abstractmethod
+    def start_watcher(
+        self, document: Callable[[], Mapping[str, Any]], *, keep_open: bool, on_line: Callable[[bytes], None]
+    ) -> Running:
+        """Start the watcher, in the same way."""
+
+    @abstractmethod
     def common(self) -> Mapping[str, Any]:
-        """What is in each of the runner's documents."""
+        """What is in each of the runner's documents: see :meth:`members`."""
 
     # --- what they have in common -------------------------------------------------------------------------------------
 
-    def members(self, jobs: str, group: int) -> Mapping[str, Any]:
-        """What :meth:`common` gives, for a folder of jobs and the group that reaches the displays."""
+    def load_texts(self) -> None:
+        """Read what travels to the agent with each job. Blocks."""
 
-        return {"jobs": jobs, "owner": {"users": self._users, "prefix": self._user_prefix, "group": group}}
+        self._texts = {part.__name__: Path(str(part.__file__)).read_text() for part in (box, fence, inside)}
+
+    def members(self, jobs: str, group: int) -> Mapping[str, Any]:
+        """What :meth:`common` gives, for a folder of jobs (its name for a runner that is root) and the group that
+        reaches the displays."""
+
+        return {"version": runner.VERSION, "jobs": jobs, "prefix": self._user_prefix, "group": group}
+
+    def greeted(self, events: list[Mapping[str, Any]], outcome: Outcome) -> Mapping[str, Any]:
+        """What the runner tells of itself; raises what makes it useless."""
+
+        if events and events[-1].get("code") == "bad-request":
+            raise AgentOutdated(
+                f"The runner on the agent {self.name} is of another version than the daemon.",
+                hint=_HINTS[AgentOutdated.code],
+            )
+        facts = self.judged(events, outcome)[-1]
+        if self._users == "always" and not facts["own_users"]:
+            raise AgentUnreachable("Unix users of their own for displays need root or sudo.")
+        if self._users == "never" and facts["own_users"]:
+            raise AgentUnreachable("A console never runs as root: displays need users of their own.")
+        return facts
 
     def missing(self, program: str) -> ToolMissing:
         return ToolMissing(
@@ -107,19 +152,17 @@ class AgentWithRunner(ABC):
             if event["event"] == "stage":
                 on_stage(JobStage(event["name"], event["ms"]))
 
-        def job() -> Mapping[str, Any]:
-            return _job_document(spec, cache=self.cache, inside=self._inside_text)
-
-        events = await self._call("start", heard, limit=spec.start_timeout + START_MARGIN, job=job)
-        log_file = f"{self.common()['jobs']}/{spec.id}/log"
-        return self._remember(dataclasses.replace(_job(events[-1]["job"]), log=log_file))
+        await self._call("start", members=lambda: _job_document(spec, cache=self.cache, texts=self._texts))
+        limit = spec.start_timeout + START_MARGIN
+        events = await self._call("wait", heard, limit=limit, members=lambda: {"id": spec.id})
+        return self._remember(_job(events[-1]["job"]))
 
     async def jobs(self) -> list[Job]:
         return [self._remember(_job(job)) for job in (await self._call("list"))[-1]["jobs"]]
 
     async def stop(self, job_id: str) -> None:
         self._running.pop(job_id, None)
-        await self._call("stop", id=lambda: job_id)
+        await self._call("stop", members=lambda: {"id": job_id})
 
     async def sweep(self) -> list[str]:
         removed: list[str] = (await self._call("sweep"))[-1]["removed"]
@@ -138,12 +181,25 @@ class AgentWithRunner(ABC):
         heard: Callable[[Mapping[str, Any]], None] = lambda _: None,
         *,
         limit: float = RUNNER_LIMIT,
-        **members: Callable[[], Any],
+        members: Callable[[], Mapping[str, Any]] = dict,
     ) -> list[Mapping[str, Any]]:
-        """Let the runner do something; its events, of which the last is no failure."""
+        """Let the runner or the watcher do something; its events, of which the last is no failure."""
+
+        return self.judged(*await self.events_of(verb, heard, limit=limit, members=members))
+
+    async def events_of(
+        self,
+        verb: str,
+        heard: Callable[[Mapping[str, Any]], None] = lambda _: None,
+        *,
+        limit: float = RUNNER_LIMIT,
+        members: Callable[[], Mapping[str, Any]] = dict,
+    ) -> tuple[list[Mapping[str, Any]], Outcome]:
+        read = verb in _READ
 
         def document() -> Mapping[str, Any]:
-            return {"verb": verb, **self.common(), **{name: member() for name, member in members.items()}}
+            common = {"jobs": self._facts["jobs"]} if read else self.common()
+            return {"verb": verb, **common, **members()}
 
         events: list[Mapping[str, Any]] = []
 
@@ -152,8 +208,11 @@ class AgentWithRunner(ABC):
             events.append(event)
             heard(event)
 
-        outcome = await run_child(self.start_runner(document, keep_open=False, on_line=on_line), limit)
-        return self.judged(events, outcome)
+        if read:
+            program = self.start_watcher(document, keep_open=False, on_line=on_line)
+        else:
+            program = self.start_runner(document, on_line=on_line)
+        return events, await run_child(program, limit)
 
     def judged(self, events: list[Mapping[str, Any]], outcome: Outcome) -> list[Mapping[str, Any]]:
         """The events, unless they tell of a failure or the runner did not work at all."""
@@ -188,10 +247,10 @@ class AgentWithRunner(ABC):
         self._restart = None
 
         def document() -> Mapping[str, Any]:
-            return {"verb": "watch", **self.common(), "lease": self._lease}
+            return {"verb": "watch", "jobs": self._facts["jobs"], "lease": self._lease}
 
         try:
-            self._watch = self.start_runner(document, keep_open=True, on_line=self._watch_line)
+            self._watch = self.start_watcher(document, keep_open=True, on_line=self._watch_line)
         except ToolMissing as error:
             log.error("agent {agent}: {error}", agent=self.name, error=error.message)
             self._watch_again()
@@ -271,9 +330,8 @@ def as_line(document: Mapping[str, Any]) -> bytes:
     return json.dumps(document).encode() + b"\n"
 
 
-def _job_document(spec: JobSpec, *, cache: str, inside: str) -> Mapping[str, Any]:
-    return {
-        "id": spec.id,
+def _job_document(spec: JobSpec, *, cache: str, texts: Mapping[str, str]) -> Mapping[str, Any]:
+    given = {
         "display": spec.display,
         "vnc": spec.vnc,
         "programs": [
@@ -283,7 +341,7 @@ def _job_document(spec: JobSpec, *, cache: str, inside: str) -> Mapping[str, Any
                 "ready": program.ready.value,
                 "env": [f"{name}={value}" for name, value in program.env.items()],
                 "stdin": program.stdin.reveal() if program.stdin else "",
-                "door": "door" if program.door else "",
+                "door": program.door,
             }
             for program in spec.programs
         ],
@@ -294,9 +352,23 @@ def _job_document(spec: JobSpec, *, cache: str, inside: str) -> Mapping[str, Any
         "library": [{"sha256": file.sha256, "name": file.name} for file in spec.library],
         "cache": cache,
         "java": spec.java,
-        "lease": spec.lease,
+        "reach": [
+            {"address": reach.address, "ports": list(reach.ports), "names": list(reach.names)} for reach in spec.reach
+        ],
         "start_timeout": spec.start_timeout,
-        "inside": inside,
+        "inside": texts[inside.__name__],
+        "fence": texts[fence.__name__],
+    }
+    return {
+        "id": spec.id,
+        "display": spec.display,
+        "vnc": spec.vnc,
+        "door": "door" if any(program.door for program in spec.programs) else "",
+        "lease": spec.lease,
+        "memory": spec.memory,
+        "least_free": spec.least_free,
+        "box": texts[box.__name__],
+        "given": json.dumps(given),
     }
 
 
@@ -309,10 +381,12 @@ def _job(told: Mapping[str, Any]) -> Job:
         vnc=UnixStream(vnc["unix"]) if "unix" in vnc else TcpStream(*vnc["tcp"]),
         user=told["user"],
         reason=told["reason"],
-        door=UnixStream(told["door"]) if told.get("door") else None,  # none in what an older runner tells
+        door=UnixStream(told["door"]) if told["door"] else None,
+        log=told["log"],
     )
 
 
 def _error(event: Mapping[str, Any]) -> ProxyError:
     message = event["message"]
-    return _ERRORS.get(event["code"], InternalError)(message if message.endswith(".") else f"{message}.")
+    kind = _ERRORS.get(event["code"], InternalError)
+    return kind(message if message.endswith(".") else f"{message}.", hint=_HINTS.get(event["code"]))

@@ -23,7 +23,7 @@ from ipmiproxyd.store.agents import StoredAgents
 from ipmiproxyd.wire.agent import changed, checked
 
 OPEN: Final = (ConsoleState.OPENING, ConsoleState.READY, ConsoleState.CLOSING)
-HOMES: Final = frozenset({"user", "folder", "jobs_dir", "users", "group"})
+HOMES: Final = frozenset({"user", "folder", "jobs_name", "users", "group"})
 """Fields that say where the programs of consoles are kept, and as whom they run."""
 
 log = Logger()
@@ -246,7 +246,7 @@ def _fields(agent: RemoteAgent) -> dict[str, Any]:
         "group": agent.group,
         "runner_path": agent.runner,
         "folder": agent.folder,
-        "jobs_dir": agent.jobs_dir,
+        "jobs_name": agent.jobs_name,
         "notes": agent.notes,
     }
 

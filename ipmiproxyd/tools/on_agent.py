@@ -259,7 +259,7 @@ def keep(cache: str, path: str) -> str:
     with open(path, "rb") as file:
         name = digest_of(file, hashlib.sha256())
         os.fsync(file.fileno())  # else a file of that name may be another one after the machine has stopped
-    os.chmod(path, 0o600)
+    os.chmod(path, 0o444)  # the displays' users read it, where they can pass the cache
     os.replace(path, f"{cache}/{name}")
     return name
 

@@ -49,7 +49,7 @@ class Display:
 
     :param geometry: "WIDTHxHEIGHT" in pixels.
     :param vnc: "unix": a socket that only the console's user and the agent's group can reach; "tcp": port 5900+X on
-        the agent's loopback interface.
+        the agent's loopback interface, which leads to it.
     """
 
     NAME: Final = "Xvnc"
@@ -74,7 +74,7 @@ class Display:
         """Xvnc and the window manager for display number ``display``, and their files. Xvnc itself lets no text
         through that ``clipboard`` does not allow."""
 
-        argv = (self._xvnc, f":{display}", *self._options(display), *_clipboard_options(clipboard))
+        argv = (self._xvnc, f":{display}", *self._options(), *_clipboard_options(clipboard))
         server = Program(name=self.NAME, argv=argv, ready=Ready.DISPLAY)
         # With the letters of Western Europe on the keyboard from the beginning: see wire/typing.py.
         # A window that asks to be mapped while openbox starts stays unmapped for ever: what follows waits for it.
@@ -83,14 +83,11 @@ class Display:
         manager = Program(name="openbox", argv=argv, ready=Ready.TOLD)
         return (server, manager), (JobFile(place="home", name=_CONFIG, text=_OPENBOX),)
 
-    def _options(self, display: int) -> tuple[str, ...]:
-        where: tuple[str, ...]
-        if self.vnc == "unix":
-            where = ("-rfbport", "-1", "-rfbunixpath", VNC_SOCKET, "-rfbunixmode", "0660")
-        else:
-            where = ("-rfbport", str(VNC_BASE_PORT + display), "-localhost")
+    def _options(self) -> tuple[str, ...]:
         return (
-            *where,
+            "-rfbport", "-1",
+            "-rfbunixpath", VNC_SOCKET,
+            "-rfbunixmode", "0660",
             "-displayfd", str(DISPLAY_FD),
             "-geometry", self._geometry,
             "-depth", "24",

@@ -24,7 +24,7 @@ const WORDS = {
   "agent-host-key-unknown": ["bad", "The host at the server's site is not known yet", "Nobody has said which key it has.", "Tell your administrator."],
   "agent-key": ["bad", "The host at the server's site lets nobody in", "The gateway's key is not accepted there, or cannot be used.", "Tell your administrator."],
   "agent-outdated": ["bad", "The host at the server's site is not up to date", "Its runner is another version than the gateway's.", "Tell your administrator."],
-  "agent-full": ["bad", "There is no room for another console just now", "The host at the server's site has no memory left.", "Close other consoles, or try again in a while."],
+  "agent-full": ["bad", "There is no room for another console just now", "The host at the server's site has no memory or disk left.", "Close other consoles, or try again in a while."],
   "bmc-unreachable": ["bad", "The server's management board does not answer", "Nothing came back from its address.", "Check that the board has power and network, then open a new console."],
   "bmc-auth": ["bad", "The management board refused the sign-in", "The stored user name or password is not right.", "Have the device's credentials corrected, then open a new console."],
   "bmc-privilege": ["bad", "Not allowed on the management board", "The stored user may not do this.", "Have the device's user changed, then open a new console."],

@@ -96,6 +96,6 @@ _KINDS: Final[Mapping[str, kinds.Kind[Any]]] = {
     "group": kinds.group,
     "runner": kinds.agent_path,
     "folder": kinds.agent_path,
-    "jobs_dir": kinds.agent_path,
+    "jobs_name": kinds.jobs_name,
     "notes": _notes,
 }

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError
 from twisted.internet.protocol import Factory, Protocol
 
-from ipmiproxyd.agents import sandbox
+from ipmiproxyd.agents import runner, sandbox
 from ipmiproxyd.agents.socketfile import SocketFileEndpoint
-from ipmiproxyd.errors import AgentUnreachable, Cancelled, NoFreeDisplay
-from ipmiproxyd.model import Ready
-from tests.integration.test_local_agent import AM_ROOT, LocalCase
+from ipmiproxyd.errors import Cancelled, NoFreeDisplay
+from ipmiproxyd.model import Command, Ready
+from tests.integration.test_local_agent import AM_ROOT, PYTHON, LocalCase
 from tests.support.account import ordinary_account
 from tests.support.agent_suite import shell
+from tests.support.scratch import remove_root_jobs
 
 
 class HostileCase(LocalCase):
@@ -86,24 +87,37 @@ if AM_ROOT:
             for place, megabytes in told.items():
                 self.assertLessEqual(int(megabytes), 512, place)
 
-        async def refused_folder(self, folder: Path) -> str:
-            error = await self.assertFailure(Deferred.fromCoroutine(self.make(jobs_dir=folder)), AgentUnreachable)
-            return str(error)
+        async def told_to_runner(self, jobs: str, verb: str = "sweep", **members: Any) -> dict[str, Any]:
+            """What the runner answers to a document of somebody's."""
 
-        async def test_folders_that_are_none_of_jobs(self) -> None:
+            document = {"verb": verb, **self.agent.members(jobs, 0), **members}
+            argv = (PYTHON, "-I", "-S", str(runner.__file__))
+            outcome = await self.agent.run(Command(argv=argv, stdin=json.dumps(document).encode() + b"\n"))
+            answer: dict[str, Any] = json.loads(outcome.stdout)
+            return answer
+
+        async def test_no_path_is_taken(self) -> None:
             """Else ``stop`` and ``sweep`` would remove whatever a caller names."""
 
             full = self.folder / "full"
             (full / "precious").mkdir(parents=True)
-            self.assertIn("no folder of jobs", await self.refused_folder(full))
+            for jobs in (str(full), f"../..{full}", "..", ".", "", "a/b", "/", "a\n"):
+                for verb, members in (("sweep", {}), ("stop", {"id": "precious"})):
+                    self.assertEqual((await self.told_to_runner(jobs, verb, **members))["code"], "bad-request", jobs)
             self.assertEqual(os.listdir(full), ["precious"])
-            self.assertIn("no folder of jobs", await self.refused_folder(Path("/etc")))
 
-        async def test_folder_that_others_could_exchange(self) -> None:
-            theirs = self.folder / "theirs"
-            theirs.mkdir()
-            os.chown(theirs, ordinary_account().pw_uid, -1)
-            self.assertIn("root's hands", await self.refused_folder(theirs / "jobs"))
-            link = self.folder / "link"
-            link.symlink_to(self.folder)
-            self.assertIn("root's hands", await self.refused_folder(link / "jobs"))
+        async def test_places_of_somebody_else(self) -> None:
+            full = self.folder / "full"
+            (full / "precious").mkdir(parents=True)
+            for place in (runner.JOBS, runner.CACHE):
+                path = Path(place, f"{self.jobs_dir.name}-3")
+                self.addCleanup(remove_root_jobs, Path(runner.JOBS, path.name))
+                path.symlink_to(full)
+                answer = await self.told_to_runner(path.name)
+                self.assertEqual((answer["code"], str(path) in answer["message"]), ("agent-unreachable", True))
+                path.unlink()
+                path.mkdir()
+                os.chown(path, ordinary_account().pw_uid, -1)
+                self.assertEqual((await self.told_to_runner(path.name))["code"], "agent-unreachable")
+                path.rmdir()
+            self.assertEqual(os.listdir(full), ["precious"])

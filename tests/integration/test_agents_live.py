@@ -21,7 +21,7 @@ class AgentsLiveTests(SshWorld):
             "host": "127.0.0.1",
             "port": str(self.sshd.port),
             **{name: str(self.east[name]) for name in ("user", "key", "folder", "runner")},
-            "jobs_dir": str(self.east["jobs-dir"]),
+            "jobs_name": str(self.east["jobs-name"]),
             **changes,
         }
         return " ".join(f"{name}={shlex.quote(value)}" for name, value in words.items() if value)

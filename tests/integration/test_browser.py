@@ -20,7 +20,7 @@ from ipmiproxyd.tools.curl import Curl
 from ipmiproxyd.tools.xvnc import Display
 from tests.integration.test_local_agent import LocalCase, children_of
 from tests.support import leftovers
-from tests.support.agent_suite import shell
+from tests.support.agent_suite import reach_of, shell
 from tests.support.https_site import HttpsSite
 from tests.support.rfb_client import CONTROL, RETURN, RfbClient, Screen
 
@@ -60,7 +60,11 @@ class BrowserTests(LocalCase):
         small = self.spec()
         screen, screen_files = Display().programs(small.display)
         spec = JobSpec(
-            id=small.id, display=small.display, programs=(*screen, OPENER, program), files=(*screen_files, *files, page)
+            id=small.id,
+            display=small.display,
+            programs=(*screen, OPENER, program),
+            files=(*screen_files, *files, page),
+            reach=reach_of(self.site.url),
         )
         job = await self.agent.launch(spec, lambda _: None)
         self.home = self.home_of(spec)
@@ -109,11 +113,11 @@ class BrowserTests(LocalCase):
         self.assertTrue(all(os.stat(f"/proc/{pid}").st_uid for pid in everything))
         renderers = [pid for pid in everything if b"--type=renderer" in Path(f"/proc/{pid}/cmdline").read_bytes()]
         self.assertTrue(renderers)
-        (first,) = self.state(spec)["processes"][1:]
+        first = self.first_of(spec)
         for pid in renderers:
             self.assertIn("\nSeccomp:\t2\n", Path(f"/proc/{pid}/status").read_text())
             for kind in ("user", "pid"):
-                own, job = (os.readlink(f"/proc/{one}/ns/{kind}") for one in (pid, first.split(":")[1]))
+                own, job = (os.readlink(f"/proc/{one}/ns/{kind}") for one in (pid, first))
                 self.assertNotEqual(own, job, f"{kind} namespace")
         return everything
 
@@ -138,8 +142,7 @@ class BrowserTests(LocalCase):
     def home_of(self, spec: JobSpec) -> Path:
         """The console's home, by way of the sandbox's process 1."""
 
-        first = self.state(spec)["processes"][1].split(":")[1]
-        return Path(f"/proc/{first}/root{sandbox.HOME}")
+        return Path(f"/proc/{self.first_of(spec)}/root{sandbox.HOME}")
 
     async def check_addresses(self, client: RfbClient) -> None:
         """No address leads anywhere but to the panel. The reference is another server: it sees no request, and all that

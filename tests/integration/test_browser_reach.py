@@ -8,6 +8,7 @@ from ipmiproxyd.model import JobSpec
 from ipmiproxyd.tools.browser import PanelBrowser
 from ipmiproxyd.tools.xvnc import Display
 from tests.integration.test_local_agent import LocalCase
+from tests.support.agent_suite import reach_of
 from tests.support.https_site import HttpsSite
 
 PAGE = """<!doctype html><title>Hostile panel</title><script>
@@ -34,7 +35,11 @@ class ReachTests(LocalCase):
         small = self.spec()
         screen, screen_files = Display().programs(small.display)
         spec = JobSpec(
-            id=small.id, display=small.display, programs=(*screen, program), files=(*screen_files, *files)
+            id=small.id,
+            display=small.display,
+            programs=(*screen, program),
+            files=(*screen_files, *files),
+            reach=reach_of(site.url, other.url),  # what holds here is the browser itself
         )
         await self.agent.launch(spec, lambda _: None)
         await site.asked_for("/tried")

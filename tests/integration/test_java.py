@@ -25,7 +25,7 @@ from tests.integration.test_local_agent import AM_ROOT, LocalCase
 from tests.simulator import kvm
 from tests.support import java_archive, leftovers
 from tests.support.account import ordinary_account
-from tests.support.agent_suite import shell
+from tests.support.agent_suite import reach_of, shell
 from tests.support.rfb_client import RfbClient
 
 JAVA = java_archive.DEBIAN
@@ -62,7 +62,7 @@ class JavaCase(LocalCase):
         await super().setUp()
         if self.ordinary and AM_ROOT:
             account = ordinary_account()
-            os.chown(self.agent.cache_dir, account.pw_uid, account.pw_gid)
+            os.chown(self.cache, account.pw_uid, account.pw_gid)
         jars = kvm.jars()
         self.viewer = self.cached(jars.viewer, "viewer.jar")
         self.native = self.cached(jars.native_library, "libsimulatedkvm.so")
@@ -72,9 +72,13 @@ class JavaCase(LocalCase):
         self.port = self.server.listen()
         self.addCleanup(lambda: Deferred.fromCoroutine(self.server.stop()))
 
+    @property
+    def cache(self) -> Path:
+        return Path(self.agent.cache)
+
     def cached(self, content: bytes, name: str) -> LibraryFile:
         digest = hashlib.sha256(content).hexdigest()
-        path = self.agent.cache_dir / digest
+        path = self.cache / digest
         path.write_bytes(content)
         os.chown(path, path.parent.stat().st_uid, -1)
         return LibraryFile(digest, name)
@@ -95,6 +99,7 @@ class JavaCase(LocalCase):
             files=(*screen_files, *files),
             library=(self.viewer, self.native) if library is None else tuple(library),
             java=self.java,
+            reach=reach_of(f"kvm://127.0.0.1:{self.port}"),
         )
 
     async def view(self, job: Job) -> RfbClient:
@@ -199,7 +204,7 @@ class ConsoleTests(JavaCase):
             program, _ = JavaProgram().programs(self.jnlp(main, *arguments), java=JAVA, major=17, jars=[])
             assert program.stdin is not None
             connected = len(self.events.all)
-            folder = self.agent.cache_dir
+            folder = self.cache
             argv = (f"{JAVA}/bin/java", "-XX:TieredStopAtLevel=1", f"-Djava.library.path={self.folder}", "-cp",
                     f"{LAUNCHER}:{folder / self.viewer.sha256}", "ipmiproxyd.Launcher")  # fmt: skip
             (self.folder / self.native.name).write_bytes((folder / self.native.sha256).read_bytes())
@@ -313,7 +318,7 @@ class InstalledTests(JavaCase):
 
 class LibraryTests(LocalCase):
     async def test_file_that_was_changed(self) -> None:
-        (self.agent.cache_dir / ("0" * 64)).write_bytes(b"other")
+        Path(self.agent.cache, "0" * 64).write_bytes(b"other")
         spec = dataclasses.replace(self.spec(), library=(LibraryFile("0" * 64, "a.jar"),))
         self.assertIn("a.jar in the agent's cache is not what it was", await self.refused(spec, JobFailed))
         spec = dataclasses.replace(self.spec(), library=(LibraryFile("1" * 64, "b.jar"),))

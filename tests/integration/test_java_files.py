@@ -123,7 +123,7 @@ class InstallTests(JavaFilesCase):
 class CacheTests(JavaFilesCase):
     @property
     def cache(self) -> str:
-        return str(self.agent.cache_dir)
+        return self.agent.cache
 
     def fetched(self, content: bytes) -> str:
         path = self.folder / "fetched"
@@ -140,7 +140,7 @@ class CacheTests(JavaFilesCase):
         self.assertEqual(Path(self.cache, wanted.sha256).read_bytes(), jars.native_library)
         self.assertTrue(await self.files.have(self.agent, self.cache, [viewer, wanted]))
         self.assertFalse(await self.files.have(self.agent, self.cache, [viewer, LibraryFile("0" * 64, "x")]))
-        self.assertEqual({stat.S_IMODE(path.stat().st_mode) for path in Path(self.cache).iterdir()}, {0o600})
+        self.assertEqual({stat.S_IMODE(path.stat().st_mode) for path in Path(self.cache).iterdir()}, {0o444})
 
     async def test_what_is_no_jar(self) -> None:
         for content in (b"", b"<html>404</html>", b"PK\3\4" + bytes(100)):

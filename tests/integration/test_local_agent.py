@@ -19,14 +19,14 @@ from twisted.internet.interfaces import IReactorProcess
 from twisted.internet.protocol import ProcessProtocol
 from twisted.trial.unittest import TestCase
 
-from ipmiproxyd.agents import runner, sandbox
+from ipmiproxyd.agents import runner, sandbox, watcher
 from ipmiproxyd.agents.local import LocalAgent
 from ipmiproxyd.errors import AgentUnreachable, InternalError, JobFailed, NoFreeDisplay
 from ipmiproxyd.model import Command, Job, JobFile, JobSpec, Ready, UnixStream
 from tests.support import leftovers
 from tests.support.account import ordinary_account, python_as
 from tests.support.agent_suite import MESSAGE, AgentHelpers, Endings, JobSuite, RunSuite, shell
-from tests.support.scratch import scratch
+from tests.support.scratch import remove_root_jobs, root_jobs, scratch
 
 AM_ROOT = os.geteuid() == 0
 PYTHON = "/usr/bin/python3"
@@ -49,6 +49,9 @@ class LocalCase(AgentHelpers, TestCase):
         self.endings = Endings()
         self.jobs_dir = self.folder / "run" / "jobs"
         self.jobs_dir.parent.mkdir()
+        if not self.ordinary:
+            self.jobs_dir = root_jobs(self.folder)
+            self.addCleanup(remove_root_jobs, self.jobs_dir)
         self.agent = await self.make()
         self.agent.watch(self.endings)
 
@@ -60,9 +63,11 @@ class LocalCase(AgentHelpers, TestCase):
             os.chown(self.jobs_dir.parent, account.pw_uid, account.pw_gid)
             python = python_as(account, self.folder)
             # The account may have no way to where the tests are.
-            settings["runner_file"] = shutil.copy(runner.__file__, self.folder)
+            for part in (runner, watcher):
+                settings[f"{part.__name__.rpartition('.')[2]}_file"] = shutil.copy(str(part.__file__), self.folder)
         given: dict[str, Any] = {
             "jobs_dir": self.jobs_dir,
+            "jobs_name": self.jobs_dir.name,
             "tool_home": self.folder / "tools",
             "home_files": {".config/small/file": "text"},
             "python": python,
@@ -74,6 +79,8 @@ class LocalCase(AgentHelpers, TestCase):
             **settings,
         }
         agent = LocalAgent("local", **given)
+        # A runner that runs as another user has to be told so.
+        agent._as_root = not self.ordinary
         self.addCleanup(lambda: Deferred.fromCoroutine(agent.close()))
         await agent.start()
         return agent
@@ -188,12 +195,12 @@ class SandboxTests(LocalCase):
         await self.nothing_left()
 
     async def test_folder_of_somebody_else(self) -> None:
-        (self.folder / "open").mkdir()
-        (self.folder / "open").chmod(0o777)
-        error = await self.assertFailure(
-            Deferred.fromCoroutine(self.make(jobs_dir=self.folder / "open")), AgentUnreachable
-        )
-        self.assertIn(str(self.folder / "open"), str(error))
+        jobs = self.jobs_dir.with_name(f"{self.jobs_dir.name}-2")
+        self.addCleanup(shutil.rmtree, jobs)
+        jobs.mkdir()
+        jobs.chmod(0o777)
+        making = self.make(jobs_dir=jobs, jobs_name=jobs.name)
+        self.assertIn(str(jobs), str(await self.assertFailure(Deferred.fromCoroutine(making), AgentUnreachable)))
 
     async def test_python_that_does_not_run(self) -> None:
         error = await self.assertFailure(Deferred.fromCoroutine(self.make(python="/bin/false")), AgentUnreachable)
@@ -201,11 +208,11 @@ class SandboxTests(LocalCase):
 
     async def test_watch_that_was_killed_comes_back(self) -> None:
         spec, _ = await self.launch(MESSAGE)
-        runners = [
-            pid for pid in children_of(os.getpid()) if b"runner.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        watchers = [
+            pid for pid in children_of(os.getpid()) if b"watcher.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
         ]
-        self.assertEqual(len(runners), 1)
-        os.kill(runners[0], signal.SIGKILL)
+        self.assertEqual(len(watchers), 1)
+        os.kill(watchers[0], signal.SIGKILL)
         os.kill(self.pid_of(spec, "xmessage"), signal.SIGKILL)
         self.assertIn("xmessage", (await self.endings.of(spec.id)).reason)
 
@@ -242,12 +249,12 @@ if AM_ROOT:
             self.assertEqual({os.stat(f"/proc/{pid}").st_uid for pid in self.inside(spec)}, {user.pw_uid})
             assert isinstance(job.vnc, UnixStream)
             socket, folder = os.stat(job.vnc.path), os.stat(os.path.dirname(job.vnc.path))
-            self.assertEqual((stat.S_IMODE(folder.st_mode), folder.st_uid), (0o710, 0))
+            self.assertEqual((stat.S_IMODE(folder.st_mode), folder.st_uid), (0o711, 0))
             self.assertEqual((stat.S_IMODE(socket.st_mode), socket.st_gid), (0o660, os.getegid()))
             await self.agent.stop(spec.id)
             self.assertEqual(self.inside(spec), {})
             await leftovers.until_none(lambda: leftovers.display_users_processes([spec.display]))
-            self.assertFalse((LOCKS / f"{spec.display}.lock").exists())
+            runner.hold(str(LOCKS / f"{spec.display}.lock"), wait=False).close()
 
         async def test_group_reaches_the_socket(self) -> None:
             account = ordinary_account()
@@ -309,7 +316,9 @@ if AM_ROOT:
             self.assertIn(name, str(error))
 
         async def test_two_daemons_never_share_a_user(self) -> None:
-            other = await self.make(jobs_dir=self.folder / "other")
+            place = root_jobs(self.folder / "other")
+            self.addCleanup(remove_root_jobs, place)
+            other = await self.make(jobs_name=place.name)
             spec, _ = await self.launch()
             second = self.spec(display=spec.display)
             await self.assertFailure(Deferred.fromCoroutine(other.launch(second, lambda _: None)), NoFreeDisplay)

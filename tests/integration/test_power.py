@@ -291,6 +291,7 @@ def local_agent(folder: Path) -> LocalAgent:
     return LocalAgent(
         "local",
         jobs_dir=folder / "jobs",
+        jobs_name="",
         tool_home=folder / "tools",
         home_files={},
         python="/usr/bin/python3",

@@ -12,7 +12,7 @@ from twisted.internet.defer import gatherResults
 from tests.integration.test_html5_console import Html5World
 from tests.simulator.bmc import BmcUser
 from tests.support import leftovers
-from tests.support.scratch import scratch
+from tests.support.scratch import remove_root_jobs, root_jobs, scratch
 from tests.support.ssh_case import AM_ROOT, allow_sudo
 from tests.support.sshd import Sshd, login_account
 from tests.support.vnc_servers import VncServers
@@ -41,8 +41,10 @@ class SshWorld(World):
         self.sshd = Sshd(place / "ssh")
         await self.sshd.start(self)
         self.far = place / "mine" / "agent"
-        self.jobs_folder = place / "jobs" if self.by_sudo else self.far / "jobs"
+        self.jobs_folder = self.far / "jobs" / "main"
         if self.by_sudo:
+            self.jobs_folder = root_jobs(place)
+            self.addCleanup(remove_root_jobs, self.jobs_folder)
             allow_sudo(self, account.pw_name, place / "runner.py")
         self.east = {
             "host": "127.0.0.1",
@@ -51,7 +53,7 @@ class SshWorld(World):
             "key": str(place / "ssh" / "key"),
             "host-keys": [self.sshd.host_key],
             "folder": str(self.far),
-            "jobs-dir": str(self.jobs),
+            "jobs-name": self.jobs.name,
             "runner": str(place / "runner.py"),
         }
         self.settings = {  # type: ignore[misc]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
@@ -19,7 +21,7 @@ from twisted.trial.unittest import TestCase
 
 from ipmiproxyd.errors import Cancelled, JobFailed, NoFreeDisplay, ProxyError, TimedOut, ToolMissing
 from ipmiproxyd.interfaces import Agent
-from ipmiproxyd.model import Command, Job, JobFile, JobSpec, JobStage, Program, Ready, StreamAddress
+from ipmiproxyd.model import Command, Job, JobFile, JobSpec, JobStage, Program, Reach, Ready, StreamAddress
 from ipmiproxyd.tools.xvnc import Display
 from tests.support import leftovers
 from tests.support.displays import claim_display
@@ -28,6 +30,13 @@ CLOCK = cast(IReactorTime, reactor)
 MESSAGE = Program(
     name="xmessage", argv=("xmessage", "-geometry", "300x200", "-buttons", "Fine:0", "a program"), ready=Ready.WINDOW
 )
+
+
+def reach_of(*urls: str) -> tuple[Reach, ...]:
+    """The servers of some URLs, which have IP addresses."""
+
+    parts = [urlsplit(url) for url in urls]
+    return tuple(Reach(address=str(part.hostname), ports=((part.port or 443,) * 2,)) for part in parts)
 
 
 def shell(script: str, *, name: str = "shell", ready: Ready = Ready.STARTED) -> Program:
@@ -111,6 +120,15 @@ class AgentHelpers:
         """What runs in a job's sandbox: pid → command line."""
 
         return leftovers.sandboxed(self.jobs_dir / spec.id)
+
+    def first_of(self, spec: JobSpec) -> int:
+        """Process 1 of a job's sandbox."""
+
+        for pid in self.inside(spec):
+            numbers = re.findall(r"\d+", re.findall("NSpid:(.*)", Path(f"/proc/{pid}/status").read_text())[0])
+            if len(numbers) == 2 and numbers[1] == "1":
+                return pid
+        raise AssertionError(f"the job has no process 1: {self.inside(spec)}")
 
     def pid_of(self, spec: JobSpec, program: str) -> int:
         found = [pid for pid, command in self.inside(spec).items() if command.split(" ", 1)[0].endswith(program)]

@@ -20,6 +20,7 @@ from twisted.internet.interfaces import IProcessTransport, IReactorProcess, IRea
 from twisted.internet.protocol import DatagramProtocol, ProcessProtocol
 from twisted.python.failure import Failure
 
+from tests.support.scratch import remove_root_jobs, root_jobs
 from tests.support.wire_client import WireClient
 
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
@@ -92,6 +93,7 @@ class DaemonProcess:
         self.log = folder / "log"
         self.config = folder / "config.toml"
         self.control = folder / "run" / "control.sock"
+        self.jobs = root_jobs(folder) if os.geteuid() == 0 else folder / "run-jobs"
         self._command = ["setpriv", "--pdeathsig", "TERM", *(["setsid"] if own_session else [])]
         self._command += [sys.executable, "-m", "ipmiproxyd", "--config", str(self.config)]
         self._transport: IProcessTransport | None = None
@@ -106,7 +108,7 @@ class DaemonProcess:
             # Not those of this machine.
             "java": {"dir": str(self.folder / "java"), "archives": str(self.folder / "java-archives")},
             # By sudo the jobs' folder would be root's, and an ordinary user could not remove it again.
-            "agent": {"users": "auto" if os.geteuid() == 0 else "never"},
+            "agent": {"users": "auto" if os.geteuid() == 0 else "never", "jobs_name": self.jobs.name},
         }
         for section, values in settings.items():
             base.setdefault(section, {}).update(values)
@@ -170,12 +172,13 @@ class DaemonProcess:
     async def stop(self) -> None:
         """Close all its consoles and end it, in whatever state it is. For cleaning up."""
 
-        if self._child is None or self._child.ended.called:
-            return
         try:
-            client = await self.connect()
-            await client.ask("daemon stop", 30.0)
-            await self.ended()
+            if self._child is not None and not self._child.ended.called:
+                client = await self.connect()
+                await client.ask("daemon stop", 30.0)
+                await self.ended()
         except Exception:
             await self.signal(signal.SIGKILL)
             raise
+        finally:
+            remove_root_jobs(self.jobs)

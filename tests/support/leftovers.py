@@ -23,11 +23,14 @@ def processes_of(folder: Path) -> dict[int, str]:
     """Processes that have to do with a test's folder: by their command line, or by a mount from it (a job's sandbox
     has one). Pid → command line."""
 
-    mark = os.fsencode(folder)
+    mark, top = os.fsencode(folder), folder
+    while not os.path.ismount(top):
+        top = top.parent
+    mounted = b" /" + os.fsencode(folder.relative_to(top))
     found = {}
     for pid in _pids():
         command = _read(f"/proc/{pid}/cmdline")
-        if mark in command or mark in _read(f"/proc/{pid}/mountinfo"):
+        if mark in command or mounted in _read(f"/proc/{pid}/mountinfo"):
             found[pid] = command.replace(b"\0", b" ").decode(errors="replace")[:200]
     return found
 

@@ -14,7 +14,7 @@ from twisted.trial.unittest import TestCase
 from ipmiproxyd.agents import runner
 from ipmiproxyd.agents.ssh import SshAgent
 from tests.support.agent_suite import AgentHelpers, Endings
-from tests.support.scratch import scratch
+from tests.support.scratch import remove_root_jobs, root_jobs, scratch
 from tests.support.sshd import Sshd, login_account
 
 AM_ROOT = os.geteuid() == 0
@@ -56,10 +56,11 @@ class SshCase(AgentHelpers, TestCase):
         if AM_ROOT:
             os.chown(self.folder / "mine", account.pw_uid, account.pw_gid)
         self.installed = self.folder / "runner.py"
-        self.jobs_dir = self.folder / "mine" / "agent" / "jobs"
+        self.jobs_dir = self.folder / "mine" / "agent" / "jobs" / "main"
         if self.by_sudo:
             allow_sudo(self, account.pw_name, self.installed)
-            self.jobs_dir = self.folder / "jobs"
+            self.jobs_dir = root_jobs(self.folder)
+            self.addCleanup(remove_root_jobs, self.jobs_dir)
         self.sshd = Sshd(self.folder / "ssh", more=self.sshd_options)
         await self.sshd.start(self)
         self.agent = await self.make_agent()
@@ -69,7 +70,7 @@ class SshCase(AgentHelpers, TestCase):
         given: dict[str, Any] = {
             "place": self.sshd.place(),
             "folder": str(self.folder / "mine" / "agent"),
-            "jobs_dir": str(self.jobs_dir),
+            "jobs_name": self.jobs_dir.name,
             "home_files": {".config/small/file": "text"},
             "python": PYTHON,
             "lease": self.lease,

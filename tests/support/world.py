@@ -131,7 +131,7 @@ class World(TestCase):
 
     @property
     def jobs(self) -> Path:
-        return self.daemon.folder / "run-jobs"
+        return self.daemon.jobs
 
     def relay_ports(self, daemon: DaemonProcess | None = None) -> tuple[int, int]:
         found = re.search(r'ports = "(\d+)-(\d+)"', (daemon or self.daemon).config.read_text())
@@ -150,7 +150,7 @@ class World(TestCase):
         """No process, user's process, file, port or X lock of any console."""
 
         daemon = daemon or self.daemon
-        jobs = daemon.folder / "run-jobs"
+        jobs = daemon.jobs
         await leftovers.until_none(lambda: leftovers.processes_of(jobs / ""))
         await leftovers.until_none(lambda: leftovers.files_of(jobs))
         await leftovers.until_none(lambda: leftovers.listening(*self.relay_ports(daemon)))

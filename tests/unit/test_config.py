@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from ipmiproxyd import config
-from ipmiproxyd.config import ConfigError, Settings, load, parse
+from ipmiproxyd.config import ConfigError, Settings, jobs_beside, load, parse
 from ipmiproxyd.config_kinds import parse_duration
 from tests.support.scratch import scratch
 
@@ -92,11 +92,13 @@ class DefaultsTests(SynchronousTestCase):
     def test_paths_follow_from_the_runtime_folder(self) -> None:
         settings = parse('[daemon]\nruntime-dir = "/run/two"\n')
         self.assertEqual(settings.control.socket, Path("/run/two/control.sock"))
-        self.assertEqual(settings.agent.jobs_dir, Path("/run/two-jobs"))
+        self.assertEqual((settings.agent.jobs_name, jobs_beside(Path("/run/two"))), ("two", Path("/run/two-jobs")))
+        self.assertEqual(parse('[daemon]\nruntime-dir = "/run/-ä-2"\n').agent.jobs_name, "2")
+        self.assertEqual(parse('[daemon]\nruntime-dir = "/run/ä"\n').agent.jobs_name, "main")
 
     def test_a_path_that_is_set_stays(self) -> None:
-        settings = parse('[control]\nsocket = "/tmp/c"\n[agent]\njobs-dir = "/tmp/j"\n')
-        self.assertEqual((settings.control.socket, settings.agent.jobs_dir), (Path("/tmp/c"), Path("/tmp/j")))
+        settings = parse('[control]\nsocket = "/tmp/c"\n[agent]\njobs-name = "j"\n')
+        self.assertEqual((settings.control.socket, settings.agent.jobs_name), (Path("/tmp/c"), "j"))
 
     def test_the_public_host_is_the_machines_name(self) -> None:
         self.patch(socket, "gethostname", lambda: "Gate7")
@@ -188,8 +190,10 @@ class MistakesTests(SynchronousTestCase):
         ("daemon.state_dir", '"var/lib"', "absolute path"),
         ("daemon.state_dir", '""', "absolute path"),
         ("daemon.runtime_dir", '"/run/\\u0000"', "absolute path"),
-        ("agent.jobs_dir", '"/run/../jobs"', "no .."),
-        ("agent.jobs_dir", '"/run/jo\\nbs"', "absolute path"),
+        ("agent.jobs_name", '"/run/jobs"', "a name"),
+        ("agent.jobs_name", '".."', "a name"),
+        ("daemon.runtime_dir", '"/run/../jobs"', "no .."),
+        ("daemon.runtime_dir", '"/run/jo\\nbs"', "absolute path"),
         ("daemon.on_stop", '"kepp"', '"keep", "close"'),
         ("log.level", '"warning"', '"warn"'),
         ("control.mode", "660", "quotes"),
@@ -307,12 +311,12 @@ class MistakesTests(SynchronousTestCase):
         text = "".join(
             [
                 '[contrl]\n[daemon]\nstate-dir = 3\nruntime-dir = "/x"\n[relay]\nports = "9-1"\nlisten = ["x", "y"]\n',
-                '[displays]\nvnc = "tcp"\n[agent]\njobs-dir = "/',
+                '[displays]\nvnc = "tcp"\n[agent]\njobs-name = "/',
                 "j" * 80,
                 '"\n[ipmi]\nfoo = 1\n',
             ]
         )
-        expected = "[contrl] daemon.state_dir relay.ports relay.listen[1] relay.listen[2] ipmi.foo agent.jobs_dir"
+        expected = "[contrl] daemon.state_dir relay.ports relay.listen[1] relay.listen[2] agent.jobs_name ipmi.foo"
         self.assertEqual(list(problems(text)), expected.split())
 
     def test_as_text_it_is_one_mistake_per_line(self) -> None:
@@ -328,17 +332,14 @@ class TogetherTests(SynchronousTestCase):
     """Settings that are right alone and wrong together."""
 
     def test_a_displays_socket_fits_just_so(self) -> None:
-        fits = "/" + "j" * 70
-        self.assertEqual(len(f"{fits}/{'i' * 24}/vnc/socket"), 107)
-        self.assertEqual(str(parse(setting("agent.jobs_dir", f'"{fits}"')).agent.jobs_dir), fits)
-        self.assertIn("1 byte too long", problems(setting("agent.jobs_dir", f'"{fits}j"'))["agent.jobs_dir"])
+        fits = "/" + "r" * 65
+        self.assertEqual(len(f"{jobs_beside(Path(fits))}/{'i' * 24}/vnc/socket"), 107)
+        self.assertEqual(str(parse(setting("daemon.runtime_dir", f'"{fits}"')).daemon.runtime_dir), fits)
+        self.assertIn("1 byte too long", problems(setting("daemon.runtime_dir", f'"{fits}r"'))["daemon.runtime_dir"])
 
     def test_bytes_are_counted_and_not_letters(self) -> None:
-        self.assertIn("34 bytes", problems(setting("agent.jobs_dir", '"/' + "ä" * 52 + '"'))["agent.jobs_dir"])
-
-    def test_the_runtime_folder_is_named_where_the_path_follows_from_it(self) -> None:
-        self.assertEqual(list(problems(setting("daemon.runtime_dir", '"/' + "r" * 67 + '"'))), ["daemon.runtime_dir"])
-        parse(setting("daemon.runtime_dir", '"/' + "r" * 65 + '"'))
+        found = problems('[control]\nsocket = "/c"\n' + setting("daemon.runtime_dir", '"/' + "ä" * 52 + '"'))
+        self.assertIn("39 bytes", found["daemon.runtime_dir"])
 
     def test_the_control_socket_fits(self) -> None:
         parse(setting("control.socket", '"/' + "c" * 106 + '"'))

@@ -45,7 +45,10 @@ NO_IO = frozenset(
 # Files that are copied or started on their own: the standard library only.
 ALONE = (
     "agents/runner.py",
+    "agents/box.py",
+    "agents/fence.py",
     "agents/inside.py",
+    "agents/watcher.py",
     "agents/preparing.py",
     "agents/looking.py",
     "tools/on_agent.py",

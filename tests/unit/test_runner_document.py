@@ -1,4 +1,5 @@
-"""What the runner accepts, and the bytes that process 1 of a job speaks with a display."""
+"""What the runner accepts, how a job's box lays out its sandbox and fence, and the bytes that process 1 of a job speaks
+with a display."""
 
 from __future__ import annotations
 
@@ -6,174 +7,150 @@ import copy
 import hashlib
 import json
 import os
+import socket
 import struct
-from collections.abc import Iterator
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from ipmiproxyd.agents import inside, runner
+from ipmiproxyd.agents import box, fence, inside, runner, watcher
 from tests.support.scratch import scratch
 
-PROGRAM = {"name": "Xvnc", "argv": ["Xvnc", ":7"], "ready": "display", "env": ["A=b=c"], "stdin": "a secret"}
-PROGRAM |= {"door": ""}
-FILE = {"place": "home", "name": ".config/rc.xml", "text": "<a/>\n", "encoding": "utf-8"}
-JOB: dict[str, Any] = {
+COMMON: dict[str, Any] = {"version": runner.VERSION, "jobs": "main", "prefix": "easydcim_vnc_", "group": 0}
+START: dict[str, Any] = {
+    "verb": "start",
+    **COMMON,
     "id": "c0ffee-1",
     "display": 7,
     "vnc": "unix",
-    "programs": [PROGRAM],
-    "files": [FILE],
-    "library": [{"sha256": "0123456789abcdef" * 4, "name": "viewer.jar"}],
-    "cache": "/var/lib/ipmiproxyd/tools-cache",
-    "java": "/opt/java/jdk1.8.0_121",
+    "door": "",
     "lease": 900,
-    "start_timeout": 30.5,
-    "inside": "print()",
+    "memory": 2 << 30,
+    "least_free": 0,
+    "box": "print()",
+    "given": "{}",
 }
-START: dict[str, Any] = {
-    "verb": "start",
-    "jobs": "/run/ipmiproxyd/jobs",
-    "owner": {"users": "auto", "prefix": "easydcim_vnc_", "group": 0},
-    "job": JOB,
-}
-Place = tuple[str | int, ...]
 
 
-def places(value: Any, path: Place = ()) -> Iterator[Place]:
-    """Every member of a document, however deep."""
-
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, one in inner:
-        yield (*path, key)
-        yield from places(one, (*path, key))
-
-
-def changed(path: Place, value: Any) -> bytes:
+def changed(name: str, value: Any) -> bytes:
     """The document with one member of another value."""
 
-    document = copy.deepcopy(START)
-    at: Any = document
-    for key in path[:-1]:
-        at = at[key]
-    at[path[-1]] = value
-    return json.dumps(document).encode()
+    return json.dumps({**START, name: value}).encode()
 
 
 class DocumentTests(SynchronousTestCase):
-    def refuse(self, line: bytes) -> None:
+    def refuse(self, line: bytes, code: str = "bad-request") -> None:
         error = self.assertRaises(runner.RefusedError, runner.parse, line)
-        self.assertEqual(error.code, "bad-request")
+        self.assertEqual(error.code, code)
 
     def test_good_documents(self) -> None:
         self.assertEqual(runner.parse(json.dumps(START).encode() + b"\n"), START)
-        common = {"jobs": "/j", "owner": START["owner"]}
-        for more in ({"verb": "list"}, {"verb": "stop", "id": "a"}, {"verb": "watch", "lease": 0.5}):
-            self.assertEqual(runner.parse(json.dumps(common | more).encode()), common | more)
+        for more in ({"verb": "hello"}, {"verb": "stop", "id": "a"}, {"verb": "sweep", "jobs": "/a/jobs"}):
+            self.assertEqual(runner.parse(json.dumps(COMMON | more).encode()), COMMON | more)
 
     def test_what_is_no_document(self) -> None:
         for line in (b"", b"\n", b"null", b"[]", b"{", b'{"verb":[]}', b'{"verb":"reboot"}', b"\xff", b"[" * 100_000):
             self.refuse(line)
+        bad: tuple[Any, ...] = ([], "reboot", "watch", None, {})
+        for verb in bad:
+            self.refuse(json.dumps({**COMMON, "verb": verb}).encode())
+
+    def test_another_version(self) -> None:
+        for version in (runner.VERSION - 1, runner.VERSION + 1, 10**30):
+            self.refuse(changed("version", version), "agent-outdated")
+            self.refuse(json.dumps({"version": version}).encode(), "agent-outdated")
+        bad: tuple[Any, ...] = (None, "2", 2.0, True, [2])
+        for other in bad:
+            self.refuse(changed("version", other))
 
     def test_bad_members(self) -> None:
-        bad: dict[Place, tuple[Any, ...]] = {
-            ("jobs",): ("run", "/", "/a/../b", "/a//b", "/a/.", "/a\n", "/a/", "/" + "x" * 200),
-            ("owner", "users"): ("", "root", True),
-            ("owner", "prefix"): ("", "-x", "Root", "a b", "x" * 30, "a:b"),
-            ("owner", "group"): (-1, 2**32, "0", 1.5, True),
-            ("job", "id"): ("", ".", "..", "a/b", "alive", "lock", "displays", "tombstones", "-a", "a\n", "x" * 49),
-            ("job", "display"): (0, 1000, "7", 7.0, None),
-            ("job", "vnc"): ("any", ""),
-            ("job", "programs", 0, "name"): ("", " x", "a\nb", "x" * 40),
-            ("job", "programs", 0, "argv"): ([], ["a\0b"], "Xvnc", [1], ["\ud800"], ["x"] * 201),
-            ("job", "programs", 0, "ready"): ("later", None),
-            ("job", "programs", 0, "env"): (["A"], ["=x"], ["A-B=c"], {"A": "b"}),
-            ("job", "files", 0, "place"): ("etc", "home/x"),
-            ("job", "programs", 0, "stdin"): (None, "x" * 262_145, "\0"),
-            ("job", "programs", 0, "door"): (None, True, "socket", "../door"),
-            ("job", "files", 0, "name"): ("", ".", "..", "/a", "a/", "a//b", "../a", "a/../b", "a b", "a\n", "x" * 65),
-            ("job", "files", 0, "encoding"): ("utf-16", "", None),
-            ("job", "library", 0, "sha256"): ("", "../../etc/shadow", "0" * 63, "A" * 64),
-            ("job", "library", 0, "name"): ("", "..", "a/b", "a b"),
-            ("job", "cache"): ("", "a", "/a/../b"),
-            ("job", "java"): ("java", "/", "/a/../b", None),
-            ("job", "files", 0, "text"): ("x" * 262_145, b"".hex, None),
-            ("job", "lease"): (0, -1, 1e9, "900", None),
-            ("job", "start_timeout"): (0, 601, float("nan")),
+        bad: dict[str, tuple[Any, ...]] = {
+            "jobs": ("", ".", "..", "-x", "a/b", "../a", "a\n", "x" * 33, "/", "/a/../b", "/a//b", "/a/.", "/a\n"),
+            "prefix": ("", "-x", "Root", "a b", "x" * 30, "a:b", "a1", "easydcim_vnc_1"),
+            "group": (-1, 2**32, "0", 1.5, True),
+            "id": ("", ".", "..", "a/b", "alive", "lock", "displays", "tombstones", "-a", "a\n", "x" * 49),
+            "display": (0, 1000, "7", 7.0, None, True),
+            "vnc": ("any", "", "unix\n"),
+            "door": (None, True, "socket", "../door"),
+            "lease": (0, -1, 1e9, "900", None, float("nan"), float("inf")),
+            "memory": (0, -1, 1 << 50, 2.0, None),
+            "least_free": (-1, 1 << 50, 0.5, None),
+            "box": (None, 1, "\0", "\ud800", []),
+            "given": (None, {}, "\0"),
         }
-        for path, values in bad.items():
+        for name, values in bad.items():
             for value in values:
-                if not callable(value):
-                    self.refuse(changed(path, value))
-        document = copy.deepcopy(START)
-        document["job"]["files"][0] |= {"encoding": "base64", "text": "no base64"}
-        self.refuse(json.dumps(document).encode())
+                self.refuse(changed(name, value))
 
-    @given(st.sampled_from(list(places(START))), st.integers() | st.none() | st.binary().map(repr) | st.just({}))
-    def test_nothing_may_be_of_another_type(self, path: Place, value: Any) -> None:
+    ANYTHING = st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(), lambda inner: st.lists(inner) |
+        st.dictionaries(st.text(), inner), max_leaves=5)  # fmt: skip
+
+    @given(st.sampled_from(sorted(START)), ANYTHING)
+    def test_nothing_may_be_of_another_type(self, name: str, value: Any) -> None:
         """Whatever is accepted is of the right type and has all of its members."""
 
         try:
-            document = runner.parse(changed(path, value))
+            document = runner.parse(changed(name, value))
         except runner.RefusedError as error:
-            self.assertEqual(error.code, "bad-request")
+            self.assertIn(error.code, ("bad-request", "agent-outdated"))
         else:
-            self.assertEqual(types_of(document), types_of(START))
+            good = (float, int) if name == "lease" else (type(START[name]),)
+            self.assertIn(type(document[name]), good)
+            self.assertEqual({**document, name: START[name]}, START)
 
-    @given(st.sampled_from([path for path in places(START) if isinstance(path[-1], str)]))
-    def test_no_member_may_be_missing_or_unknown(self, path: Place) -> None:
+    @given(st.sampled_from(sorted(START)), st.text())
+    def test_no_member_may_be_missing_or_unknown(self, name: str, other: str) -> None:
         document = copy.deepcopy(START)
-        around = at(document, path[:-1])
-        value = around.pop(path[-1])
+        value = document.pop(name)
         self.refuse(json.dumps(document).encode())
-        around |= {path[-1]: value, "unknown": 1}
-        self.refuse(json.dumps(document).encode())
+        if other not in START:
+            self.refuse(json.dumps({**document, name: value, other: 1}).encode())
+
+    @given(st.text())
+    def test_names_lead_nowhere_else(self, name: str) -> None:
+        """Whatever is accepted as a name stays below the folder that it is appended to."""
+
+        for member in ("id", "jobs"):
+            try:
+                accepted = runner.parse(changed(member, name))[member]
+            except runner.RefusedError:
+                continue
+            if not (member == "jobs" and accepted.startswith("/")):
+                self.assertEqual(os.path.dirname(os.path.normpath(f"/base/{accepted}")), "/base")
 
     @given(st.binary(max_size=300) | st.text(max_size=300).map(str.encode))
     def test_any_bytes(self, line: bytes) -> None:
         self.refuse(line)
 
 
-def at(document: Any, path: Place) -> Any:
-    for key in path:
-        document = document[key]
-    return document
-
-
-def types_of(document: Any) -> dict[Place, str]:
-    kinds = {int: "number", float: "number"}
-    return {path: kinds.get(type(at(document, path)), type(at(document, path)).__name__) for path in places(document)}
-
-
 class PartsTests(SynchronousTestCase):
     def test_identity_is_of_one_process_only(self) -> None:
         me = runner.identity(os.getpid())
         self.assertRegex(me, rf"^[0-9a-f-]+:{os.getpid()}:[0-9]+$")
-        fd = runner.open_process(me)
+        self.assertEqual(watcher.identity(os.getpid()), me)
+        fd = watcher.open_process(me)
         assert fd is not None
         os.close(fd)
-        self.assertIsNone(runner.open_process(me + "0"))
-        self.assertIsNone(runner.open_process(""))
+        self.assertIsNone(watcher.open_process(me + "0"))
+        self.assertTrue(runner.end_process(me + "0", 9))
         self.assertEqual(runner.identity(2**22 + 1), "")
 
-    def test_lock_is_held_once_and_leaves_nothing(self) -> None:
+    def test_lock_is_held_once(self) -> None:
         path = str(scratch(self) / "lock")
-        first = runner.Lock(path)
-        self.assertRaises(BlockingIOError, runner.Lock, path, wait=False)
-        first.release()
-        self.assertFalse(os.path.exists(path))
-        second = runner.Lock(path, wait=False)
-        second.close()
-        self.assertTrue(os.path.exists(path))
+        first = runner.hold(path)
+        self.assertRaises(BlockingIOError, runner.hold, path, wait=False)
+        first.close()
+        runner.hold(path, wait=False).close()
 
     def test_words_are_one_printable_line(self) -> None:
         self.assertEqual(runner.words(" a\x1b[31m\nb\0 "), "a [31m b")
         self.assertLessEqual(len(runner.words("x" * 10_000)), 300)
 
     def test_sandbox_has_a_policy_folder_of_its_own(self) -> None:
-        args = runner.sandbox("/vnc", [(9, "/home/console/x")], "/usr/bin/python3", "")
+        args = box.sandbox("/vnc", [(9, "/home/console/x")], "/usr/bin/python3", "", (7, 8))
         self.assertEqual(args[-4:], ["/usr/bin/python3", "-I", "-S", "/run/console/inside.py"])
         self.assertNotIn("--disable-userns", args)
         writable = [args[at + 1 : at + 3] for at, word in enumerate(args) if word == "--bind"]
@@ -183,7 +160,7 @@ class PartsTests(SynchronousTestCase):
             read_only = [args[index + 1] for index, word in enumerate(args) if word == "--remount-ro"]
             self.assertEqual(read_only, ["/dev", "/run/console/library", "/etc/chromium"])
         for java, seen in (("/opt/java/jdk", 0), ("/usr/lib/jvm/jdk", 0), ("/srv/java/jdk", 2), ("/usrjava/jdk", 2)):
-            self.assertEqual(runner.sandbox("/vnc", [], "/usr/bin/python3", java).count(java), seen)
+            self.assertEqual(box.sandbox("/vnc", [], "/usr/bin/python3", java, (7, 8)).count(java), seen)
 
     def test_files_from_the_cache(self) -> None:
         cache = scratch(self)
@@ -194,7 +171,7 @@ class PartsTests(SynchronousTestCase):
             return {"sha256": name or digest, "name": "a.jar"}
 
         good = put(b"good")
-        ((fd, place),) = runner.library(str(cache), [good])
+        ((fd, place),) = box.library(str(cache), [good])
         with open(fd, "rb") as file:
             self.assertEqual((file.read(), place), (b"good", "/run/console/library/a.jar"))
         elsewhere = scratch(self) / "elsewhere"
@@ -206,31 +183,74 @@ class PartsTests(SynchronousTestCase):
         (cache / folder).mkdir()
         for bad in (link, other_name, pipe, folder, put(b"changed", "4" * 64)["sha256"], "5" * 64):
             error = self.assertRaises(
-                runner.RefusedError, runner.library, str(cache), [{"sha256": bad, "name": "b.jar"}]
+                box.OverError, box.library, str(cache), [{"sha256": bad, "name": "b.jar"}]
             )
             self.assertIn("b.jar", error.message)
-        self.assertRaises(runner.RefusedError, runner.library, f"{cache}/none", [good])
-        self.patch(runner, "LIBRARY_LIMIT", 7)
-        self.assertRaises(runner.RefusedError, runner.library, str(cache), [good, good])
+        self.assertRaises(box.OverError, box.library, f"{cache}/none", [good])
+        self.patch(box, "LIBRARY_LIMIT", 7)
+        self.assertRaises(box.OverError, box.library, str(cache), [good, good])
         if not os.geteuid():
             os.chown(cache / good["sha256"], 65534, -1)
-            self.assertRaises(runner.RefusedError, runner.library, str(cache), [good])
+            self.assertRaises(box.OverError, box.library, str(cache), [good])
 
     def test_java_that_nobody_else_can_change(self) -> None:
         folder = scratch(self)
         java = folder / "jdk"
         java.mkdir()
-        if os.geteuid() == 0:  # closed to the displays' users
-            self.assertRaises(runner.RefusedError, runner.check_java, str(java))
+        me = os.geteuid()
         folder.chmod(0o755)
-        runner.check_java(str(java))
+        box.check_java(str(java), me)
         (folder / "link").symlink_to(java)
         for bad in (folder / "link", folder / "none", "/proc/self", "/run/console/x"):
-            self.assertRaises(runner.RefusedError, runner.check_java, str(bad))
+            self.assertRaises(box.OverError, box.check_java, str(bad), me)
         for changeable in (java, folder):
             changeable.chmod(0o777)
-            self.assertRaises(runner.RefusedError, runner.check_java, str(java))
+            self.assertRaises(box.OverError, box.check_java, str(java), me)
             changeable.chmod(0o755)
+        if me == 0:
+            os.chown(java, 65534, -1)
+            self.assertRaises(box.OverError, box.check_java, str(java), me)
+            box.check_java(str(java), 65534)
+
+    def test_names(self) -> None:
+        """Nothing but names comes into /etc/hosts."""
+
+        reach = [{"address": "192.0.2.7", "names": ["bmc7", "bmc.example.org", "a b", "x\n6.6.6.6 y", "", "-x", "a#"]}]
+        lines = ["127.0.0.1 localhost console", "::1 localhost", "192.0.2.7 bmc7", "192.0.2.7 bmc.example.org"]
+        self.assertEqual(box.hosts(reach).splitlines(), lines)
+
+
+class FenceTests(SynchronousTestCase):
+    def test_wide_ranges_share_a_socket(self) -> None:
+        ports = [[443, 443], [5900, 5901], [1024, 65535]]
+        other = {"address": "2001:DB8::7", "ports": [[443, 443]]}
+        made = fence.Fence([{"address": "192.0.2.7", "ports": ports}, other])
+        self.assertEqual(
+            made.single, [("192.0.2.7", 443), ("192.0.2.7", 5900), ("192.0.2.7", 5901), ("2001:db8::7", 443)]
+        )
+        self.assertEqual((made.wide, made.families), ([("192.0.2.7", 1024, 65535)], [socket.AF_INET]))
+        self.assertEqual(len(made.dials), 5)
+
+    def test_rules(self) -> None:
+        made = fence.Fence([{"address": name, "ports": [[1, 65535]]} for name in ("192.0.2.7", "127.0.0.1", "::1")])
+        doors = {family: socket.socket(family) for family in made.families}
+        for door in doors.values():
+            self.addCleanup(door.close)
+        rules = made.rules(doors).splitlines()[3:-2]
+        self.assertEqual(
+            [rule.split(" redirect")[0] for rule in rules],
+            [
+                "ip daddr 192.0.2.7 tcp dport 1-65535",
+                "ip daddr 127.0.0.1 tcp dport 1-65535 tcp dport != 61000-65535",
+                "ip6 daddr ::1 tcp dport 1-65535 tcp dport != 61000-65535",
+            ],
+        )
+
+    def test_what_is_no_address(self) -> None:
+        for bad in ("bmc7", "192.0.2.7; drop", "", "192.0.2.0/24"):
+            self.assertRaises(ValueError, fence.Fence, [{"address": bad, "ports": []}])
+        too_many = [{"address": f"192.0.2.{last}", "ports": [[1, 50]]} for last in range(9)]
+        self.assertRaises(fence.FenceError, fence.Fence, too_many)
 
 
 class InsideTests(SynchronousTestCase):

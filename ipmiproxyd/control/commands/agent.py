@@ -75,7 +75,7 @@ _FIELDS: Final[tuple[Argument[Any], ...]] = (
         default="/usr/local/lib/ipmiproxyd/runner.py",
     ),
     Argument("folder", Text(512, "path"), "what is ours there; by default .ipmiproxyd in the user's home", default=""),
-    Argument("jobs_dir", Text(512, "path"), "the folder of the consoles' jobs there, where it is another", default=""),
+    Argument("jobs_name", Text(32, "name"), "the name of the folder of jobs there, by default main", default=""),
     Argument("notes", Text(4096), "anything worth knowing", default=""),
 )
 _ADDED: Final = tuple(dataclasses.replace(field, required=field in (HOST, KEY)) for field in _FIELDS)

@@ -1,0 +1,330 @@
+"""A job, as far as it needs no root: its sandbox, behind its fence, and the watch over its start. One file, standard
+library only: it comes to the agent as text, and a keeper (runner.py) starts it as the console's own user.
+
+    python3 -I -S /proc/self/fd/NUMBER VNC CALLER < given
+
+VNC is the folder of the display's sockets, CALLER the number of the Unix user who asks for jobs. Standard input holds
+one JSON object, and is emptied, since that may hold secrets:
+
+    display, vnc, programs, files, library, cache, java, reach, start_timeout     as the daemon's JobSpec has them
+    inside, fence                                                                 programs: inside.py and fence.py
+
+It tells its keeper on standard output, in lines of JSON:
+
+    {"stage":name,"last":bool}     a program is ready
+    {"over":code,"message":…}      why the job has ended, or comes to nothing
+
+Standard error is the job's log, a file, of which only the last part is kept. This process stays as the forwarder of the
+fence, out of the sandbox's reach. It ends with the sandbox, and the sandbox with it.
+"""
+
+from __future__ import annotations
+
+import binascii
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import stat
+import sys
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Object = dict[str, Any]
+
+HOME, RUN, TMP, SHM = "/home/console", "/run/console", "/tmp", "/dev/shm"  # noqa: S108 (inside the sandbox)
+LIBRARY = RUN + "/library"  # there too
+POLICIES = "/etc/chromium/policies/managed"  # there too
+PLACES = {"home": HOME, "chromium-policy": POLICIES, "library": LIBRARY}
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+VNC_PORT = 5900  # + display number
+LIBRARY_LIMIT = 192 << 20  # bytes of all a job's files from the cache
+LOG_LIMIT, EVENT_LIMIT, TMPFS_LIMIT, SMALL_TMPFS_LIMIT = 1 << 16, 1 << 16, 1 << 29, 1 << 24  # bytes
+READABLE = 1  # of epoll
+HOST_NAME = r"(?!-)[A-Za-z0-9._-]{1,253}"
+
+
+class OverError(Exception):
+    """The job comes to nothing. ``code`` is a stable word."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code, self.message = code, message
+
+
+def tell(**event: Any) -> None:
+    os.write(1, json.dumps(event).encode() + b"\n")
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def memory_file(content: bytes) -> int:
+    fd = os.memfd_create("box")
+    with open(os.dup(fd), "wb") as file:
+        file.write(content)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
+def content(file: Object) -> bytes:
+    """Of a file that was given."""
+    if file["encoding"] == "utf-8":
+        return bytes(file["text"].encode())
+    try:
+        return binascii.a2b_base64(file["text"], strict_mode=True)
+    except ValueError as error:
+        raise OverError("job-failed", f"The file {file['name']} is not in base64") from error
+
+
+def library(folder: str, wanted: list[Object]) -> list[tuple[int, str]]:
+    """Copies of files from the agent's cache, in memory, and their places. The cache belongs to somebody else: a file
+    counts only if it is a plain one of the cache's owner, without other names, and has the content that is wanted."""
+    if not wanted:
+        return []
+    import hashlib  # most jobs have none
+
+    found, left = [], LIBRARY_LIMIT
+    never_by_a_link = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        # It may be passed, not listed.
+        cache = os.open(folder, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_DIRECTORY)
+    except OSError as error:
+        raise OverError("job-failed", f"The agent's cache cannot be read: {error.strerror}") from error
+    for entry in wanted:
+        try:
+            fd = os.open(entry["sha256"], never_by_a_link | os.O_NONBLOCK, dir_fd=cache)
+            with open(fd, "rb", buffering=0) as file:
+                status = os.fstat(fd)
+                own = status.st_uid == os.fstat(cache).st_uid and status.st_nlink == 1
+                if not stat.S_ISREG(status.st_mode) or not own or status.st_size > left:
+                    raise OverError("job-failed", f"The file {entry['name']} in the agent's cache is none for a job")
+                data = file.read(left + 1)
+        except OSError as error:
+            problem = f"The file {entry['name']} is not in the agent's cache: {error.strerror}"
+            raise OverError("job-failed", problem) from error
+        left -= len(data)
+        if left < 0 or hashlib.sha256(data).hexdigest() != entry["sha256"]:
+            raise OverError("job-failed", f"The file {entry['name']} in the agent's cache is not what it was")
+        found.append((memory_file(data), f"{LIBRARY}/{entry['name']}"))
+    os.close(cache)
+    return found
+
+
+def check_java(folder: str, caller: int) -> None:
+    """Raises OverError unless only root, and who asks for jobs, can change what is in a folder with a Java, and this
+    user can read it."""
+    own = f"{folder}/".startswith((f"{HOME}/", f"{RUN}/", "/proc/", "/dev/", "/sys/"))
+    if own or os.path.realpath(folder) != folder or not os.path.isdir(folder):
+        raise OverError("tool-missing", f"There is no Java in {folder} on the agent, or it is closed to its displays")
+    while folder != "/":
+        status = os.stat(folder)
+        safe = not status.st_mode & 0o022 or status.st_mode & stat.S_ISVTX
+        if status.st_uid not in (0, caller) or not safe:
+            raise OverError("tool-missing", f"{folder} on the agent can be changed by others: no Java of a job's")
+        if not os.access(folder, os.X_OK):
+            raise OverError("tool-missing", f"{folder} on the agent is closed to the displays' users: chmod o+x it")
+        folder = os.path.dirname(folder)
+
+
+def hosts(reach: list[Object]) -> str:
+    """All the names that mean something inside."""
+    lines = ["127.0.0.1 localhost console", "::1 localhost"]
+    for entry in reach:
+        lines += [f"{entry['address']} {name}" for name in entry["names"] if re.fullmatch(HOST_NAME, name)]
+    return "".join(f"{line}\n" for line in lines)
+
+
+# --- the sandbox -----------------------------------------------------------------------------------------------------
+
+
+def sandbox(vnc: str, files: list[tuple[int, str]], python: str, java: str, names: tuple[int, int]) -> list[str]:
+    """bubblewrap's arguments. ``files``: descriptors and the places of their contents; ``names``: those of /etc/hosts
+    and of an empty file."""
+    limit, small = str(TMPFS_LIMIT), str(SMALL_TMPFS_LIMIT)
+    args = ["bwrap", "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--hostname", "console"]
+    args += ["--new-session", "--die-with-parent", "--as-pid-1", "--cap-drop", "ALL"]
+    for path in ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/etc"):
+        if os.path.islink(path):
+            args += ["--symlink", os.readlink(path), path]
+        elif os.path.isdir(path):
+            args += ["--ro-bind", path, path]
+    for fd, path in zip(names, ("/etc/hosts", os.path.realpath("/etc/resolv.conf")), strict=True):
+        # What lies elsewhere is not in the sandbox at all.
+        if path.startswith(("/etc/", "/usr/")) and os.path.isfile(path) and not os.path.islink(path):
+            args += ["--ro-bind-data", str(fd), path]
+    args += ["--proc", "/proc", "--dev", "/dev", "--size", limit, "--perms", "1777", "--tmpfs", SHM]
+    args += ["--remount-ro", "/dev", "--size", small, "--tmpfs", "/run", "--size", small, "--tmpfs", "/var"]
+    args += ["--perms", "0700", "--dir", RUN]
+    args += ["--perms", "0700", "--size", limit, "--tmpfs", HOME, "--bind", vnc, f"{RUN}/vnc"]
+    args += ["--perms", "1777", "--size", limit, "--tmpfs", TMP]
+    args += ["--perms", "1777", "--dir", f"{TMP}/.X11-unix"]
+    args += ["--ro-bind-try", "/var/cache/fontconfig", "/var/cache/fontconfig"]
+    chromium = os.path.isdir("/etc/chromium")
+    args += ["--tmpfs", "/etc/chromium", "--dir", POLICIES] if chromium else []
+    args += ["--perms", "0755", "--size", limit, "--tmpfs", LIBRARY]
+    for fd, place in files:
+        args += ["--perms", "0444", "--file", str(fd), place]
+    args += ["--remount-ro", LIBRARY, *(["--remount-ro", "/etc/chromium"] if chromium else [])]
+    args += ["--ro-bind", java, java] if java and not java.startswith(("/usr/", "/opt/")) else []
+    return [*args, "--chdir", HOME, "--", python, "-I", "-S", f"{RUN}/inside.py"]
+
+
+class Box:
+    """One job. ``fence``: the module of that name."""
+
+    def __init__(self, given: Object, vnc: str, caller: int, fence: Any) -> None:
+        self.given, self.vnc, self.caller, self.fence = given, vnc, caller, fence
+        self.names = [program["name"] for program in given["programs"]]
+        self.ready, self.ended, self.unread, self.log, self.log_size = 0, False, b"", b"", 0
+        self.loop = fence.Loop()
+        self.forwarder = fence.Forwarder(self.loop)
+
+    def arguments(self) -> tuple[str, list[str], list[int]]:
+        """bubblewrap, its arguments, and the descriptors that it needs, the first for its standard input."""
+        given = self.given
+        bwrap = next((path for folder in PATH.split(":") if os.access(path := f"{folder}/bwrap", os.X_OK)), None)
+        if not bwrap:
+            raise OverError("tool-missing", "bubblewrap (bwrap) is not installed on the agent")
+        if any(file["place"] == "chromium-policy" for file in given["files"]) and not os.path.isdir("/etc/chromium"):
+            raise OverError("tool-missing", "Chromium is not installed on the agent: it has no folder /etc/chromium")
+        if not (python := os.path.realpath(sys.executable)).startswith(("/usr/", "/opt/")):
+            raise OverError("tool-missing", f"The agent's Python must be under /usr or /opt, not {python}")
+        if given["java"]:
+            check_java(given["java"], self.caller)
+        files = [(memory_file(given["inside"].encode()), f"{RUN}/inside.py")]
+        files += library(given["cache"], given["library"])
+        files += [(memory_file(content(file)), f"{PLACES[file['place']]}/{file['name']}") for file in given["files"]]
+        document = memory_file(json.dumps({"display": given["display"], "programs": given["programs"]}).encode())
+        names = (memory_file(hosts(given["reach"]).encode()), memory_file(b""))
+        argv = sandbox(self.vnc, files, python, given["java"], names)
+        return bwrap, argv, [document, *names, *(fd for fd, _ in files)]
+
+    def run(self) -> None:
+        """Live through the job."""
+        fence = self.fence.Fence(self.given["reach"])
+        bwrap, argv, files = self.arguments()
+        if self.given["vnc"] == "tcp":
+            self.listen_outside()
+        self.limit, me = self.given["start_timeout"], os.getpid()
+        del self.given
+        mine, other = socket.socketpair()
+        (events, events_in), (log, log_in) = os.pipe(), os.pipe()
+        if not os.fork():
+            try:
+                self.fence.die_with(me)
+                for number, fd in enumerate((files[0], events_in, log_in)):
+                    os.dup2(fd, number)
+                for fd in files[1:]:
+                    os.set_inheritable(fd, True)
+                if listeners := fence.enter():
+                    socket.send_fds(other, [b"."], [listener.fileno() for listener in listeners])
+                self.fence.die_with(me)  # a change of namespaces may have undone it
+                os.execve(bwrap, argv, {"PATH": PATH, "LANG": "C.UTF-8"})  # noqa: S606
+            except (OverError, self.fence.FenceError) as error:
+                tell(event="over", code=error.code, message=error.message)
+            except BaseException as error:
+                tell(event="over", code="job-failed", message=f"{type(error).__name__}: {error}")
+            finally:
+                os._exit(127)
+        for fd in (*files, events_in, log_in):
+            os.close(fd)
+        other.close()
+        self.loop.watch(events, READABLE, lambda _: self.heard(events))
+        self.loop.watch(log, READABLE, lambda _: self.note(log))
+        self.loop.moments[self] = (time.monotonic() + self.limit, self.late)
+        self.loop.watch(mine.fileno(), READABLE, lambda _: self.take(mine, fence.dials))
+        self.loop.run()
+        os.set_blocking(log, False)
+        with contextlib.suppress(BlockingIOError):
+            self.note(log)
+        if not self.ended:
+            last = (self.log.decode("utf-8", "replace").strip().splitlines() or [""])[-1]
+            raise OverError("job-failed", f"The sandbox ended: {last}")
+
+    def listen_outside(self) -> None:
+        """The display's port on the agent."""
+        port = VNC_PORT + self.given["display"]
+        try:
+            listener = self.fence.listen("127.0.0.1", port)
+        except OSError:
+            raise OverError("no-free-display", f"Port {port} is in use on the agent") from None
+        self.forwarder.serve(listener, self.fence.dial_socket(f"{self.vnc}/socket"))
+
+    def take(self, channel: socket.socket, dials: list[Any]) -> None:
+        """Serve the sockets that the fence has made; none come if there are none, or it has failed."""
+        _, fds, _, _ = socket.recv_fds(channel, 1, len(dials))
+        for fd, dial in zip(fds, dials, strict=False):
+            self.forwarder.serve(socket.socket(fileno=fd), dial)
+        self.loop.close(channel)
+
+    # --- what process 1 tells -----------------------------------------------------------------------------------------
+
+    def heard(self, events: int) -> None:
+        """Lines of inside.py."""
+        data = os.read(events, 1 << 16)
+        if not data or len(self.unread) > EVENT_LIMIT:
+            self.loop.over = True
+        *lines, self.unread = (self.unread + data).split(b"\n")
+        for line in lines:
+            event = json.loads(line)
+            if event["event"] == "over":
+                self.over(event["code"], str(event["message"]))
+            elif self.ready < len(self.names):
+                self.ready += 1
+                tell(stage=self.names[self.ready - 1], last=self.ready == len(self.names))
+                if self.ready == len(self.names):
+                    self.loop.moments.pop(self, None)
+
+    def over(self, code: str, message: str) -> None:
+        if not self.ended:
+            tell(over=code, message=message)
+        self.ended = True
+
+    def late(self) -> None:
+        self.over("timeout", f"{self.names[self.ready]} was not ready within {self.limit:g} s")
+        self.loop.over = True
+
+    def note(self, log: int) -> None:
+        """Keep the programs' last output in the log file."""
+        if not (data := os.read(log, 1 << 16)):
+            self.loop.watch(log, 0, lambda _: None)
+            return
+        self.log, self.log_size = (self.log + data)[-LOG_LIMIT:], self.log_size + len(data)
+        if self.log_size > 2 * LOG_LIMIT:
+            os.ftruncate(2, 0)
+            data, self.log_size = self.log, len(self.log)
+        os.write(2, data)
+
+
+def load(text: str) -> Any:
+    """The module that a program's text makes."""
+    import types
+
+    module = types.ModuleType("fence")
+    exec(compile(text, "fence.py", "exec"), module.__dict__)  # noqa: S102 (the daemon's own, like this file)
+    return module
+
+
+def main(vnc: str, caller: str) -> None:
+    os.close(int(sys.argv[0].rpartition("/")[2]))  # this program's own text
+    given = json.load(sys.stdin)
+    os.ftruncate(0, 0)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    fence = load(given.pop("fence"))
+    try:
+        fence.harden()
+        Box(given, vnc, int(caller), fence).run()
+    except (OverError, fence.FenceError) as error:
+        tell(over=error.code, message=error.message)
+    except Exception as error:
+        tell(over="job-failed", message=f"{type(error).__name__}: {error}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
