@@ -61,8 +61,7 @@ class Host:
 
     @property
     def pid(self) -> int:
-        transport: Any = self.sshd.transport
-        return int(transport.pid)
+        return self.sshd.listener
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -239,8 +239,6 @@ class SshAgent(AgentWithRunner):
         if not found["root"] and self._users != "never" and found["installed"]:
             by_sudo = ("sudo", "-n", "--", self._python, "-I", "-S", self._installed)
             sudo = await self._sudo_refuses(connection, by_sudo, found, self._jobs_name)
-            if not sudo or not sudo.startswith(("sudo:", "Sorry, ")):  # an old runner does not know our hello
-                self._check_installed(found["installed"])
             if not sudo:
                 as_root, runner_argv, jobs = True, by_sudo, self._jobs_name
         if self._users == "always" and not (as_root or found["root"]):
@@ -289,22 +287,24 @@ class SshAgent(AgentWithRunner):
     async def _sudo_refuses(
         self, connection: Connection, argv: Sequence[str], found: Mapping[str, Any], jobs: str
     ) -> str:
-        """Why the runner cannot be started as root, in sudo's words; empty if it can."""
+        """Why the runner cannot be started as root, in sudo's words; empty if it can. Raises what is wrong with the
+        runner itself."""
 
         document = {"verb": "hello", **self.members(jobs, found["group"])}
         try:
             outcome = await self._do(connection, argv, as_line(document))
         except ToolMissing:
             return "sudo is not installed"
-        return "" if outcome.ok else outcome.last_words
+        words = outcome.stderr.decode("utf-8", "replace")
+        if outcome.stdout or not words.startswith(("sudo:", "Sorry, ")):
+            self._check_installed(found["installed"])  # an old runner does not know our hello
+            self.greeted(_events(outcome), outcome)
+            return ""
+        return outcome.last_words
 
     async def _hello(self, connection: Connection, argv: Sequence[str], common: Mapping[str, Any]) -> Mapping[str, Any]:
         outcome = await self._do(connection, argv, as_line({"verb": "hello", **common}))
-        try:
-            events = [json.loads(line) for line in outcome.stdout.splitlines()]
-        except ValueError:
-            events = []
-        return self.greeted(events, outcome)
+        return self.greeted(_events(outcome), outcome)
 
     async def _do(self, connection: Connection, argv: Sequence[str], stdin: bytes) -> Outcome:
         """Run a program on a connection that is not in use yet."""
@@ -375,3 +375,12 @@ class SshAgent(AgentWithRunner):
 
     def dial(self, address: StreamAddress) -> IStreamClientEndpoint:
         return StreamEndpoint(self._reactor, self._link, address)
+
+
+def _events(outcome: Outcome) -> list[Mapping[str, Any]]:
+    """What a runner has told; nothing if it was no runner that spoke."""
+
+    try:
+        return [json.loads(line) for line in outcome.stdout.splitlines()]
+    except ValueError:
+        return []

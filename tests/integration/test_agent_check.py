@@ -16,7 +16,6 @@ from ipmiproxyd.agents.checks import look_around
 from ipmiproxyd.agents.findings import Finding, told
 from ipmiproxyd.errors import AgentOutdated, AgentUnreachable
 from ipmiproxyd.model import Command
-from tests.support.scratch import remove_root_jobs, root_jobs
 from tests.support.ssh_case import AM_ROOT, PYTHON, SshCase
 from tests.support.sshd import login_account
 
@@ -93,15 +92,13 @@ if AM_ROOT:
             self.assertEqual(self.runner.read_text(), Path(runner.__file__).read_text())
             self.assertEqual((self.runner.stat().st_uid, self.runner.stat().st_mode & 0o777), (0, 0o644))
             self.assertIsNone(await agent.repair())
-            jobs = root_jobs(self.folder)
-            self.addCleanup(remove_root_jobs, jobs)
-            agent = await self.make_agent(installed=str(self.runner), jobs_name=jobs.name)
+            agent = await self.make_agent(installed=str(self.runner))
             self.assertEqual((agent.describe()["runner"], agent.describe()["isolation"]), ("installed", "users"))
             self.assertEqual(by_name(await agent.check())["runner"].level, "ok")
 
             with self.runner.open("a") as file:
                 file.write("# an old one\n")
-            late = await self.make_agent(installed=str(self.runner), jobs_name=jobs.name)
+            late = await self.make_agent(installed=str(self.runner))
             error: Any = await self.assertFailure(Deferred.fromCoroutine(late.check()), AgentOutdated)
             self.assertIn("fix=yes", error.hint)
             self.assertEqual(late.describe()["runner"], "outdated")

@@ -210,8 +210,8 @@ class AgentTests(ProxyCase, SshWorld):
         await self.client.must(f"{self.add_device('node2')} location='Row 2'")
         east, west = await self.opened("device=node1"), await self.opened("device=node2")
         self.assertEqual([(one["proxy"], one["agent"]) for one in (east, west)], [("east", "east"), ("west", "local")])
-        there = " ".join(leftovers.sandboxed(self.far / "jobs" / east["console"]).values())
-        here = " ".join(leftovers.sandboxed(self.daemon.folder / "run-jobs" / west["console"]).values())
+        there = " ".join(leftovers.sandboxed(self.jobs / east["console"]).values())
+        here = " ".join(leftovers.sandboxed(self.daemon.jobs / west["console"]).values())
         for commands in (there, here):
             self.assertIn("Xvnc", commands)
 

@@ -31,7 +31,7 @@ SYS_GID_MIN $((first + 1))
 SYS_GID_MAX $last" >>etc/login.defs
 printf '127.0.0.1 localhost\n::1 localhost\n127.0.1.1 %s\n' "$name" >etc/hosts
 mkdir -p -m 755 run/sshd run/lock etc/ssh/host
-rm -rf etc/sudoers.d/* usr/local/lib/ipmiproxyd
+rm -rf etc/sudoers.d/* usr/local/lib/ipmiproxyd var/cache/ipmiproxyd
 mkdir -m 755 usr/local/lib/ipmiproxyd
 mkdir -m 700 -p home/ipmiproxyd/.ssh
 chown -R "$first:$first" home/ipmiproxyd

@@ -56,11 +56,12 @@ class SshCase(AgentHelpers, TestCase):
         if AM_ROOT:
             os.chown(self.folder / "mine", account.pw_uid, account.pw_gid)
         self.installed = self.folder / "runner.py"
-        self.jobs_dir = self.folder / "mine" / "agent" / "jobs" / "main"
+        as_root = root_jobs(self.folder)
+        self.jobs_dir = self.folder / "mine" / "agent" / "jobs" / as_root.name
         if self.by_sudo:
             allow_sudo(self, account.pw_name, self.installed)
-            self.jobs_dir = root_jobs(self.folder)
-            self.addCleanup(remove_root_jobs, self.jobs_dir)
+            self.jobs_dir = as_root
+        self.addCleanup(remove_root_jobs, as_root)
         self.sshd = Sshd(self.folder / "ssh", more=self.sshd_options)
         await self.sshd.start(self)
         self.agent = await self.make_agent()
