@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
 
 from ipmiproxyd.agents import runner
 from ipmiproxyd.agents.checks import look_around
@@ -66,11 +69,14 @@ class NarrowSshdTests(SshCase):
 if AM_ROOT:
 
     class RepairTests(SshCase):
-        """The account may do all by sudo, or nothing."""
+        """The account may do all by sudo, or nothing: one test at a time."""
 
         by_sudo: ClassVar[bool] = False
 
         async def setUp(self) -> None:  # type: ignore[override]
+            alone = open(Path(tempfile.gettempdir()) / "ipmiproxyd-tests-sudo.lock", "w")  # noqa: SIM115
+            self.addCleanup(alone.close)
+            await deferToThread(fcntl.flock, alone, fcntl.LOCK_EX)
             await super().setUp()
             self.account = login_account().pw_name
             self.rooted = self.folder / "rooted"
