@@ -14,7 +14,6 @@ import contextlib
 import ctypes
 import errno
 import functools
-import ipaddress
 import os
 import select
 import signal
@@ -68,7 +67,7 @@ class Fence:
         self.single: list[Address] = []
         self.wide: list[tuple[str, int, int]] = []
         for entry in reach:
-            address = str(ipaddress.ip_address(entry["address"]))
+            address = plain(entry["address"])
             for first, last in entry["ports"]:
                 if last - first < SINGLE:
                     self.single += [(address, port) for port in range(first, last + 1)]
@@ -87,10 +86,10 @@ class Fence:
     def dial_as_wanted(self, client: socket.socket) -> socket.socket:
         """To where a connection wanted to go that a rule has led here."""
         if client.family == socket.AF_INET:
-            port, packed = struct.unpack("!2xH4s8x", client.getsockopt(socket.SOL_IP, SO_ORIGINAL_DST, 16))
+            port, number = struct.unpack("!2xH4s8x", client.getsockopt(socket.SOL_IP, SO_ORIGINAL_DST, 16))
         else:
-            port, packed = struct.unpack("!2xH4x16s4x", client.getsockopt(socket.IPPROTO_IPV6, SO_ORIGINAL_DST, 28))
-        address = str(ipaddress.ip_address(packed))
+            port, number = struct.unpack("!2xH4x16s4x", client.getsockopt(socket.IPPROTO_IPV6, SO_ORIGINAL_DST, 28))
+        address = socket.inet_ntop(client.family, number)
         if any(address == allowed and first <= port <= last for allowed, first, last in self.wide):
             return dial(client.family, (address, port))
         raise PermissionError(f"{address}:{port} is not to be reached")
@@ -119,7 +118,7 @@ class Fence:
             family = family_of(address)
             word = "ip" if family == socket.AF_INET else "ip6"
             # On the loopback interface's own addresses the programs' servers listen as well.
-            own = "tcp dport != {}-{} ".format(*OWN_PORTS) if ipaddress.ip_address(address).is_loopback else ""
+            own = "tcp dport != {}-{} ".format(*OWN_PORTS) if is_loopback(address) else ""
             door = doors[family].getsockname()[1]
             lines.append(f"{word} daddr {address} tcp dport {first}-{last} {own}redirect to :{door}")
         return "\n".join(["table inet fence {", "chain out {", "type nat hook output priority -100;", *lines, "}", "}"])
@@ -127,6 +126,22 @@ class Fence:
 
 def family_of(address: str) -> int:
     return int(socket.AF_INET6 if ":" in address else socket.AF_INET)
+
+
+def packed(address: str) -> bytes:
+    try:
+        return socket.inet_pton(family_of(address), address)
+    except OSError as error:
+        raise FenceError("job-failed", f"{address} is no IP address") from error
+
+
+def plain(address: str) -> str:
+    """The one way to write an address."""
+    return socket.inet_ntop(family_of(address), packed(address))
+
+
+def is_loopback(address: str) -> bool:
+    return address == "::1" or packed(address)[0] == 127
 
 
 def make_namespaces() -> None:
@@ -162,12 +177,12 @@ def netlink(kind: int, body: bytes) -> None:
 
 def add_address(address: str) -> None:
     """An address, and no more than that one, on the loopback interface."""
-    ip = ipaddress.ip_address(address)
-    if ip.is_loopback:
+    if is_loopback(address):
         return
-    body = struct.pack("=BBBBI", family_of(address), ip.max_prefixlen, 0, 0, 1)
+    number = packed(address)
+    body = struct.pack("=BBBBI", family_of(address), 8 * len(number), 0, 0, 1)
     for kind in (IFA_LOCAL, IFA_ADDRESS):
-        body += struct.pack("=HH", 4 + len(ip.packed), kind) + ip.packed
+        body += struct.pack("=HH", 4 + len(number), kind) + number
     netlink(RTM_NEWADDR, body)
 
 

@@ -248,7 +248,7 @@ class FenceTests(SynchronousTestCase):
 
     def test_what_is_no_address(self) -> None:
         for bad in ("bmc7", "192.0.2.7; drop", "", "192.0.2.0/24"):
-            self.assertRaises(ValueError, fence.Fence, [{"address": bad, "ports": []}])
+            self.assertRaises(fence.FenceError, fence.Fence, [{"address": bad, "ports": []}])
         too_many = [{"address": f"192.0.2.{last}", "ports": [[1, 50]]} for last in range(9)]
         self.assertRaises(fence.FenceError, fence.Fence, too_many)
 
