@@ -5,7 +5,8 @@ In the namespace there is a loopback interface and nothing else. The addresses t
 and on their ports listen sockets that were made inside and are served outside: the forwarder connects each connection
 to that very address and port, as the agent sees it. So everything else is out of reach: other addresses and ports, the
 agent's own services, UDP, and UNIX sockets without a file. Many ports at once have one socket: a rule of nftables,
-inside, leads connections to it, and tells where they wanted to go.
+inside, leads connections to it, and tells where they wanted to go. Network namespaces do not cover all families of
+sockets (vsock leads to the host of a virtual machine): a filter of system calls refuses the others.
 """
 
 from __future__ import annotations
@@ -41,6 +42,11 @@ PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT, PR_CAP_A
 CAP_NET_ADMIN, CAPABILITY_VERSION = 12, 0x20080522
 RTM_NEWLINK, RTM_NEWADDR, REQUEST, IFA_LOCAL, IFA_ADDRESS, IFF_UP = 16, 20, 0x405, 2, 1, 1  # create, and answer
 SO_ORIGINAL_DST = 80
+FAMILIES = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)
+MACHINES = {"x86_64": (0xC000003E, 41), "aarch64": (0xC00000B7, 198)}  # what seccomp calls it, and its call socket()
+IO_URING_SETUP, FIRST_X32_CALL = 425, 0x40000000
+LOAD, EQUAL, AT_LEAST, RETURN = 0x20, 0x15, 0x35, 0x06  # of a seccomp filter's program
+ALLOW, REFUSE, KILL = 0x7FFF0000, 0x00050000, 0x80000000  # its results; with REFUSE an error's number
 
 
 class FenceError(Exception):
@@ -192,6 +198,22 @@ def listen(address: str, port: int) -> socket.socket:
     listener.bind((address, port))
     listener.listen(128)
     return listener
+
+
+def socket_filter(*, other_calls: bool) -> bytes:
+    """A filter for seccomp that leaves programs no sockets but those of FAMILIES; empty on machines that it does not
+    know. ``other_calls``: whether 32-bit programs may run, for whose calls there is no filter."""
+    if os.uname().machine not in MACHINES:
+        return b""
+    machine, call = MACHINES[os.uname().machine]
+    program = [(LOAD, 0, 0, 4), (EQUAL, 1, 0, machine), (RETURN, 0, 0, ALLOW if other_calls else KILL)]
+    program += [(LOAD, 0, 0, 0), (AT_LEAST, 0, 1, FIRST_X32_CALL), (RETURN, 0, 0, KILL)]
+    program += [(EQUAL, 0, 1, IO_URING_SETUP), (RETURN, 0, 0, REFUSE | errno.ENOSYS)]
+    program += [(EQUAL, 1, 0, call), (RETURN, 0, 0, ALLOW), (LOAD, 0, 0, 16)]
+    for family in FAMILIES:
+        program += [(EQUAL, 0, 1, family), (RETURN, 0, 0, ALLOW)]
+    program.append((RETURN, 0, 0, REFUSE | errno.EAFNOSUPPORT))
+    return b"".join(struct.pack("=HBBI", *step) for step in program)
 
 
 def redirect(rules: str) -> None:
