@@ -143,9 +143,9 @@ def hosts(reach: list[Object]) -> str:
 # --- the sandbox -----------------------------------------------------------------------------------------------------
 
 
-def sandbox(vnc: str, files: list[tuple[int, str]], python: str, java: str, names: tuple[int, int]) -> list[str]:
-    """bubblewrap's arguments. ``files``: descriptors and the places of their contents; ``names``: those of /etc/hosts
-    and of an empty file."""
+def sandbox(vnc: str, files: list[tuple[int, str]], python: str, java: str, others: tuple[int, int, int]) -> list[str]:
+    """bubblewrap's arguments. ``files``: descriptors and the places of their contents; ``others``: those of /etc/hosts,
+    of an empty file, and of a filter for system calls, or -1."""
     limit, small = str(TMPFS_LIMIT), str(SMALL_TMPFS_LIMIT)
     args = ["bwrap", "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--hostname", "console"]
     args += ["--new-session", "--die-with-parent", "--as-pid-1", "--cap-drop", "ALL"]
@@ -154,7 +154,8 @@ def sandbox(vnc: str, files: list[tuple[int, str]], python: str, java: str, name
             args += ["--symlink", os.readlink(path), path]
         elif os.path.isdir(path):
             args += ["--ro-bind", path, path]
-    for fd, path in zip(names, ("/etc/hosts", os.path.realpath("/etc/resolv.conf")), strict=True):
+    args += ["--seccomp", str(others[2])] if others[2] >= 0 else []
+    for fd, path in zip(others[:2], ("/etc/hosts", os.path.realpath("/etc/resolv.conf")), strict=True):
         # What lies elsewhere is not in the sandbox at all.
         if path.startswith(("/etc/", "/usr/")) and os.path.isfile(path) and not os.path.islink(path):
             args += ["--ro-bind-data", str(fd), path]
@@ -201,9 +202,10 @@ class Box:
         files += library(given["cache"], given["library"])
         files += [(memory_file(content(file)), f"{PLACES[file['place']]}/{file['name']}") for file in given["files"]]
         document = memory_file(json.dumps({"display": given["display"], "programs": given["programs"]}).encode())
-        names = (memory_file(hosts(given["reach"]).encode()), memory_file(b""))
-        argv = sandbox(self.vnc, files, python, given["java"], names)
-        return bwrap, argv, [document, *names, *(fd for fd, _ in files)]
+        calls = self.fence.socket_filter(other_calls=bool(given["java"]))  # a Java may be a 32-bit program
+        others = (memory_file(hosts(given["reach"]).encode()), memory_file(b""), memory_file(calls) if calls else -1)
+        argv = sandbox(self.vnc, files, python, given["java"], others)
+        return bwrap, argv, [document, *(fd for fd in others if fd >= 0), *(fd for fd, _ in files)]
 
     def run(self) -> None:
         """Live through the job."""

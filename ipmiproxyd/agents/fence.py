@@ -5,7 +5,8 @@ In the namespace there is a loopback interface and nothing else. The addresses t
 and on their ports listen sockets that were made inside and are served outside: the forwarder connects each connection
 to that very address and port, as the agent sees it. So everything else is out of reach: other addresses and ports, the
 agent's own services, UDP, and UNIX sockets without a file. Many ports at once have one socket: a rule of nftables,
-inside, leads connections to it, and tells where they wanted to go.
+inside, leads connections to it, and tells where they wanted to go. Network namespaces do not cover all families of
+sockets (vsock leads to the host of a virtual machine): a filter of system calls refuses the others.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import contextlib
 import ctypes
 import errno
 import functools
-import ipaddress
 import os
 import select
 import signal
@@ -42,6 +42,11 @@ PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT, PR_CAP_A
 CAP_NET_ADMIN, CAPABILITY_VERSION = 12, 0x20080522
 RTM_NEWLINK, RTM_NEWADDR, REQUEST, IFA_LOCAL, IFA_ADDRESS, IFF_UP = 16, 20, 0x405, 2, 1, 1  # create, and answer
 SO_ORIGINAL_DST = 80
+FAMILIES = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)
+MACHINES = {"x86_64": (0xC000003E, 41), "aarch64": (0xC00000B7, 198)}  # what seccomp calls it, and its call socket()
+IO_URING_SETUP, FIRST_X32_CALL = 425, 0x40000000
+LOAD, EQUAL, AT_LEAST, RETURN = 0x20, 0x15, 0x35, 0x06  # of a seccomp filter's program
+ALLOW, REFUSE, KILL = 0x7FFF0000, 0x00050000, 0x80000000  # its results; with REFUSE an error's number
 
 
 class FenceError(Exception):
@@ -68,7 +73,7 @@ class Fence:
         self.single: list[Address] = []
         self.wide: list[tuple[str, int, int]] = []
         for entry in reach:
-            address = str(ipaddress.ip_address(entry["address"]))
+            address = plain(entry["address"])
             for first, last in entry["ports"]:
                 if last - first < SINGLE:
                     self.single += [(address, port) for port in range(first, last + 1)]
@@ -87,10 +92,10 @@ class Fence:
     def dial_as_wanted(self, client: socket.socket) -> socket.socket:
         """To where a connection wanted to go that a rule has led here."""
         if client.family == socket.AF_INET:
-            port, packed = struct.unpack("!2xH4s8x", client.getsockopt(socket.SOL_IP, SO_ORIGINAL_DST, 16))
+            port, number = struct.unpack("!2xH4s8x", client.getsockopt(socket.SOL_IP, SO_ORIGINAL_DST, 16))
         else:
-            port, packed = struct.unpack("!2xH4x16s4x", client.getsockopt(socket.IPPROTO_IPV6, SO_ORIGINAL_DST, 28))
-        address = str(ipaddress.ip_address(packed))
+            port, number = struct.unpack("!2xH4x16s4x", client.getsockopt(socket.IPPROTO_IPV6, SO_ORIGINAL_DST, 28))
+        address = socket.inet_ntop(client.family, number)
         if any(address == allowed and first <= port <= last for allowed, first, last in self.wide):
             return dial(client.family, (address, port))
         raise PermissionError(f"{address}:{port} is not to be reached")
@@ -119,7 +124,7 @@ class Fence:
             family = family_of(address)
             word = "ip" if family == socket.AF_INET else "ip6"
             # On the loopback interface's own addresses the programs' servers listen as well.
-            own = "tcp dport != {}-{} ".format(*OWN_PORTS) if ipaddress.ip_address(address).is_loopback else ""
+            own = "tcp dport != {}-{} ".format(*OWN_PORTS) if is_loopback(address) else ""
             door = doors[family].getsockname()[1]
             lines.append(f"{word} daddr {address} tcp dport {first}-{last} {own}redirect to :{door}")
         return "\n".join(["table inet fence {", "chain out {", "type nat hook output priority -100;", *lines, "}", "}"])
@@ -127,6 +132,22 @@ class Fence:
 
 def family_of(address: str) -> int:
     return int(socket.AF_INET6 if ":" in address else socket.AF_INET)
+
+
+def packed(address: str) -> bytes:
+    try:
+        return socket.inet_pton(family_of(address), address)
+    except OSError as error:
+        raise FenceError("job-failed", f"{address} is no IP address") from error
+
+
+def plain(address: str) -> str:
+    """The one way to write an address."""
+    return socket.inet_ntop(family_of(address), packed(address))
+
+
+def is_loopback(address: str) -> bool:
+    return address == "::1" or packed(address)[0] == 127
 
 
 def make_namespaces() -> None:
@@ -162,12 +183,12 @@ def netlink(kind: int, body: bytes) -> None:
 
 def add_address(address: str) -> None:
     """An address, and no more than that one, on the loopback interface."""
-    ip = ipaddress.ip_address(address)
-    if ip.is_loopback:
+    if is_loopback(address):
         return
-    body = struct.pack("=BBBBI", family_of(address), ip.max_prefixlen, 0, 0, 1)
+    number = packed(address)
+    body = struct.pack("=BBBBI", family_of(address), 8 * len(number), 0, 0, 1)
     for kind in (IFA_LOCAL, IFA_ADDRESS):
-        body += struct.pack("=HH", 4 + len(ip.packed), kind) + ip.packed
+        body += struct.pack("=HH", 4 + len(number), kind) + number
     netlink(RTM_NEWADDR, body)
 
 
@@ -177,6 +198,22 @@ def listen(address: str, port: int) -> socket.socket:
     listener.bind((address, port))
     listener.listen(128)
     return listener
+
+
+def socket_filter(*, other_calls: bool) -> bytes:
+    """A filter for seccomp that leaves programs no sockets but those of FAMILIES; empty on machines that it does not
+    know. ``other_calls``: whether 32-bit programs may run, for whose calls there is no filter."""
+    if os.uname().machine not in MACHINES:
+        return b""
+    machine, call = MACHINES[os.uname().machine]
+    program = [(LOAD, 0, 0, 4), (EQUAL, 1, 0, machine), (RETURN, 0, 0, ALLOW if other_calls else KILL)]
+    program += [(LOAD, 0, 0, 0), (AT_LEAST, 0, 1, FIRST_X32_CALL), (RETURN, 0, 0, KILL)]
+    program += [(EQUAL, 0, 1, IO_URING_SETUP), (RETURN, 0, 0, REFUSE | errno.ENOSYS)]
+    program += [(EQUAL, 1, 0, call), (RETURN, 0, 0, ALLOW), (LOAD, 0, 0, 16)]
+    for family in FAMILIES:
+        program += [(EQUAL, 0, 1, family), (RETURN, 0, 0, ALLOW)]
+    program.append((RETURN, 0, 0, REFUSE | errno.EAFNOSUPPORT))
+    return b"".join(struct.pack("=HBBI", *step) for step in program)
 
 
 def redirect(rules: str) -> None:

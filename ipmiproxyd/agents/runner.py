@@ -580,6 +580,7 @@ def sweep(site: Site, _: Object) -> None:
 
 def main() -> int:
     os.umask(0o077)
+    os.closerange(3, 1 << 16)  # of whoever asks, and none of a job's
     try:
         document = parse(sys.stdin.buffer.readline(DOCUMENT_LIMIT))
         site = Site(document["jobs"], document["prefix"], document["group"])

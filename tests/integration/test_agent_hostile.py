@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any, ClassVar
 
-from twisted.internet.error import ConnectError
+from twisted.internet.error import ConnectError, ConnectionLost
 from twisted.internet.protocol import Factory, Protocol
 
 from ipmiproxyd.agents import runner, sandbox
@@ -16,16 +16,17 @@ from ipmiproxyd.errors import Cancelled, NoFreeDisplay
 from ipmiproxyd.model import Command, Ready
 from tests.integration.test_local_agent import AM_ROOT, PYTHON, LocalCase
 from tests.support.account import ordinary_account
-from tests.support.agent_suite import shell
+from tests.support.agent_suite import Greeting, shell
+from tests.support.fence_suite import Server
 from tests.support.scratch import remove_root_jobs
 
 
 class HostileCase(LocalCase):
-    async def told(self, script: str) -> tuple[str, dict[str, str]]:
+    async def told(self, script: str, **more: Any) -> tuple[str, dict[str, str]]:
         """Run a script in a job; the job's id, and the lines ``name=value`` that it printed."""
 
         spec, _ = await self.launch(
-            shell(f"{script}\necho > {sandbox.READY}; exec sleep 60", ready=Ready.TOLD), start_timeout=30.0
+            shell(f"{script}\necho > {sandbox.READY}; exec sleep 60", ready=Ready.TOLD), start_timeout=30.0, **more
         )
         log = (self.jobs_dir / spec.id / "log").read_text()
         return spec.id, dict(line.split("=", 1) for line in log.splitlines() if "=" in line)
@@ -50,6 +51,17 @@ class OrdinaryHostileTests(HostileCase):
         self.assertTrue(path.is_symlink())
         connecting = self.agent.dial((await self.agent.jobs())[0].vnc).connect(Factory.forProtocol(Protocol))
         await self.assertFailure(connecting, ConnectError)
+
+    async def test_link_behind_a_tcp_port(self) -> None:
+        """The box leads to the display's socket, and not to whatever a program puts in its place."""
+
+        private = Server(self, str(self.folder / "private"))
+        script = f"rm {sandbox.VNC_SOCKET}; ln -s {self.folder}/private {sandbox.VNC_SOCKET}"
+        await self.told(script, vnc="tcp")
+        connecting: Any = self.agent.dial((await self.agent.jobs())[0].vnc).connect(Factory.forProtocol(Greeting))
+        ended = await connecting.addCallbacks(lambda protocol: protocol.gone, lambda failure: failure.value)
+        self.assertIsInstance(ended, (ConnectError, ConnectionLost))
+        self.assertEqual(private.visits, 0)
 
     async def test_folders_without_end(self) -> None:
         job, _ = await self.told(f"cd {sandbox.VNC}; for i in $(seq 1500); do mkdir d && cd d; done")

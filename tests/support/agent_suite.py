@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from ipmiproxyd.errors import Cancelled, JobFailed, NoFreeDisplay, ProxyError, TimedOut, ToolMissing
@@ -48,10 +49,15 @@ class Greeting(Protocol):
 
     def __init__(self) -> None:
         self.said: Deferred[bytes] = Deferred()
+        self.gone: Deferred[BaseException] = Deferred()  # fires with the reason
 
     def dataReceived(self, data: bytes) -> None:
         if not self.said.called:
             self.said.callback(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.gone.addErrback(lambda failure: failure.value)
+        self.gone.errback(reason)
 
 
 class Endings:

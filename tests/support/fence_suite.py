@@ -38,6 +38,9 @@ def attempt(kind, address):
             return dict(line.split(":", 1) for line in open("/proc/self/status"))[address].strip()
         if kind == "unix":
             return talk(socket.AF_UNIX, socket.SOCK_STREAM, address)
+        if kind == "family":
+            socket.socket(address, socket.SOCK_STREAM).close()
+            return "made"
         host, port = address
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return talk(family, socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM, (host, port))
@@ -136,6 +139,8 @@ class FenceSuite(AgentHelpers):
             "udp": ("udp", (BMC, allowed)),
             "abstract": ("unix", f"\0ipx-{os.getpid()}-{allowed}"),
             "file": ("unix", str(near / "server")),
+            "vsock": ("family", int(socket.AF_VSOCK)),
+            "crypto": ("family", 38),
             "any-address": ("tcp", ("198.51.100.1", 443)),
             "own-name": ("name", socket.gethostname()),
             "any-name": ("name", "example.org"),

@@ -150,7 +150,7 @@ class PartsTests(SynchronousTestCase):
         self.assertLessEqual(len(runner.words("x" * 10_000)), 300)
 
     def test_sandbox_has_a_policy_folder_of_its_own(self) -> None:
-        args = box.sandbox("/vnc", [(9, "/home/console/x")], "/usr/bin/python3", "", (7, 8))
+        args = box.sandbox("/vnc", [(9, "/home/console/x")], "/usr/bin/python3", "", (7, 8, -1))
         self.assertEqual(args[-4:], ["/usr/bin/python3", "-I", "-S", "/run/console/inside.py"])
         self.assertNotIn("--disable-userns", args)
         writable = [args[at + 1 : at + 3] for at, word in enumerate(args) if word == "--bind"]
@@ -160,7 +160,7 @@ class PartsTests(SynchronousTestCase):
             read_only = [args[index + 1] for index, word in enumerate(args) if word == "--remount-ro"]
             self.assertEqual(read_only, ["/dev", "/run/console/library", "/etc/chromium"])
         for java, seen in (("/opt/java/jdk", 0), ("/usr/lib/jvm/jdk", 0), ("/srv/java/jdk", 2), ("/usrjava/jdk", 2)):
-            self.assertEqual(box.sandbox("/vnc", [], "/usr/bin/python3", java, (7, 8)).count(java), seen)
+            self.assertEqual(box.sandbox("/vnc", [], "/usr/bin/python3", java, (7, 8, -1)).count(java), seen)
 
     def test_files_from_the_cache(self) -> None:
         cache = scratch(self)
@@ -248,7 +248,7 @@ class FenceTests(SynchronousTestCase):
 
     def test_what_is_no_address(self) -> None:
         for bad in ("bmc7", "192.0.2.7; drop", "", "192.0.2.0/24"):
-            self.assertRaises(ValueError, fence.Fence, [{"address": bad, "ports": []}])
+            self.assertRaises(fence.FenceError, fence.Fence, [{"address": bad, "ports": []}])
         too_many = [{"address": f"192.0.2.{last}", "ports": [[1, 50]]} for last in range(9)]
         self.assertRaises(fence.FenceError, fence.Fence, too_many)
 
