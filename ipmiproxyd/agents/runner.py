@@ -495,11 +495,9 @@ class Keeper:
 
 
 def last_sign(site: Site) -> float:
-    try:
-        with open(f"{site.jobs}/alive", encoding="ascii") as file:
-            return min(float(file.read(64) or 0), time.monotonic())
-    except (FileNotFoundError, ValueError):
-        return 0.0
+    with contextlib.suppress(FileNotFoundError, ValueError), open(f"{site.jobs}/alive", encoding="ascii") as file:
+        return min(float(file.read(64)), time.monotonic())
+    return 0.0
 
 
 def words(message: str) -> str:

@@ -83,7 +83,7 @@ class FieldsTests(SynchronousTestCase):
             "group": "a b",
             "runner": "../x",
             "folder": "~",
-            "jobs_name": "x",
+            "jobs_name": "/x",
             "notes": "\0",
         }
         with self.assertRaises(BadValue) as caught:
