@@ -121,7 +121,7 @@ class AgentDesk:
 
     async def _keep(self, agent: RemoteAgent) -> None:
         self._check_free(agent.name)
-        await self._stored.add(agent)
+        await self._stored.create(agent.name, agent)
         await self._fleet.join(self._rooms.maker().make(agent))
         log.info("agent {agent} was added: {user} at {host}", agent=agent.name, user=agent.user, host=agent.host)
 
@@ -150,7 +150,7 @@ class AgentDesk:
         if await self._changeable(before.name) != before:
             raise InUse(f"Somebody else has changed the agent {before.name} meanwhile.", hint="Try again.")
         self._check_homes(before, after)
-        await self._stored.put(after)
+        await self._stored.put(after.name, after)
         if changed(before, {"notes": after.notes}) != after:
             await self._rooms.maker().change(self._fleet[after.name], after)
         log.info("agent {agent} was changed", agent=after.name)
@@ -184,7 +184,7 @@ class AgentDesk:
         await self._changeable(name)
         if not force:
             self._check_unused(name)
-        await self._stored.remove(name)
+        await self._stored.delete(name)
         while consoles := self._open_on(name):  # new ones may come as long as it is there
             await gatherResults(
                 [Deferred.fromCoroutine(self._close(console)) for console in consoles], consumeErrors=True
