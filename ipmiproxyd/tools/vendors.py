@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from ipmiproxyd.errors import BadValue, BmcAuth, NotFound
-from ipmiproxyd.interfaces import Agent, Store
+from ipmiproxyd.errors import BadValue, BmcAuth
+from ipmiproxyd.interfaces import Agent, Store, agent_named
 from ipmiproxyd.model import Device, Secret
 from ipmiproxyd.tools.panel_http import PanelHttp
 from ipmiproxyd.tools.refusals import Refusals
@@ -139,10 +139,7 @@ class VendorDesk:
         await self.forget(self._agent(agent), device)
 
     def _agent(self, name: str) -> Agent:
-        try:
-            return self._agents[name]
-        except KeyError:
-            raise NotFound(f"There is no agent named {name!r}.") from None
+        return agent_named(self._agents, name)
 
     def _signer(self, device: Device) -> Device:
         """The device with the credentials that its panel gets."""
