@@ -300,10 +300,11 @@ class Box:
             self.loop.watch(log, 0, lambda _: None)
             return
         self.log, self.log_size = (self.log + data)[-LOG_LIMIT:], self.log_size + len(data)
-        if self.log_size > 2 * LOG_LIMIT:
-            os.ftruncate(2, 0)
-            data, self.log_size = self.log, len(self.log)
-        os.write(2, data)
+        with contextlib.suppress(OSError):  # a full disk ends no console
+            if self.log_size > 2 * LOG_LIMIT:
+                os.ftruncate(2, 0)
+                data, self.log_size = self.log, len(self.log)
+            os.write(2, data)
 
 
 def load(text: str) -> Any:
