@@ -201,7 +201,9 @@ class Box:
         files = [(memory_file(given["inside"].encode()), f"{RUN}/inside.py")]
         files += library(given["cache"], given["library"])
         files += [(memory_file(content(file)), f"{PLACES[file['place']]}/{file['name']}") for file in given["files"]]
-        document = memory_file(json.dumps({"display": given["display"], "programs": given["programs"]}).encode())
+        told = {name: given[name] for name in ("display", "programs")}
+        told["locked"] = self.caller != os.geteuid()  # then a keeper that is root takes the folder of sockets
+        document = memory_file(json.dumps(told).encode())
         calls = self.fence.socket_filter(other_calls=bool(given["java"]))  # a Java may be a 32-bit program
         others = (memory_file(hosts(given["reach"]).encode()), memory_file(b""), memory_file(calls) if calls else -1)
         argv = sandbox(self.vnc, files, python, given["java"], others)
@@ -298,10 +300,11 @@ class Box:
             self.loop.watch(log, 0, lambda _: None)
             return
         self.log, self.log_size = (self.log + data)[-LOG_LIMIT:], self.log_size + len(data)
-        if self.log_size > 2 * LOG_LIMIT:
-            os.ftruncate(2, 0)
-            data, self.log_size = self.log, len(self.log)
-        os.write(2, data)
+        with contextlib.suppress(OSError):  # a full disk ends no console
+            if self.log_size > 2 * LOG_LIMIT:
+                os.ftruncate(2, 0)
+                data, self.log_size = self.log, len(self.log)
+            os.write(2, data)
 
 
 def load(text: str) -> Any:

@@ -1,14 +1,15 @@
 """Process 1 of a job's sandbox. One file, standard library only: the runner gets it in its document and bubblewrap
 hands it in, so that it need not be on the agent.
 
-Standard input holds one JSON object: ``display`` and ``programs``; it is emptied, since it may hold secrets. Then this
-makes the display's secret, starts the programs one after the other, each once the one before is ready, and tells on
-standard output, in lines of JSON:
+Standard input holds one JSON object: ``display``, ``programs`` and ``locked``; it is emptied, since it may hold
+secrets. Then this makes the display's secret, starts the programs one after the other, each once the one before is
+ready, and tells on standard output, in lines of JSON:
 
     {"event":"stage"}                          the next program is ready
     {"event":"over","code":…,"message":…}      a program has ended, and with this process all the others do
 
-Everything that the programs print goes to standard error.
+With ``locked``, the folder of the display's socket is taken from us once the display is there, and nothing else runs
+before that. Everything that the programs print goes to standard error.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     Object = dict[str, Any]
 
 HOME, RUN = "/home/console", "/run/console"
-XAUTHORITY, READY, DOOR = RUN + "/xauthority", RUN + "/ready", RUN + "/vnc/door"
+XAUTHORITY, READY, VNC, DOOR = RUN + "/xauthority", RUN + "/ready", RUN + "/vnc", RUN + "/vnc/door"
 PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games"
 WINDOW_SIZE = 100  # pixels; smaller windows do not count as a program's window
 LAST_WORDS = 50  # milliseconds in which those who end together are expected to end
@@ -105,7 +106,7 @@ class Programs:
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
 
-    def run(self, programs: list[Object]) -> None:
+    def run(self, programs: list[Object], *, locked: bool) -> None:
         """Raises OverError in the end."""
         with open(XAUTHORITY, "xb") as file:
             file.write(xauthority(self.display, self.cookie))
@@ -120,6 +121,8 @@ class Programs:
         for program in programs:
             self.start(program)
             say(event="stage")
+            while locked and os.stat(VNC).st_uid == os.geteuid():
+                readable([self.woken], 1)
         self.wait(-1)
 
     def start(self, program: Object) -> None:
@@ -249,7 +252,7 @@ def main() -> None:
         os.ftruncate(0, 0)
     os.dup2(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), 0)
     try:
-        Programs(document["display"]).run(document["programs"])
+        Programs(document["display"]).run(document["programs"], locked=document["locked"])
     except OverError as end:
         say(event="over", code=end.code, message=end.message)
 

@@ -232,7 +232,7 @@ class ControlGroup:
 
 def caller() -> int:
     """The user who asks, by sudo or directly."""
-    return int(os.environ.get("SUDO_UID", os.geteuid()))
+    return os.geteuid() or int(os.environ.get("SUDO_UID", 0))
 
 
 def user_name() -> str:

@@ -21,7 +21,7 @@ from twisted.trial.unittest import TestCase
 
 from ipmiproxyd.agents import runner, sandbox, watcher
 from ipmiproxyd.agents.local import LocalAgent
-from ipmiproxyd.errors import AgentUnreachable, InternalError, JobFailed, NoFreeDisplay
+from ipmiproxyd.errors import AgentOutdated, AgentUnreachable, InternalError, JobFailed, NoFreeDisplay
 from ipmiproxyd.model import Command, Job, JobFile, JobSpec, Ready, UnixStream
 from tests.support import leftovers
 from tests.support.account import ordinary_account, python_as
@@ -205,6 +205,14 @@ class SandboxTests(LocalCase):
     async def test_python_that_does_not_run(self) -> None:
         error = await self.assertFailure(Deferred.fromCoroutine(self.make(python="/bin/false")), AgentUnreachable)
         self.assertIn("said nothing", str(error))
+
+    async def test_runner_of_another_version(self) -> None:
+        old = self.folder / "old-runner.py"
+        old.write_text("print('{\"event\":\"failed\",\"code\":\"bad-request\",\"message\":\"x\"}')")
+        await self.assertFailure(Deferred.fromCoroutine(self.make(runner_file=old)), AgentOutdated)
+        self.patch(runner, "VERSION", runner.VERSION + 1)
+        error = await self.assertFailure(Deferred.fromCoroutine(self.make()), AgentOutdated)
+        self.assertIn(f"version {runner.VERSION - 1}", str(error))
 
     async def test_watch_that_was_killed_comes_back(self) -> None:
         spec, _ = await self.launch(MESSAGE)

@@ -49,15 +49,14 @@ class Greeting(Protocol):
 
     def __init__(self) -> None:
         self.said: Deferred[bytes] = Deferred()
-        self.gone: Deferred[BaseException] = Deferred()  # fires with the reason
+        self.gone: Deferred[Any] = Deferred()  # fires with the reason
 
     def dataReceived(self, data: bytes) -> None:
         if not self.said.called:
             self.said.callback(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.gone.addErrback(lambda failure: failure.value)
-        self.gone.errback(reason)
+        self.gone.callback(reason.value)
 
 
 class Endings:

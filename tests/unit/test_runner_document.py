@@ -9,6 +9,8 @@ import json
 import os
 import socket
 import struct
+import subprocess
+import sys
 from typing import Any
 
 from hypothesis import given
@@ -245,6 +247,25 @@ class FenceTests(SynchronousTestCase):
                 "ip6 daddr ::1 tcp dport 1-65535 tcp dport != 61000-65535",
             ],
         )
+
+    def test_kernel_that_forbids_namespaces(self) -> None:
+        """In a namespace of users that may make none."""
+
+        script = "import runpy, sys; names = runpy.run_path(sys.argv[1]); names['Fence']([]).enter()"
+        limit = 'echo 0 > /proc/sys/user/max_user_namespaces; exec "$@"'
+        argv = ["unshare", "-Ur", "sh", "-c", limit, "sh", sys.executable, "-c", script, str(fence.__file__)]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=30)
+        self.assertIn("FenceError: The network fence cannot be made", done.stderr)
+        self.assertIn("(user.max_user_namespaces is 0 on the agent)", done.stderr)
+
+    def test_socket_filter(self) -> None:
+        """Eight bytes a step, and the jumps of the last stay inside."""
+
+        for other_calls in (True, False):
+            steps = list(struct.iter_unpack("=HBBI", fence.socket_filter(other_calls=other_calls)))
+            self.assertTrue(steps or os.uname().machine not in fence.MACHINES)
+            for at, (_, yes, no, _) in enumerate(steps):
+                self.assertLess(at + max(yes, no), len(steps))
 
     def test_what_is_no_address(self) -> None:
         for bad in ("bmc7", "192.0.2.7; drop", "", "192.0.2.0/24"):
