@@ -239,6 +239,7 @@ def _configured_agents(settings: Settings) -> list[RemoteAgent]:
             python=mine.python,
             users=mine.users,
             group=mine.group,
+            transport=mine.transport,
         )
         for name, mine in settings.agents.items()
     ]
@@ -256,6 +257,7 @@ def _ssh_maker(settings: Settings, reactor: Any) -> Callable[[], AgentMaker]:
             home_files={ENTERPRISE_NUMBERS_PATH: ENTERPRISE_NUMBERS},
             user_prefix=settings.agent.user_prefix,
             lease=settings.agent.lease,
+            displays=settings.displays.range,
             known_hosts=settings.daemon.known_hosts or KNOWN_HOSTS,
         )
 
@@ -317,6 +319,7 @@ def _consoles(
         browser=PanelBrowser(program=settings.panel.chromium, python=settings.agent.python),
         panels=panels,
         names=names,
+        check=lambda server: _try_screen(server, around.clock),
         lease=settings.agent.lease,
         start_timeout=settings.consoles.open_timeout,
     )

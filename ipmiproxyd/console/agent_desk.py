@@ -247,6 +247,7 @@ def _fields(agent: RemoteAgent) -> dict[str, Any]:
         "runner_path": agent.runner,
         "folder": agent.folder,
         "jobs_name": agent.jobs_name,
+        "transport": agent.transport,
         "notes": agent.notes,
     }
 
