@@ -132,6 +132,7 @@ def make_daemon(settings: Settings, reactor: Any, notifier: Notifier) -> DaemonS
         clock=reactor,
     )
     consoles = _consoles(settings, around, panels, names, vendors, web, browsers, javas)
+    proxies = ProxyDesk(store, relay, types, lambda name: name in agents, consoles.list)
     operators = AgentDesk(
         DeskRooms(
             fleet=agents,
@@ -140,6 +141,7 @@ def make_daemon(settings: Settings, reactor: Any, notifier: Notifier) -> DaemonS
             consoles=consoles,
             displays=displays,
             configured=_configured_agents(settings),
+            proxies=proxies.list,
             programs=_needed_programs(settings),
             limit=settings.consoles.limit_per_agent,
             reactor=reactor,
@@ -171,7 +173,6 @@ def make_daemon(settings: Settings, reactor: Any, notifier: Notifier) -> DaemonS
         ciphers=settings.ipmi.ciphers,
     )
     desk = JavaDesk(javas, agents, consoles.javas_in_use)
-    proxies = ProxyDesk(store, relay, types, lambda name: name in agents, consoles.list)
     table = make_commands(StoredDevices(store), power, consoles, vendors, desk, operators, proxies, daemon, defaults)
     daemon.serve(ControlServer(table, __version__, reactor), endpoint)
     return daemon

@@ -93,7 +93,9 @@ KNOWN_HOSTS: Final = Argument(
     "without host_key=: whether the daemon's files of known hosts may vouch for the host",
     default=True,
 )
-FORCE: Final = Argument("force", Flag(), "close the consoles that are open on it first", default=False)
+FORCE: Final = Argument(
+    "force", Flag(), "close the consoles that are open on it first, and pass over proxies that name it", default=False
+)
 FIX: Final = Argument("fix", Flag(), "copy the runner there first, where it is missing or old", default=False)
 
 
