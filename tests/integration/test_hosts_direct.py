@@ -24,13 +24,18 @@ CLOCK: Any = reactor
 RULE = "type filter hook input priority 0; tcp dport 5901-6900 reject with tcp reset;"
 
 
-class DirectTests(HostsWorld):
+class DirectWorld(HostsWorld):
+    """``host``: the agent's address."""
+
     panels: ClassVar[Sequence[tuple[str, int]]] = (("east", 1),)
+    host: ClassVar[str] = "10.77.1.2"
 
     def _settings(self) -> Mapping[str, Mapping[str, Any]]:
         mine = super()._settings()
-        return {**mine, "agents": {"east": {**mine["agents"]["east"], "transport": "direct"}}}
+        return {**mine, "agents": {"east": {**mine["agents"]["east"], "host": self.host, "transport": "direct"}}}
 
+
+class DirectTests(DirectWorld):
     async def test_console(self) -> None:
         opened = await self.opened("device=east1 agent=east")
         viewer = await self.use(opened["url"])
@@ -75,14 +80,25 @@ class DirectTests(HostsWorld):
         backend: Backend = await connect(VncServer(endpoint, "", Secret(password), fingerprint), CLOCK)
         return backend
 
+
+class FirewallTests(DirectWorld):
+    """An agent that is reached by IPv6."""
+
+    host = "fd77:1::2"
+
     async def test_firewall(self) -> None:
         checked = await self.client.must("agent check name=east")
         self.assertEqual(checked["problems"], [])
         (found,) = [one for one in checked["findings"] if one["what"] == "direct"]
         self.assertEqual((found["level"], found["words"].split()[-4:-3]), ("ok", ["tried"]), found)
+        opened = await self.opened("device=east1 agent=east")
+        await self.use(opened["url"])
+        display = (await self.show(opened["console"]))["display"]
+        self.assertIn(f"tcp [{self.host}]:{5900 + display}", self.east.host.listening())
+        await self.close(opened["console"])
         self.east.host.run("nft", f"table inet wall {{ chain in {{ {RULE} }}; }}")
         (problem,) = (await self.client.must("agent check name=east"))["problems"]
-        self.assertIn(f"{self.east.address}:{found['words'].split()[-3]}", problem)
+        self.assertIn(f"[{self.host}]:{found['words'].split()[-3]}", problem)
         refused = await self.open("device=east1 agent=east")
         self.assertEqual(refused.code, "agent-unreachable", refused)
         self.assertIn("transport=ssh", refused.body["hint"])
