@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Final, Literal, get_args
 from ipmiproxyd import config_kinds as kinds
 from ipmiproxyd.config_kinds import AGENT_NAME, AGENT_NAME_WORDS, SOCKET_PATH_LIMIT, KindError
 from ipmiproxyd.config_sections import Problem, read_section, setting, suggestion, suggestion_in
-from ipmiproxyd.model import Clipboard, ConsoleType
+from ipmiproxyd.model import Clipboard, ConsoleType, Transport
 from ipmiproxyd.vendors.generic import Generic, read_generic
 
 NumberRange = range
@@ -152,6 +152,7 @@ class RemoteAgentSettings:
     python: str = setting(kinds.program, "/usr/bin/python3")
     users: Literal["auto", "always", "never"] = setting(kinds.choice("auto", "always", "never"), "auto")
     group: str = setting(kinds.group, "")
+    transport: Transport = setting(kinds.choice("ssh", "direct"), "ssh")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

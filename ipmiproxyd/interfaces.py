@@ -43,6 +43,10 @@ class Agent(Protocol):
     name: str
 
     @property
+    def is_direct(self) -> bool:
+        """Whether displays are to be reached without it, across the network: :attr:`JobSpec.vnc` is "direct" then."""
+
+    @property
     def cache(self) -> str:
         """The folder on the agent from which jobs get the files of their library, by their SHA-256."""
 
@@ -294,7 +298,7 @@ class Daemon(Protocol):
 class VncServer:
     """Where a console's screen is, and how to sign in there.
 
-    :ivar host: for its certificate; empty where no network lies between.
+    :ivar host: for its certificate; empty for displays of ours.
     :ivar fingerprint: see :class:`~ipmiproxyd.model.Device`.
     """
 

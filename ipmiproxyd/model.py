@@ -161,6 +161,8 @@ SSH_AGENT: Final = "ssh-agent"
 """In the place of a key's file: whatever keys the daemon's ssh-agent holds."""
 
 Users = Literal["auto", "always", "never"]
+Transport = Literal["ssh", "direct"]
+"""How the displays of an agent on another machine are reached: as all else, or by ports that are open there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,7 +173,8 @@ class RemoteAgent:
     ``host_keys`` are fingerprints ("SHA256:…") of the host's keys that are trusted. ``python`` runs the runner;
     ``runner`` is where that is installed, for sudo to start it. ``users`` says whether displays have Unix users of
     their own ("auto": where the runner may be root), ``group`` which Unix group reaches them ("" for the account's
-    own). ``folder`` is what is ours there, ``jobs_name`` the runner's folder ("" for their defaults).
+    own). ``folder`` is what is ours there, ``jobs_name`` the runner's folder ("" for their defaults). ``transport``
+    concerns the displays only.
     """
 
     name: str
@@ -187,6 +190,7 @@ class RemoteAgent:
     runner: str = "/usr/local/lib/ipmiproxyd/runner.py"
     folder: str = ""
     jobs_name: str = ""
+    transport: Transport = "ssh"
     notes: str = ""
 
 
@@ -242,7 +246,17 @@ class TcpStream:
     port: int
 
 
-StreamAddress = UnixStream | TcpStream
+@dataclass(frozen=True, slots=True)
+class DirectStream:
+    """A TCP port of an agent's own machine, connected to across the network, whatever else goes through SSH."""
+
+    port: int
+
+
+StreamAddress = UnixStream | TcpStream | DirectStream
+
+
+Vnc = Literal["unix", "tcp", "direct"]
 
 
 class Ready(enum.Enum):
@@ -308,7 +322,9 @@ class JobSpec:
     """What the runner is to start: programs in order, each awaited until it is ready.
 
     The end of any one of them ends the job. ``lease`` in seconds: without a sign of life for so long the job ends
-    by itself. ``vnc`` says where Xvnc listens, so that the runner can report it. ``java``: a folder of the agent that
+    by itself. ``vnc`` says where Xvnc is reached, so that the runner can report it: at a UNIX socket; at port 5900 + X
+    of the agent's loopback interface; or at that port of the address by which the daemon reaches the agent, and then
+    it is for the job to keep others out. ``java``: a folder of the agent that
     the programs are to see at the same path, read-only; what is below /usr or /opt they see anyway. ``reach``: all
     that they may connect to. ``memory``: bytes that they may take together, where the agent can hold them to it.
     ``least_free``: bytes of memory that the agent must have left, or the job is refused.
@@ -320,7 +336,7 @@ class JobSpec:
     files: tuple[JobFile, ...] = ()
     library: tuple[LibraryFile, ...] = ()
     java: str = ""
-    vnc: Literal["unix", "tcp"] = "unix"
+    vnc: Vnc = "unix"
     reach: tuple[Reach, ...] = ()
     memory: int = 2 << 30
     least_free: int = 256 << 20

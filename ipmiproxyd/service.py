@@ -132,6 +132,7 @@ def make_daemon(settings: Settings, reactor: Any, notifier: Notifier) -> DaemonS
         clock=reactor,
     )
     consoles = _consoles(settings, around, panels, names, vendors, web, browsers, javas)
+    proxies = ProxyDesk(store, relay, types, lambda name: name in agents, consoles.list)
     operators = AgentDesk(
         DeskRooms(
             fleet=agents,
@@ -140,6 +141,7 @@ def make_daemon(settings: Settings, reactor: Any, notifier: Notifier) -> DaemonS
             consoles=consoles,
             displays=displays,
             configured=_configured_agents(settings),
+            proxies=proxies.list,
             programs=_needed_programs(settings),
             limit=settings.consoles.limit_per_agent,
             reactor=reactor,
@@ -171,7 +173,6 @@ def make_daemon(settings: Settings, reactor: Any, notifier: Notifier) -> DaemonS
         ciphers=settings.ipmi.ciphers,
     )
     desk = JavaDesk(javas, agents, consoles.javas_in_use)
-    proxies = ProxyDesk(store, relay, types, lambda name: name in agents, consoles.list)
     table = make_commands(StoredDevices(store), power, consoles, vendors, desk, operators, proxies, daemon, defaults)
     daemon.serve(ControlServer(table, __version__, reactor), endpoint)
     return daemon
@@ -239,6 +240,7 @@ def _configured_agents(settings: Settings) -> list[RemoteAgent]:
             python=mine.python,
             users=mine.users,
             group=mine.group,
+            transport=mine.transport,
         )
         for name, mine in settings.agents.items()
     ]
@@ -256,6 +258,7 @@ def _ssh_maker(settings: Settings, reactor: Any) -> Callable[[], AgentMaker]:
             home_files={ENTERPRISE_NUMBERS_PATH: ENTERPRISE_NUMBERS},
             user_prefix=settings.agent.user_prefix,
             lease=settings.agent.lease,
+            displays=settings.displays.range,
             known_hosts=settings.daemon.known_hosts or KNOWN_HOSTS,
         )
 
@@ -317,6 +320,7 @@ def _consoles(
         browser=PanelBrowser(program=settings.panel.chromium, python=settings.agent.python),
         panels=panels,
         names=names,
+        check=lambda server: _try_screen(server, around.clock),
         lease=settings.agent.lease,
         start_timeout=settings.consoles.open_timeout,
     )

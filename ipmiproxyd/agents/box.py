@@ -6,8 +6,9 @@ library only: it comes to the agent as text, and a keeper (runner.py) starts it 
 VNC is the folder of the display's sockets, CALLER the number of the Unix user who asks for jobs. Standard input holds
 one JSON object, and is emptied, since that may hold secrets:
 
-    display, vnc, programs, files, library, cache, java, reach, start_timeout     as the daemon's JobSpec has them
-    inside, fence                                                                 programs: inside.py and fence.py
+    display, programs, files, library, cache, java, reach, start_timeout     as the daemon's JobSpec has them
+    listen                                                                   the address of the display's port, or empty
+    inside, fence                                                            programs: inside.py and fence.py
 
 It tells its keeper on standard output, in lines of JSON:
 
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 import binascii
 import contextlib
+import errno
 import json
 import os
 import re
@@ -213,8 +215,8 @@ class Box:
         """Live through the job."""
         fence = self.fence.Fence(self.given["reach"])
         bwrap, argv, files = self.arguments()
-        if self.given["vnc"] == "tcp":
-            self.listen_outside()
+        if self.given["listen"]:
+            self.listen_outside(self.given["listen"])
         self.limit, me = self.given["start_timeout"], os.getpid()
         del self.given
         mine, other = socket.socketpair()
@@ -251,14 +253,17 @@ class Box:
             last = (self.log.decode("utf-8", "replace").strip().splitlines() or [""])[-1]
             raise OverError("job-failed", f"The sandbox ended: {last}")
 
-    def listen_outside(self) -> None:
-        """The display's port on the agent."""
+    def listen_outside(self, address: str) -> None:
+        """The display's port on the agent. Whoever comes there takes no place of the programs' own connections."""
         port = VNC_PORT + self.given["display"]
         try:
-            listener = self.fence.listen("127.0.0.1", port)
-        except OSError:
-            raise OverError("no-free-display", f"Port {port} is in use on the agent") from None
-        self.forwarder.serve(listener, self.fence.dial_socket(f"{self.vnc}/socket"))
+            listener = self.fence.listen(address, port)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise OverError("no-free-display", f"Port {port} is in use on the agent") from None
+            problem = f"Port {port} cannot be had at {address} of the agent: {error.strerror}"
+            raise OverError("job-failed", problem) from None
+        self.fence.Forwarder(self.loop).serve(listener, self.fence.dial_socket(f"{self.vnc}/socket"))
 
     def take(self, channel: socket.socket, dials: list[Any]) -> None:
         """Serve the sockets that the fence has made; none come if there are none, or it has failed."""

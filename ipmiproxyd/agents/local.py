@@ -16,9 +16,17 @@ from ipmiproxyd.agents.children import Child, is_missing, run_child, start_child
 from ipmiproxyd.agents.findings import Finding
 from ipmiproxyd.agents.preparing import group_number
 from ipmiproxyd.agents.socketfile import SocketFileEndpoint
-from ipmiproxyd.agents.with_runner import DIAL_LIMIT, RUNNER_LIMIT, AgentWithRunner, Users, as_line, tcp_endpoint
+from ipmiproxyd.agents.with_runner import (
+    DIAL_LIMIT,
+    LOOPBACK,
+    RUNNER_LIMIT,
+    AgentWithRunner,
+    Users,
+    as_line,
+    tcp_endpoint,
+)
 from ipmiproxyd.errors import AgentUnreachable
-from ipmiproxyd.model import Command, Outcome, StreamAddress, UnixStream
+from ipmiproxyd.model import Command, DirectStream, Outcome, StreamAddress, UnixStream
 
 BESIDE: Final = "This agent is the daemon's own machine: browsers and Java of the consoles run beside the daemon."
 APART: Final = "A separate host for consoles is safer: add one with agent add (see docs/agents.md)."
@@ -142,6 +150,8 @@ class LocalAgent(AgentWithRunner):
     def dial(self, address: StreamAddress) -> IStreamClientEndpoint:
         if isinstance(address, UnixStream):
             return SocketFileEndpoint(self._reactor, address.path, DIAL_LIMIT)
+        if isinstance(address, DirectStream):
+            return tcp_endpoint(self._reactor, LOOPBACK, address.port)
         return tcp_endpoint(self._reactor, address.host, address.port)
 
 

@@ -66,6 +66,7 @@ def prepare(given: Object) -> Object:
     for name in ("runner", "watcher"):
         found[name] = f"{folder}/{name}-{hashlib.sha256(given[name].encode()).hexdigest()[:16]}.py"
         put(found[name], given[name])
+    found["address"] = (os.environ.get("SSH_CONNECTION", "").split() + 4 * [""])[2]  # of this host, as it was reached
     return found | {"installed": digest(given["installed"]), "python": list(sys.version_info[:2])}
 
 

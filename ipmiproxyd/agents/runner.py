@@ -68,7 +68,7 @@ FOLDER = r"(?:/(?!\.{1,2}(?:/|\Z))[^/\0\n]{1,100})+"
 TEXT = r"[^\0\ud800-\udfff]{0,8388608}"
 COMMON = {"verb": "[a-z]+", "version": (1, 1 << 30), "jobs": f"{NAME}|{FOLDER}"}
 COMMON |= {"prefix": "[a-z_](?:[a-z0-9_-]{0,22}[a-z_-])?", "group": (0, 2**32 - 2)}  # else x1 and 2 were x and 12
-JOB = {"id": ID, "display": (1, 999), "vnc": "unix|tcp", "door": "|door", "lease": (0.1, 7 * 86400)}
+JOB = {"id": ID, "display": (1, 999), "vnc": "unix|tcp|direct", "door": "|door", "lease": (0.1, 7 * 86400)}
 JOB |= {"memory": (1 << 20, 1 << 44), "least_free": (0, 1 << 44), "box": TEXT, "given": TEXT}
 DOCUMENTS: Object = {"hello": COMMON, "start": COMMON | JOB, "stop": COMMON | {"id": ID}, "sweep": COMMON}
 

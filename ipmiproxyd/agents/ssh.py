@@ -16,6 +16,7 @@ from twisted.logger import Logger
 
 from ipmiproxyd.agents import preparing, runner, watcher
 from ipmiproxyd.agents.children import run_child
+from ipmiproxyd.agents.direct import DirectEndpoint, direct_finding
 from ipmiproxyd.agents.findings import Finding
 from ipmiproxyd.agents.scripts import script_argv, script_input
 from ipmiproxyd.agents.ssh_channel import Connection
@@ -31,7 +32,7 @@ from ipmiproxyd.agents.ssh_link import Link, SshPlace, hang_up, sign_in
 from ipmiproxyd.agents.ssh_streams import StreamEndpoint
 from ipmiproxyd.agents.with_runner import RUNNER_LIMIT, AgentWithRunner, Users, as_line
 from ipmiproxyd.errors import AgentOutdated, AgentUnreachable, ProxyError, ToolMissing
-from ipmiproxyd.model import Command, Outcome, StreamAddress
+from ipmiproxyd.model import Command, DirectStream, Outcome, StreamAddress, Transport
 
 INSTALLED: Final = "/usr/local/lib/ipmiproxyd/runner.py"
 """Where the runner is on an agent whose user may run it as root, by sudo."""
@@ -74,6 +75,8 @@ class SshAgent(AgentWithRunner):
     :param python: what runs the runner; under /usr or /opt.
     :param installed: the runner that sudo lets the account run as root, where it does.
     :param group: the Unix group that reaches the displays' sockets; empty for the account's own.
+    :param transport: how displays are reached.
+    :param displays: the numbers that displays may have.
     :param lease: seconds that a job goes on without a sign of life from here.
     :ivar connected: is called when a connection has come to be.
     """
@@ -92,6 +95,8 @@ class SshAgent(AgentWithRunner):
         users: Users = "auto",
         user_prefix: str = "easydcim_vnc_",
         group: str = "",
+        transport: Transport = "ssh",
+        displays: Sequence[int] = range(1, 101),
         lease: float,
         reactor: Any,
         installed: str = INSTALLED,
@@ -103,6 +108,8 @@ class SshAgent(AgentWithRunner):
         self._home_files = home_files
         self._python = python
         self._group = group
+        self._transport = transport
+        self._displays = displays
         self._installed = installed
         self._preparing_text = self._runner_text = self._watcher_text = ""
         self._runner: tuple[str, ...] = ()
@@ -122,6 +129,19 @@ class SshAgent(AgentWithRunner):
         if not self._found:
             raise self._link.problem or AgentUnreachable(f"The agent {self.name} is not connected.")
         return self._facts["cache"] or f"{self._found['folder']}/cache"
+
+    @property
+    def is_direct(self) -> bool:
+        return self._transport == "direct"
+
+    def outside(self) -> str:
+        address: str = self._found["address"]
+        if not address:
+            raise AgentUnreachable(
+                f"The sshd of the agent {self.name} does not tell at which address it was reached.",
+                hint="Its displays need transport=ssh.",
+            )
+        return address
 
     # --- start and end ------------------------------------------------------------------------------------------------
 
@@ -146,12 +166,22 @@ class SshAgent(AgentWithRunner):
         await self._link.close()
 
     async def change(
-        self, place: SshPlace, *, folder: str, jobs_name: str, python: str, users: Users, group: str, installed: str
+        self,
+        place: SshPlace,
+        *,
+        folder: str,
+        jobs_name: str,
+        python: str,
+        users: Users,
+        group: str,
+        installed: str,
+        transport: Transport,
     ) -> None:
         """Be there from now on, with these settings (see above). Streams and programs are lost; jobs go on."""
 
         self._place, self._folder, self._jobs_name = place, folder, jobs_name
         self._python, self._users, self._group, self._installed = python, users, group, installed
+        self._transport = transport
         self._link.move(place)
         await self._settled()
 
@@ -178,7 +208,17 @@ class SshAgent(AgentWithRunner):
             wanted=self._users != "never",
         )
         forwarding = await forwarding_findings(self._reactor, self._python, found["folder"], program, self.dial)
-        return [*come, sessions, *forwarding, runs]
+        return [*come, sessions, *forwarding, *await self._direct_findings(), runs]
+
+    async def _direct_findings(self) -> list[Finding]:
+        if not self.is_direct:
+            return []
+        program = partial(self._program, self._link.connection)
+        return [
+            await direct_finding(
+                self._reactor, self._python, self.outside(), self._displays, program, self._dial_directly
+            )
+        ]
 
     async def repair(self) -> Finding | None:
         """Put the daemon's runner where sudo starts it, as far as the account may; None where that is not needed.
@@ -374,7 +414,12 @@ class SshAgent(AgentWithRunner):
     # --- streams ------------------------------------------------------------------------------------------------------
 
     def dial(self, address: StreamAddress) -> IStreamClientEndpoint:
+        if isinstance(address, DirectStream):
+            return self._dial_directly(address.port)
         return StreamEndpoint(self._reactor, self._link, address)
+
+    def _dial_directly(self, port: int) -> IStreamClientEndpoint:
+        return DirectEndpoint(self._reactor, self.name, self._place.host, port)
 
 
 def _events(outcome: Outcome) -> list[Mapping[str, Any]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
@@ -19,7 +20,7 @@ from ipmiproxyd.agents.ssh_exec import RemoteProgram
 from ipmiproxyd.agents.ssh_transport import Transport
 from ipmiproxyd.agents.with_runner import RUNNER_LIMIT
 from ipmiproxyd.errors import ProxyError
-from ipmiproxyd.model import StreamAddress, TcpStream, UnixStream
+from ipmiproxyd.model import Outcome, StreamAddress, TcpStream, UnixStream
 
 SESSIONS_NEEDED: Final = 10
 """Sessions at once over one connection that we may need: sshd's own MaxSessions."""
@@ -68,31 +69,43 @@ async def forwarding_findings(
     :param program: starts one there (argv, stdin=, on_line=).
     """
 
-    listening: Deferred[bytes] = Deferred()
     path = f"{folder}/check"
+    try:
+        async with said_meanwhile(reactor, program, (python, "-I", "-S", "-c", _LISTEN, path)) as port:
+            displays = await _cannot_dial(dial(UnixStream(path)))
+            tcp = await _cannot_dial(dial(TcpStream("127.0.0.1", int(port))))
+    except ListenTimeout as error:
+        return [Finding("displays", "fault", f"Displays cannot be reached: {error}.")]
+    return [_displays(displays), _tcp(tcp)]
 
-    def line(port: bytes) -> None:
+
+@asynccontextmanager
+async def said_meanwhile(
+    reactor: Any, program: Callable[..., RemoteProgram], argv: tuple[str, ...]
+) -> AsyncIterator[bytes]:
+    """The first line of a program there that opens sockets and then waits; it is ended afterwards. Raises
+    ListenTimeout if it says none."""
+
+    listening: Deferred[bytes] = Deferred()
+
+    def line(said: bytes) -> None:
         if not listening.called:
-            listening.callback(port)
+            listening.callback(said)
 
-    def over(_: Any) -> None:
+    def over(outcome: Any) -> None:
         if not listening.called:
-            listening.errback(ListenTimeout("no socket could be made there"))
+            words = outcome.last_words if isinstance(outcome, Outcome) else "no socket could be made there"
+            listening.errback(ListenTimeout(words))
 
-    listener = program(lambda: (python, "-I", "-S", "-c", _LISTEN, path), stdin=bytes, on_line=line)
+    listener = program(lambda: argv, stdin=bytes, on_line=line)
     ended: Deferred[Any] = Deferred.fromCoroutine(run_child(listener, RUNNER_LIMIT))
     ended.addErrback(lambda failure: failure.trap(ProxyError, CancelledError))
     ended.addCallback(over)
     try:
-        port = await listening.addTimeout(RUNNER_LIMIT, reactor)
-        displays = await _cannot_dial(dial(UnixStream(path)))
-        tcp = await _cannot_dial(dial(TcpStream("127.0.0.1", int(port))))
-    except ListenTimeout as error:
-        return [Finding("displays", "fault", f"Displays cannot be reached: {error}.")]
+        yield await listening.addTimeout(RUNNER_LIMIT, reactor)
     finally:
         ended.cancel()
         await ended
-    return [_displays(displays), _tcp(tcp)]
 
 
 def _displays(problem: str) -> Finding:

@@ -34,7 +34,8 @@ mark=$1 home=$2; shift 2
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 command -v "$1" >/dev/null 2>&1 || { echo "$mark missing"; exit 127; }
 echo "$mark $$"; echo "$mark" >&2
-exec env -i PATH="$PATH" LANG=C.UTF-8 HOME="${home:-$HOME}" IPMIPROXYD_RUN="$mark" "$@"
+set -- SSH_CONNECTION="$SSH_CONNECTION" IPMIPROXYD_RUN="$mark" "$@"
+exec env -i PATH="$PATH" LANG=C.UTF-8 HOME="${home:-$HOME}" "$@"
 """
 _END: Final = """
 number=$1 pid=$2

@@ -24,6 +24,7 @@ class SshMaker:
     :param home_files: put into the tools' homes (relative path → text).
     :param user_prefix: what the names of displays' Unix users begin with.
     :param lease: seconds that a job goes on without a sign of life from here.
+    :param displays: the numbers that displays may have.
     :param known_hosts: OpenSSH's files of known hosts.
     """
 
@@ -34,12 +35,14 @@ class SshMaker:
         home_files: Mapping[str, str],
         user_prefix: str,
         lease: float,
+        displays: Sequence[int],
         known_hosts: Sequence[Path],
     ) -> None:
         self._reactor = reactor
         self._home_files = home_files
         self._user_prefix = user_prefix
         self._lease = lease
+        self._displays = displays
         self._known_hosts = known_hosts
 
     def make(self, agent: RemoteAgent) -> SshAgent:
@@ -49,6 +52,7 @@ class SshMaker:
             home_files=self._home_files,
             user_prefix=self._user_prefix,
             lease=self._lease,
+            displays=self._displays,
             reactor=self._reactor,
             **_settings(agent),
         )
@@ -115,4 +119,5 @@ def _settings(agent: RemoteAgent) -> dict[str, Any]:
         "users": agent.users,
         "group": agent.group,
         "installed": agent.runner,
+        "transport": agent.transport,
     }

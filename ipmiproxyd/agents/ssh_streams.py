@@ -32,7 +32,7 @@ from zope.interface import implementer
 from ipmiproxyd.agents.ssh_channel import Channel, ChannelRefused
 from ipmiproxyd.agents.ssh_link import Link
 from ipmiproxyd.agents.with_runner import DIAL_LIMIT
-from ipmiproxyd.model import StreamAddress, UnixStream
+from ipmiproxyd.model import TcpStream, UnixStream
 
 TURN: Final = 128 << 10
 """Bytes of what was held back that are handed out at once; then it is the others' turn."""
@@ -41,6 +41,9 @@ SMALL: Final = 8 << 10
 """Bytes below which pieces that are held back are put together."""
 
 PROHIBITED: Final = 1
+
+ChannelAddress = UnixStream | TcpStream
+"""Where a channel may lead."""
 
 log = Logger()
 
@@ -53,7 +56,7 @@ class Stream(Channel):
     most one window. A streaming producer is paused while the far side's window, or the connection, is full.
     """
 
-    def __init__(self, reactor: Any, address: StreamAddress) -> None:
+    def __init__(self, reactor: Any, address: ChannelAddress) -> None:
         super().__init__()
         self.name, self.open_data = _request(address)
         self.protocol: Any = None
@@ -300,7 +303,7 @@ class _Beneath:
         return getattr(self._stream, name)
 
 
-def _request(address: StreamAddress) -> tuple[bytes, bytes]:
+def _request(address: ChannelAddress) -> tuple[bytes, bytes]:
     """The channel's type, and what stands in the request for it."""
 
     if isinstance(address, UnixStream):
@@ -308,7 +311,7 @@ def _request(address: StreamAddress) -> tuple[bytes, bytes]:
     return b"direct-tcpip", packOpen_direct_tcpip((address.host, address.port), ("127.0.0.1", 0))
 
 
-def _peer(address: StreamAddress) -> IAddress:
+def _peer(address: ChannelAddress) -> IAddress:
     if isinstance(address, UnixStream):
         return UNIXAddress(address.path)
     return IPv4Address("TCP", address.host, address.port)
@@ -318,7 +321,7 @@ def _peer(address: StreamAddress) -> IAddress:
 class StreamEndpoint:
     """Connects to a stream as the agent sees it. Fails with ConnectError, or with AgentUnreachable."""
 
-    def __init__(self, reactor: Any, link: Link, address: StreamAddress, timeout: float = DIAL_LIMIT) -> None:
+    def __init__(self, reactor: Any, link: Link, address: ChannelAddress, timeout: float = DIAL_LIMIT) -> None:
         self._reactor = reactor
         self._link = link
         self._address = address

@@ -102,8 +102,9 @@ class Jobs:
     def public(self, state: Object) -> Object:
         """A job as it is told to others."""
         job = {name: state[name] for name in ("id", "display", "user", "reason")}
-        vnc, tcp = f"{self.folder}/{state['id']}/vnc", ["127.0.0.1", VNC_PORT + state["display"]]
-        job |= {"vnc": {"tcp": tcp} if state["vnc"] == "tcp" else {"unix": f"{vnc}/socket"}}
+        vnc, port = f"{self.folder}/{state['id']}/vnc", VNC_PORT + state["display"]
+        places = {"unix": f"{vnc}/socket", "tcp": ["127.0.0.1", port], "direct": port}
+        job |= {"vnc": {state["vnc"]: places[state["vnc"]]}}
         job |= {"door": f"{vnc}/door" if state["door"] else "", "log": f"{self.folder}/{state['id']}/log"}
         return job | {"running": state["state"] in ("starting", "running")}
 

@@ -29,11 +29,12 @@ from ipmiproxyd.errors import (
     TimedOut,
     ToolMissing,
 )
-from ipmiproxyd.model import Job, JobSpec, JobStage, Outcome, TcpStream, UnixStream
+from ipmiproxyd.model import DirectStream, Job, JobSpec, JobStage, Outcome, StreamAddress, TcpStream, UnixStream
 
 Users = Literal["auto", "always", "never"]
 
 DIAL_LIMIT: Final = 10.0
+LOOPBACK: Final = "127.0.0.1"
 RUNNER_LIMIT: Final = 30.0
 """Seconds that the runner's short verbs may take."""
 START_MARGIN: Final = 10.0
@@ -111,6 +112,15 @@ class AgentWithRunner(ABC):
     def common(self) -> Mapping[str, Any]:
         """What is in each of the runner's documents: see :meth:`members`."""
 
+    @property
+    def is_direct(self) -> bool:
+        return False
+
+    def outside(self) -> str:
+        """The address at which jobs with ``vnc="direct"`` have their displays' ports."""
+
+        return LOOPBACK
+
     # --- what they have in common -------------------------------------------------------------------------------------
 
     def load_texts(self) -> None:
@@ -152,7 +162,11 @@ class AgentWithRunner(ABC):
             if event["event"] == "stage":
                 on_stage(JobStage(event["name"], event["ms"]))
 
-        await self._call("start", members=lambda: _job_document(spec, cache=self.cache, texts=self._texts))
+        def document() -> Mapping[str, Any]:
+            listen = self.outside() if spec.vnc == "direct" else LOOPBACK if spec.vnc == "tcp" else ""
+            return _job_document(spec, listen=listen, cache=self.cache, texts=self._texts)
+
+        await self._call("start", members=document)
         limit = spec.start_timeout + START_MARGIN
         events = await self._call("wait", heard, limit=limit, members=lambda: {"id": spec.id})
         return self._remember(_job(events[-1]["job"]))
@@ -330,10 +344,10 @@ def as_line(document: Mapping[str, Any]) -> bytes:
     return json.dumps(document).encode() + b"\n"
 
 
-def _job_document(spec: JobSpec, *, cache: str, texts: Mapping[str, str]) -> Mapping[str, Any]:
+def _job_document(spec: JobSpec, *, listen: str, cache: str, texts: Mapping[str, str]) -> Mapping[str, Any]:
     given = {
         "display": spec.display,
-        "vnc": spec.vnc,
+        "listen": listen,
         "programs": [
             {
                 "name": program.name,
@@ -373,17 +387,22 @@ def _job_document(spec: JobSpec, *, cache: str, texts: Mapping[str, str]) -> Map
 
 
 def _job(told: Mapping[str, Any]) -> Job:
-    vnc = told["vnc"]
     return Job(
         id=told["id"],
         display=told["display"],
         running=told["running"],
-        vnc=UnixStream(vnc["unix"]) if "unix" in vnc else TcpStream(*vnc["tcp"]),
+        vnc=_stream(told["vnc"]),
         user=told["user"],
         reason=told["reason"],
         door=UnixStream(told["door"]) if told["door"] else None,
         log=told["log"],
     )
+
+
+def _stream(told: Mapping[str, Any]) -> StreamAddress:
+    if "direct" in told:
+        return DirectStream(told["direct"])
+    return UnixStream(told["unix"]) if "unix" in told else TcpStream(*told["tcp"])
 
 
 def _error(event: Mapping[str, Any]) -> ProxyError:

@@ -18,7 +18,7 @@ from ipmiproxyd.agents.local import APART, BESIDE
 from ipmiproxyd.console.displays import DisplayPool
 from ipmiproxyd.errors import Exists, Forbidden, InUse
 from ipmiproxyd.interfaces import Consoles, agent_named
-from ipmiproxyd.model import Console, ConsoleState, RemoteAgent
+from ipmiproxyd.model import Console, ConsoleState, Proxy, RemoteAgent
 from ipmiproxyd.store.agents import StoredAgents
 from ipmiproxyd.wire.agent import changed, checked
 
@@ -45,6 +45,7 @@ class DeskRooms:
 
     :ivar maker: gives what makes agents; asked for only where there are such agents, as it costs memory.
     :ivar configured: the agents of the configuration file.
+    :ivar proxies: gives those that there are.
     :ivar programs: what consoles and power actions need on an agent: what for → programs.
     :ivar limit: how many consoles one agent may have; 0 for no limit.
     """
@@ -55,6 +56,7 @@ class DeskRooms:
     consoles: Consoles
     displays: Mapping[str, DisplayPool]
     configured: Sequence[RemoteAgent]
+    proxies: Callable[[], Coroutine[Any, Any, Sequence[Proxy]]]
     programs: Mapping[str, Sequence[str]]
     limit: int
     reactor: Any
@@ -183,6 +185,7 @@ class AgentDesk:
     async def _take_away(self, name: str, force: bool) -> None:
         await self._changeable(name)
         if not force:
+            await self._check_unnamed(name)
             self._check_unused(name)
         await self._stored.delete(name)
         while consoles := self._open_on(name):  # new ones may come as long as it is there
@@ -194,6 +197,14 @@ class AgentDesk:
 
     async def _close(self, console: Console) -> None:
         await self._rooms.consoles.close(console_id=console.id)
+
+    async def _check_unnamed(self, name: str) -> None:
+        proxies = [proxy.name for proxy in await self._rooms.proxies() if proxy.agent == name]
+        if proxies:
+            raise InUse(
+                f"The agent {name} is that of {'the proxies' if proxies[1:] else 'the proxy'} {', '.join(proxies)}.",
+                hint="Give them another one (proxy set agent=), or say force=yes to remove it all the same.",
+            )
 
     def _check_unused(self, name: str) -> None:
         count = len(self._open_on(name))
@@ -247,6 +258,7 @@ def _fields(agent: RemoteAgent) -> dict[str, Any]:
         "runner_path": agent.runner,
         "folder": agent.folder,
         "jobs_name": agent.jobs_name,
+        "transport": agent.transport,
         "notes": agent.notes,
     }
 

@@ -21,6 +21,7 @@ from ipmiproxyd.errors import BmcUnreachable, JobFailed, NoFreeDisplay
 from ipmiproxyd.interfaces import Agent, VncServer
 from ipmiproxyd.model import Job, JobFile, JobSpec, JobStage, LibraryFile, Program, Reach
 from ipmiproxyd.tools.browser import PanelBrowser
+from ipmiproxyd.tools.guard import Guard
 from ipmiproxyd.tools.names import Names, hosts_of
 from ipmiproxyd.tools.panel_http import PanelHttp
 from ipmiproxyd.tools.vendors import VendorDesk
@@ -36,8 +37,8 @@ Check = Callable[[VncServer], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workshop:
-    """What the stages work with. ``names``: those that ``panels`` holds to, too. ``lease`` and ``start_timeout`` in
-    seconds."""
+    """What the stages work with. ``names``: those that ``panels`` holds to, too. ``check`` tries displays that are
+    reached across a network. ``lease`` and ``start_timeout`` in seconds."""
 
     agents: Mapping[str, Agent]
     displays: Mapping[str, DisplayPool]
@@ -45,6 +46,7 @@ class Workshop:
     browser: PanelBrowser
     panels: PanelHttp
     names: Names
+    check: Check
     lease: float
     start_timeout: float
 
@@ -189,19 +191,29 @@ async def start_job(
         files=files,
         library=library,
         java=java,
-        vnc=shop.display.vnc,
+        vnc="direct" if agent.is_direct else shop.display.vnc,
         reach=reach,
         lease=shop.lease,
         start_timeout=shop.start_timeout,
     )
-    job = await _launch(session, shop, spec, on_stage)
-    session.has.screen = lambda: VncServer(agent.dial(job.vnc))
+    guard = Guard.make() if agent.is_direct else None
+    job = await _launch(session, shop, spec, guard, on_stage)
+
+    def screen() -> VncServer:
+        if guard is None:
+            return VncServer(agent.dial(job.vnc))
+        return VncServer(agent.dial(job.vnc), password=guard.password, fingerprint=guard.fingerprint)
+
+    if guard is not None:
+        await shop.check(screen())
+    session.has.screen = screen
 
 
 async def _launch(
     session: ConsoleSession,
     shop: Workshop,
     job: JobSpec,
+    guard: Guard | None,
     on_stage: Callable[[JobStage], None],
 ) -> Job:
     """``job`` as it is to be but for its display."""
@@ -212,7 +224,7 @@ async def _launch(
         display = await _take_display(session, pool)
         # After the display, so that the display is given back only once the job has left it.
         await session.ledger.record("job", job.id, {"agent": agent.name})
-        screen, screen_files = shop.display.programs(display, clipboard=session.request.clipboard)
+        screen, screen_files = shop.display.programs(display, clipboard=session.request.clipboard, guard=guard)
         spec = replace(
             job, display=display, programs=screen + job.programs, files=screen_files + job.files
         )

@@ -80,9 +80,11 @@ class CertificateCheck:
         shown = hashlib.sha256(crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)).hexdigest()
         if self._fingerprint:
             if shown != self._fingerprint.lower():
+                device = f"If it was renewed, compare it on the device, and set the device's vnc_fingerprint={shown}"
+                ours = "It is not the console's display that answers there: who is between the daemon and the agent?"
                 raise BadCertificate(
                     "The VNC server has shown another certificate than the expected one.",
-                    hint=f"If it was renewed, compare it on the device, and set the device's vnc_fingerprint={shown}",
+                    hint=device if self._host else ours,
                 )
             return
         why = self._doubt(connection)

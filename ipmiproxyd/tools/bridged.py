@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import datetime
-import ipaddress
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
-
 from ipmiproxyd.agents.sandbox import LIBRARY
 from ipmiproxyd.model import JobFile, Program, Secret
 from ipmiproxyd.tools import bridge
+from ipmiproxyd.tools.certificates import self_signed
 from ipmiproxyd.tools.curl import spki_pin
 from ipmiproxyd.vendors.ports import Port, ranges
 
@@ -25,7 +19,6 @@ LEAST: Final = {"weak-keys": "TLSv1_2", "legacy": "TLSv1"}
 """The profiles of TLS that a browser does not speak, and how old they are."""
 
 _BRIDGE: Final = "ipmiproxyd-bridge.py"
-_LIFE: Final = datetime.timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,32 +33,8 @@ class OwnCertificate:
 
     @classmethod
     def make(cls, host: str) -> OwnCertificate:
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ipmiproxyd")])
-        now = datetime.datetime.now(datetime.UTC)
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - _LIFE)
-            .not_valid_after(now + _LIFE)
-            .add_extension(x509.SubjectAlternativeName([_subject(host)]), critical=False)
-            .sign(key, hashes.SHA256())
-        )
-        public = certificate.public_bytes(serialization.Encoding.PEM)
-        private = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        return cls((private + public).decode("ascii"), spki_pin(public))
-
-
-def _subject(host: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ipaddress.ip_address(host))
-    except ValueError:
-        return x509.DNSName(host)
+        own = self_signed(host)
+        return cls(own.key.reveal() + own.certificate, spki_pin(own.certificate.encode()))
 
 
 class Bridges:

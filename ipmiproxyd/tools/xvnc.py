@@ -6,6 +6,7 @@ from typing import Final, Literal
 
 from ipmiproxyd.agents.sandbox import DISPLAY_FD, HOME, READY, VNC_SOCKET, XAUTHORITY
 from ipmiproxyd.model import Clipboard, JobFile, Program, Ready
+from ipmiproxyd.tools.guard import Guard
 
 VNC_BASE_PORT: Final = 5900
 _CONFIG: Final = "openbox.xml"
@@ -69,19 +70,22 @@ class Display:
         self._openbox = openbox
 
     def programs(
-        self, display: int, *, clipboard: Clipboard = "both"
+        self, display: int, *, clipboard: Clipboard = "both", guard: Guard | None = None
     ) -> tuple[tuple[Program, ...], tuple[JobFile, ...]]:
         """Xvnc and the window manager for display number ``display``, and their files. Xvnc itself lets no text
-        through that ``clipboard`` does not allow."""
+        through that ``clipboard`` does not allow. ``guard``: for a display that others could come to."""
 
-        argv = (self._xvnc, f":{display}", *self._options(), *_clipboard_options(clipboard))
+        # Without: the folder's mode, or the relay's grant, has decided who comes here.
+        security = ("-SecurityTypes", "None") if guard is None else guard.options
+        argv = (self._xvnc, f":{display}", *self._options(), *security, *_clipboard_options(clipboard))
         server = Program(name=self.NAME, argv=argv, ready=Ready.DISPLAY)
         # With the letters of Western Europe on the keyboard from the beginning: see wire/typing.py.
         # A window that asks to be mapped while openbox starts stays unmapped for ever: what follows waits for it.
         said = f"sh -c 'setxkbmap eu; echo > {READY}'"
         argv = (self._openbox, "--sm-disable", "--config-file", f"{HOME}/{_CONFIG}", "--startup", said)
         manager = Program(name="openbox", argv=argv, ready=Ready.TOLD)
-        return (server, manager), (JobFile(place="home", name=_CONFIG, text=_OPENBOX),)
+        files = (JobFile(place="home", name=_CONFIG, text=_OPENBOX), *(guard.files if guard is not None else ()))
+        return (server, manager), files
 
     def _options(self) -> tuple[str, ...]:
         return (
@@ -97,8 +101,6 @@ class Display:
             "-nolisten", "tcp",
             "-nolisten", "local",  # the abstract socket, which any local user could reach
             "-desktop", "console",
-            # The folder's mode, or the relay's grant, has decided who comes here.
-            "-SecurityTypes", "None",
             "-UseBlacklist=0",  # else four clients that say nothing lock out everybody behind the relay
             "-AlwaysShared",
             "-AcceptSetDesktopSize=0",

@@ -8,7 +8,7 @@ from typing import Any, Final, get_args
 
 from ipmiproxyd import config_kinds as kinds
 from ipmiproxyd.errors import BadValue
-from ipmiproxyd.model import SSH_AGENT, RemoteAgent, Secret, Users
+from ipmiproxyd.model import SSH_AGENT, RemoteAgent, Secret, Transport, Users
 
 NOTES: Final = 4096
 SECRET: Final = 256
@@ -97,5 +97,6 @@ _KINDS: Final[Mapping[str, kinds.Kind[Any]]] = {
     "runner": kinds.agent_path,
     "folder": kinds.agent_path,
     "jobs_name": kinds.jobs_name,
+    "transport": kinds.choice(*get_args(Transport)),
     "notes": _notes,
 }

@@ -59,8 +59,7 @@ class OrdinaryHostileTests(HostileCase):
         script = f"rm {sandbox.VNC_SOCKET}; ln -s {self.folder}/private {sandbox.VNC_SOCKET}"
         await self.told(script, vnc="tcp")
         connecting: Any = self.agent.dial((await self.agent.jobs())[0].vnc).connect(Factory.forProtocol(Greeting))
-        ended = await connecting.addCallbacks(lambda protocol: protocol.gone, lambda failure: failure.value)
-        self.assertIsInstance(ended, (ConnectError, ConnectionLost))
+        await self.assertFailure(connecting.addCallback(lambda protocol: protocol.gone), ConnectError, ConnectionLost)
         self.assertEqual(private.visits, 0)
 
     async def test_folders_without_end(self) -> None:

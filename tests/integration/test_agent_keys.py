@@ -50,7 +50,12 @@ class HostKeyTests(KeysCase):
         await self.sshd.start(self)
         self.known = self.folder / "known_hosts"
         self.maker = SshMaker(
-            reactor, home_files={}, user_prefix="x", lease=60, known_hosts=[self.folder / "none", self.known]
+            reactor,
+            home_files={},
+            user_prefix="x",
+            lease=60,
+            displays=range(1, 101),
+            known_hosts=[self.folder / "none", self.known],
         )
 
     def know(self, kind: str, *, hashed: bool = False, marker: str = "", host: str = "") -> None:

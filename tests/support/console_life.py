@@ -77,6 +77,7 @@ class Life(SynchronousTestCase):
             "browser": PanelBrowser(),
             "panels": PanelHttp(Curl(), self.store, self.clock),
             "names": Names(),
+            "check": self.check,
             "lease": 900,
             "start_timeout": 30,
         }

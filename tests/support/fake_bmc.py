@@ -68,6 +68,7 @@ class FakeAgent:
     def __init__(self, tool: Callable[[Command], Outcome], name: str = "local") -> None:
         self.name = name
         self.cache = "/nowhere"
+        self.is_direct = False
         self.tool = tool
         self.commands: list[Command] = []
         self.holding = False

@@ -33,6 +33,7 @@ class FakeAgent:
     def __init__(self, name: str = "local") -> None:
         self.name = name
         self.cache = "/nowhere"
+        self.is_direct = False
         self.running: dict[str, Job] = {}
         self.launched: list[JobSpec] = []
         self.stopped: list[str] = []

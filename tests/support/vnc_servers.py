@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from cryptography import x509
+from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.ciphers import Cipher, modes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred
@@ -34,6 +36,14 @@ reactor: Any = global_reactor
 
 # With it VNC programs hide the password in their password file.
 _FILE_KEY = bytes((23, 82, 107, 6, 35, 78, 88, 7))
+
+
+def shown_password(hidden: bytes) -> str:
+    """What stands in a VNC program's password file."""
+
+    key = bytes(int(f"{byte:08b}"[::-1], 2) for byte in _FILE_KEY)
+    decryptor = Cipher(TripleDES(3 * key), modes.ECB()).decryptor()  # three equal keys: DES
+    return (decryptor.update(hidden) + decryptor.finalize()).rstrip(b"\0").decode("ascii")
 
 
 # --- certificates -----------------------------------------------------------------------------------------------------

@@ -14,9 +14,9 @@ from ipmiproxyd.agents.findings import Finding
 from ipmiproxyd.agents.fleet import Fleet
 from ipmiproxyd.console.agent_desk import AgentDesk, DeskRooms
 from ipmiproxyd.console.displays import DisplayPools
-from ipmiproxyd.errors import AgentUnreachable, BadValue, Exists, NoFreeDisplay, NotFound
+from ipmiproxyd.errors import AgentUnreachable, BadValue, Exists, InUse, NoFreeDisplay, NotFound
 from ipmiproxyd.interfaces import Agent, agent_named
-from ipmiproxyd.model import RemoteAgent, Secret
+from ipmiproxyd.model import Proxy, RemoteAgent, Secret
 from ipmiproxyd.store.agents import KIND, StoredAgents
 from ipmiproxyd.wire.agent import changed, checked, from_document, to_document
 from tests.support.control_fakes import FakeConsoles
@@ -84,6 +84,7 @@ class FieldsTests(SynchronousTestCase):
             "runner": "../x",
             "folder": "~",
             "jobs_name": "/x",
+            "transport": "udp",
             "notes": "\0",
         }
         with self.assertRaises(BadValue) as caught:
@@ -153,7 +154,11 @@ class DeskTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.store = MemoryStore()
         self.fleet = Fleet()
+        self.stored_proxies: list[Proxy] = []
         self.desk = self.make_desk()
+
+    async def proxies(self) -> Sequence[Proxy]:
+        return self.stored_proxies
 
     def make_desk(self, *configured: RemoteAgent) -> AgentDesk:
         self.fleet = Fleet()
@@ -165,6 +170,7 @@ class DeskTests(SynchronousTestCase):
                 consoles=FakeConsoles(),
                 displays=DisplayPools(self.fleet, 1, 5, Clock()),
                 configured=configured,
+                proxies=self.proxies,
                 programs={},
                 limit=100,
                 reactor=Clock(),
@@ -183,6 +189,16 @@ class DeskTests(SynchronousTestCase):
         self.assertEqual(list(self.fleet), ["east"])
         self.do(again.remove("east"))
         self.assertEqual((list(self.fleet), self.do(self.store.list(KIND))), ([], {}))
+
+    def test_one_that_proxies_name(self) -> None:
+        self.do(self.desk.add(EAST))
+        for name, agent in (("p1", "east"), ("p2", "local"), ("p3", "east")):
+            self.stored_proxies.append(Proxy(name=name, agent=agent, locations=("x",)))
+        refused = self.failureResultOf(Deferred.fromCoroutine(self.desk.remove("east")), InUse).value
+        self.assertIn("the proxies p1, p3", refused.message)
+        self.assertIn("east", self.fleet)
+        self.do(self.desk.remove("east", force=True))
+        self.assertEqual(list(self.fleet), [])
 
     def test_the_configuration_file_goes_first(self) -> None:
         self.do(self.desk.add(EAST))

@@ -192,6 +192,7 @@ class OneOutcome:
 
     name = "local"
     cache = "/nowhere"
+    is_direct = False
 
     def __init__(self, outcome: Outcome) -> None:
         self.commands: list[Command] = []

@@ -22,7 +22,7 @@ from ipmiproxyd.control.commands.bmc import Host, given_fields
 from ipmiproxyd.control.declare import Call, Command
 from ipmiproxyd.errors import MissingArgument
 from ipmiproxyd.interfaces import Agents, Proxies
-from ipmiproxyd.model import SSH_AGENT, Device, RemoteAgent, Users
+from ipmiproxyd.model import SSH_AGENT, Device, RemoteAgent, Transport, Users
 
 
 class Fingerprints(ArgumentType[tuple[str, ...]]):
@@ -76,6 +76,12 @@ _FIELDS: Final[tuple[Argument[Any], ...]] = (
     ),
     Argument("folder", Text(512, "path"), "what is ours there; by default .ipmiproxyd in the user's home", default=""),
     Argument("jobs_name", Text(32, "name"), "the name of the folder of jobs there, by default main", default=""),
+    Argument(
+        "transport",
+        Choice[Transport](get_args(Transport)),
+        "how displays are reached: through SSH, or by VNC ports that are open on the agent",
+        default="ssh",
+    ),
     Argument("notes", Text(4096), "anything worth knowing", default=""),
 )
 _ADDED: Final = tuple(dataclasses.replace(field, required=field in (HOST, KEY)) for field in _FIELDS)
@@ -87,7 +93,9 @@ KNOWN_HOSTS: Final = Argument(
     "without host_key=: whether the daemon's files of known hosts may vouch for the host",
     default=True,
 )
-FORCE: Final = Argument("force", Flag(), "close the consoles that are open on it first", default=False)
+FORCE: Final = Argument(
+    "force", Flag(), "close the consoles that are open on it first, and pass over proxies that name it", default=False
+)
 FIX: Final = Argument("fix", Flag(), "copy the runner there first, where it is missing or old", default=False)
 
 
