@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -31,20 +32,21 @@ SECOND_LOOK: Final = 0.3
 """Seconds until too few sessions are counted again."""
 
 _LISTEN: Final = """
-import os, socket, sys
-if os.path.lexists(sys.argv[1]):
-    os.unlink(sys.argv[1])
+import os, signal, socket, sys
+signal.signal(signal.SIGTERM, lambda *_: sys.exit())
 with socket.socket(socket.AF_UNIX) as near, socket.create_server(("127.0.0.1", 0)) as far:
     near.bind(sys.argv[1])
-    near.listen()
-    print(far.getsockname()[1], flush=True)
-    for listener in (near, far):
-        listener.settimeout(10)
-        try:
-            listener.accept()
-        except OSError:
-            pass
-os.unlink(sys.argv[1])
+    try:
+        near.listen()
+        print(far.getsockname()[1], flush=True)
+        for listener in (near, far):
+            listener.settimeout(10)
+            try:
+                listener.accept()
+            except OSError:
+                pass
+    finally:
+        os.unlink(sys.argv[1])
 """
 
 Dial = Callable[[StreamAddress], IStreamClientEndpoint]
@@ -69,7 +71,7 @@ async def forwarding_findings(
     :param program: starts one there (argv, stdin=, on_line=).
     """
 
-    path = f"{folder}/check"
+    path = f"{folder}/check-{secrets.token_hex(8)}"  # several may look at once
     try:
         async with said_meanwhile(reactor, program, (python, "-I", "-S", "-c", _LISTEN, path)) as port:
             displays = await _cannot_dial(dial(UnixStream(path)))

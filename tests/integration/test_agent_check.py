@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.threads import deferToThread
 
 from ipmiproxyd.agents import runner
@@ -37,6 +37,16 @@ class FindingsTests(SshCase):
         self.assertIn("not installed", found["runner"].words)
         self.assertIn(f"install -D -o root -g root -m 644 runner.py {self.installed}", found["runner"].advice)
         self.assertEqual((await self.agent.run(Command(argv=("true",)))).status, 0)
+
+    async def test_several_look_at_once(self) -> None:
+        """And what else is in the folder is left alone."""
+
+        (self.folder / "mine" / "agent" / "check").mkdir()
+        for findings in await gatherResults([Deferred.fromCoroutine(self.agent.check()) for _ in range(4)]):
+            found = by_name(findings)
+            self.assertEqual((found["displays"].level, found["tcp"].level), ("ok", "ok"), found)
+        left = [path.name for path in (self.folder / "mine" / "agent").iterdir() if path.name.startswith("check")]
+        self.assertEqual(left, ["check"])
 
     async def test_looking_around(self) -> None:
         programs = {"work": ("sh", "no-such-program-here"), "play": ("nft",)}
