@@ -195,6 +195,7 @@ class SshAgent(AgentWithRunner):
     async def check(self) -> Sequence[Finding]:
         """What it looks like, once it is connected. Raises what stands in the way of all."""
 
+        self._link.redial()
         connection = await self._link.connection()
         transport, found = self._link.transport, self._found
         come = [connection_finding(transport, self._place.user)] if transport is not None else []

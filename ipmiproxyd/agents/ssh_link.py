@@ -21,7 +21,7 @@ from ipmiproxyd.agents.ssh_channel import Connection
 from ipmiproxyd.agents.ssh_keys import Identity, identities
 from ipmiproxyd.agents.ssh_transport import HOST_KEYS, Transport, host_key_problem
 from ipmiproxyd.agents.with_runner import tcp_endpoint
-from ipmiproxyd.errors import AgentUnreachable, HostKeyChanged, HostKeyUnknown, ProxyError
+from ipmiproxyd.errors import AgentUnreachable, HostKeyChanged, HostKeyUnknown, KeyRefused, ProxyError
 from ipmiproxyd.model import Secret
 
 SIGN_IN_LIMIT: Final = 15.0
@@ -30,6 +30,9 @@ BACK_OFF: Final = (0.5, 30.0)
 """Seconds until it is dialled again: the first time, and at most."""
 FRESH: Final = 2.0
 """Seconds for which an attempt that failed answers whoever asks; afterwards it is dialled at once for them."""
+STANDING: Final = (KeyRefused, HostKeyChanged, HostKeyUnknown)
+"""Problems that answer until it is dialled again: they do not go away by themselves, and hosts shut out whoever signs
+in with a wrong key too often."""
 BEAT: Final = 4.0
 """Seconds between two questions whether the agent is still there."""
 MISSED: Final = 3
@@ -81,6 +84,7 @@ class Link:
         self._transport: Transport | None = None
         self._keeping: Deferred[None] | None = None
         self._pausing: Deferred[None] | None = None
+        self._dialling: Deferred[Deferred[ProxyError]] | None = None
         self._failed_at = -FRESH
         self._moved = False  # whatever is being dialled, or was, is not the place any more
         self._kind = ""  # of the host key that is trusted, once it is known
@@ -110,28 +114,36 @@ class Link:
         """The connection, once it is up. Fails with what stands in its way, unless ``patient``: then it waits as long
         as it takes. May be cancelled."""
 
-        waiting: Deferred[Connection] = Deferred(lambda it: self._waiting.remove((it, patient)))
+        waiting: Deferred[Connection] = Deferred(self._waits_no_more)
         if self._connection is not None:
             waiting.callback(self._connection)
         elif self._keeping is None:
             waiting.errback(AgentUnreachable(f"The agent {self._name} is not used any more."))
         elif patient or self._pausing is None:
             self._waiting.append((waiting, patient))
-        elif self.problem is not None and self._reactor.seconds() < self._failed_at + FRESH:
+        elif self.problem is not None and self._still_holds(self.problem):
             waiting.errback(self.problem.again())
         else:
             self._waiting.append((waiting, patient))
             self._dial_now()
         return waiting
 
+    def _waits_no_more(self, waiting: Deferred[Connection]) -> None:
+        self._waiting = [entry for entry in self._waiting if entry[0] is not waiting]
+
+    def _still_holds(self, problem: ProxyError) -> bool:
+        return isinstance(problem, STANDING) or self._reactor.seconds() < self._failed_at + FRESH
+
     def move(self, place: SshPlace) -> None:
-        """Connect to this place from now on."""
+        """Connect to this place from now on. What stood in the way at the other one is forgotten."""
 
         self._place, self._kind = place, ""
         self._moved = self._keeping is not None and self._pausing is None
-        self._connection = None
+        self._connection = self.problem = None
         if self._transport is not None:
             self._transport.abort(AgentUnreachable(f"The agent {self._name} was changed, and is connected anew."))
+        elif self._dialling is not None:
+            self._dialling.cancel()
         self._dial_now()
 
     def redial(self) -> None:
@@ -158,7 +170,8 @@ class Link:
         try:
             while True:
                 try:
-                    lost = await self._dial()
+                    self._dialling = Deferred.fromCoroutine(self._dial())
+                    lost = await self._dialling
                     self._check_closed()
                     pause = BACK_OFF[0]
                     problem = await shielded(lost)
@@ -166,18 +179,20 @@ class Link:
                 except ProxyError as error:
                     problem, self._failed_at = error, self._reactor.seconds()
                 except CancelledError:
-                    raise
+                    if not self._moved:
+                        raise
                 except Exception:
                     log.failure("agent {agent}: the connection was not made", agent=self._name)
                     problem = AgentUnreachable(f"The agent {self._name} cannot be used: see the log.")
                     self._failed_at = self._reactor.seconds()
                 if self._moved:
                     self._moved, self._connection, self._transport = False, None, None
+                    pause = BACK_OFF[0]
                     self._check_closed()
                     continue
-                self._down(problem)
+                pausing = self._down(problem)
                 self._check_closed()
-                await self._pause(pause)
+                await self._pause(pausing, pause)
                 pause = min(2 * pause, BACK_OFF[1])
         except CancelledError:
             if self._transport is not None:
@@ -197,7 +212,9 @@ class Link:
         if timer.active():
             timer.cancel()
 
-    def _down(self, problem: ProxyError) -> None:
+    def _down(self, problem: ProxyError) -> Deferred[None]:
+        """There is no connection. Fires when it is time to dial again."""
+
         if self.problem is None or self.problem.message != problem.message:
             words = " ".join(filter(None, (problem.message, problem.hint)))
             log.warn("agent {agent}: {words}", agent=self._name, words=words)
@@ -205,13 +222,14 @@ class Link:
             self.since = self._reactor.seconds()
         self._connection, self._transport = None, None
         self.problem = problem
+        pausing = self._pausing = Deferred()  # who is told may ask again at once
         self._answer(problem, patient=False)
+        return pausing
 
-    async def _pause(self, seconds: float) -> None:
-        self._pausing = Deferred()
+    async def _pause(self, pausing: Deferred[None], seconds: float) -> None:
         timer: IDelayedCall = self._reactor.callLater(seconds, self._dial_now)
         try:
-            await self._pausing
+            await pausing
         finally:
             self._pausing = None
             if timer.active():
@@ -245,6 +263,8 @@ class Link:
 
         waiting, self._waiting = self._waiting, []
         for one, is_patient in waiting:
+            if one.called:
+                continue  # one that was told before has cancelled it
             if problem is None and self._connection is not None:
                 one.callback(self._connection)
             elif problem is not None and (patient or not is_patient):

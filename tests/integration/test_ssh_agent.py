@@ -14,7 +14,7 @@ from twisted.internet.error import ConnectError, ConnectionAborted, ConnectionDo
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
-from ipmiproxyd.agents import ssh_link
+from ipmiproxyd.agents import ssh, ssh_link
 from ipmiproxyd.agents.ssh import SshAgent
 from ipmiproxyd.errors import (
     AgentOutdated,
@@ -29,7 +29,7 @@ from ipmiproxyd.model import Command, Secret, StreamAddress, TcpStream, UnixStre
 from tests.support import leftovers
 from tests.support.agent_suite import MESSAGE, JobSuite, RunSuite
 from tests.support.end_peer import resident
-from tests.support.ssh_case import AM_ROOT, SshCase
+from tests.support.ssh_case import AM_ROOT, PYTHON, SshCase
 from tests.support.sshd import Sshd, make_key
 
 CLOCK = cast(Any, reactor)
@@ -132,6 +132,52 @@ class SshConnectionTests(SshCase):
         self.assertIn(self.sshd.host_key, words)
         self.assertIn(self.sshd.host_key, await self.not_reached(HostKeyUnknown, host_keys=()))
         self.assertNotIn(b"Accepted publickey", self.sshd.log.split(b"Accepted publickey", 1)[1])
+
+    async def test_refused_key_is_not_tried_for_each_command(self) -> None:
+        """Hosts shut out whoever does that. A look at the agent tries it at once."""
+
+        self.patch(ssh_link, "BACK_OFF", (30.0, 30.0))
+        self.patch(ssh_link, "FRESH", 0.0)
+        make_key(self.folder / "ssh" / "other")
+        wrong_places: tuple[tuple[type[ProxyError], dict[str, Any]], ...] = (
+            (KeyRefused, {"key": self.folder / "ssh" / "other"}),
+            (HostKeyChanged, {"host_keys": ("SHA256:else",)}),
+        )
+        for kind, wrong in wrong_places:
+            agent = await self.make_agent(place=self.sshd.place(**wrong))
+            tried = self.sshd.log.count(b"Connection from")
+            for _ in range(3):
+                await self.assertFailure(Deferred.fromCoroutine(agent.run(Command(argv=("true",)))), kind)
+            self.assertEqual(self.sshd.log.count(b"Connection from"), tried)
+            await self.assertFailure(Deferred.fromCoroutine(agent.check()), kind)
+            self.assertGreater(self.sshd.log.count(b"Connection from"), tried)
+
+    async def test_moved_while_it_is_dialled(self) -> None:
+        """The new place is tried at once, and nothing is told of the old one."""
+
+        silent = CLOCK.listenTCP(0, Factory.forProtocol(Protocol), interface="127.0.0.1")
+        self.addCleanup(silent.stopListening)
+        self.patch(ssh, "START_WAIT", 1.0)
+        self.patch(ssh_link, "SIGN_IN_LIMIT", 1.5)
+        agent = await self.make_agent(place=self.sshd.place(port=silent.getHost().port))
+        while "problem" not in agent.describe():
+            await leftovers.pause(0.02)
+        looking = Deferred.fromCoroutine(agent.check())
+        self.patch(ssh_link, "SIGN_IN_LIMIT", 30.0)
+        self.patch(ssh, "START_WAIT", 10.0)
+        await agent.change(
+            self.sshd.place(),
+            folder=str(self.folder / "mine" / "agent"),
+            jobs_name=self.jobs_dir.name,
+            python=PYTHON,
+            users="auto",
+            group="",
+            installed=str(self.installed),
+            transport="ssh",
+        )
+        told = agent.describe()
+        self.assertEqual((told["state"], told.get("problem")), ("connected", None))
+        self.assertEqual((await looking)[0].what, "ssh")
 
     async def test_nobody_listens(self) -> None:
         await self.sshd.stop()
