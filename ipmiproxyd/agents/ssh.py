@@ -79,6 +79,7 @@ class SshAgent(AgentWithRunner):
     :param displays: the numbers that displays may have.
     :param lease: seconds that a job goes on without a sign of life from here.
     :ivar connected: is called when a connection has come to be.
+    :ivar isolated, when_isolated: see :class:`~ipmiproxyd.agents.fleet.RemoteHosted`.
     """
 
     kind = "ssh"
@@ -116,6 +117,8 @@ class SshAgent(AgentWithRunner):
         self._found: Mapping[str, Any] = {}
         self._outdated = False
         self.connected: Callable[[], None] = lambda: None
+        self.isolated = False
+        self.when_isolated: Callable[[], None] = lambda: None
         self._orphans: list[tuple[str, str]] = []
         self._program = partial(RemoteProgram, reactor, name, DeferredSemaphore(SESSIONS))
         self._link = Link(name, place, reactor, self._greet)
@@ -282,17 +285,31 @@ class SshAgent(AgentWithRunner):
             sudo = await self._sudo_refuses(connection, by_sudo, found, self._jobs_name)
             if not sudo:
                 as_root, runner_argv, jobs = True, by_sudo, self._jobs_name
-        if self._users == "always" and not (as_root or found["root"]):
-            why = f"sudo says {sudo!r}" if sudo else f"there is no runner at {self._installed}"
-            raise AgentUnreachable(
-                f"Displays on the agent {self.name} are to have users of their own (users=always), but {why}.",
-                hint=f"As root there: {install_command(self._installed)}, and the rule of docs/agents.md for sudo.",
-            )
+        if not (as_root or found["root"]):
+            self._check_not_wanted(sudo)
         self._facts = await self._hello(connection, runner_argv, self.members(jobs, found["group"]))
         self._found = {**found, "jobs": jobs, "as_root": as_root or found["root"], "sudo": sudo}
         self._runner = runner_argv
+        if as_root and not self.isolated:
+            self.isolated = True
+            self.when_isolated()
         log.info("agent {agent}: displays run as {whom}", agent=self.name, whom=super().describe()["displays_run_as"])
         self._reactor.callLater(0, self._look_for_vanished)
+
+    def _check_not_wanted(self, sudo: str) -> None:
+        """The runner cannot be root. Raises if it was, or has to be."""
+
+        why = f"sudo says {sudo!r}" if sudo else f"there is no runner at {self._installed}"
+        hint = f"As root there: {install_command(self._installed)}, and the rule of docs/agents.md for sudo."
+        if self._users == "always":
+            words = f"Displays on the agent {self.name} are to have users of their own (users=always), but {why}."
+            raise AgentUnreachable(words, hint=hint)
+        if self._users == "auto" and self.isolated:
+            self._outdated = True
+            raise AgentOutdated(
+                f"Displays on the agent {self.name} had users of their own until now, but {why}.",
+                hint=f"{hint} Or let all of them run as the one user {self._place.user}: users=never.",
+            )
 
     def _check_installed(self, digest: str) -> None:
         if digest != hashlib.sha256(self._runner_text.encode()).hexdigest():

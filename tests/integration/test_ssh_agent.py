@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import signal
+from pathlib import Path
 from typing import Any, ClassVar, cast
 
 from twisted.internet import reactor
@@ -403,6 +404,29 @@ if AM_ROOT:
 
         async def test_displays_have_users_of_their_own(self) -> None:
             self.assertEqual(self.agent.describe()["displays_run_as"], "easydcim_vnc_<display>")
+
+        async def test_users_of_their_own_do_not_get_lost(self) -> None:
+            """Neither the runner's nor sudo's absence lets displays run as the account that had users of their own."""
+
+            agent = await self.make_agent()
+            text = self.installed.read_text()
+            rules = Path("/etc/sudoers.d") / self.installed.parent.name
+            rule = rules.read_text()
+            for spoil, words in (
+                (lambda: self.installed.unlink(), f"no runner at {self.installed}"),
+                (lambda: rules.write_text(""), "sudo says"),
+            ):
+                self.assertEqual((agent.isolated, agent.describe()["isolation"]), (True, "users"))
+                spoil()
+                self.sshd.cut()
+                await leftovers.until_none(lambda: agent.describe()["connected"])
+                error: Any = await self.assertFailure(Deferred.fromCoroutine(agent.check()), AgentOutdated)
+                self.assertIn(words, str(error))
+                self.assertIn("users=never", error.hint)
+                self.assertEqual(agent.describe()["runner"], "outdated")
+                self.installed.write_text(text)
+                rules.write_text(rule)
+                await agent.check()
 
         async def test_runner_that_is_another_one(self) -> None:
             with self.installed.open("a") as file:
