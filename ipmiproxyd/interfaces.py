@@ -81,8 +81,10 @@ _A = TypeVar("_A", bound=Agent)
 
 
 def agent_named(agents: Mapping[str, _A], name: str) -> _A:
-    """The agent that an operator means. Raises NotFound."""
+    """The agent that an operator means, for something new. Raises NotFound, also for one that is being removed."""
 
+    if name in getattr(agents, "leaving", ()):
+        raise NotFound(f"The agent {name} is being removed.")
     try:
         return agents[name]
     except KeyError:
@@ -233,8 +235,9 @@ class Agents(Protocol):
         """Likewise. ``changes`` are fields of :class:`~ipmiproxyd.model.RemoteAgent`. Raises NotFound, and InUse for
         fields on which open consoles depend."""
 
-    async def remove(self, name: str, *, force: bool = False) -> None:
-        """Raises NotFound, and InUse while consoles are open on it, unless these are to be closed (``force``)."""
+    async def remove(self, name: str, *, force: bool = False) -> Sequence[str]:
+        """Returns what is to be known, in words: consoles that could not be closed. Raises NotFound, and InUse while
+        consoles are open on it, unless these are to be closed (``force``)."""
 
     async def check(self, name: str, *, fix: bool = False) -> Mapping[str, Any]:
         """As :meth:`listing`, and ``findings``, ``problems`` and ``warnings``: what it has and what is missing, in

@@ -38,13 +38,28 @@ class HostedAgent(Agent, Protocol):
         """Put there what is missing, as far as that may be done; None where nothing is missing. Raises likewise."""
 
 
+class RemoteHosted(HostedAgent, Protocol):
+    """One on another machine.
+
+    :ivar isolated: its displays had Unix users of their own, and shall not do without them by themselves.
+    :ivar when_isolated: is called when they have them for the first time.
+    """
+
+    isolated: bool
+    when_isolated: Callable[[], None]
+
+
 Welcome = Callable[[Agent], Coroutine[Any, Any, None]]
 
 
 class Fleet(Mapping[str, HostedAgent]):
-    """The agents by name. Whoever asks for one uses :func:`~ipmiproxyd.interfaces.agent_named`."""
+    """The agents by name. Whoever asks for one uses :func:`~ipmiproxyd.interfaces.agent_named`.
+
+    :ivar leaving: the names of those on which nothing new is begun: they leave once their consoles are closed.
+    """
 
     def __init__(self) -> None:
+        self.leaving: set[str] = set()
         self._agents: dict[str, HostedAgent] = {}
         self._ended: Callable[[Job], None] | None = None
         self._welcome: Welcome | None = None
@@ -102,6 +117,7 @@ class Fleet(Mapping[str, HostedAgent]):
     async def leave(self, name: str) -> None:
         """Have one no more, from the moment of this call. Its jobs go on."""
 
+        self.leaving.discard(name)
         await shielded(Deferred.fromCoroutine(self._agents.pop(name).close()))
 
     async def close(self) -> None:

@@ -13,18 +13,25 @@ from twisted.logger import Logger
 from ipmiproxyd.agents.checks import look_around
 from ipmiproxyd.agents.children import shielded
 from ipmiproxyd.agents.findings import told
-from ipmiproxyd.agents.fleet import Fleet, HostedAgent
+from ipmiproxyd.agents.fleet import Fleet, HostedAgent, RemoteHosted
 from ipmiproxyd.agents.local import APART, BESIDE
 from ipmiproxyd.console.displays import DisplayPool
 from ipmiproxyd.errors import Exists, Forbidden, InUse
 from ipmiproxyd.interfaces import Consoles, agent_named
-from ipmiproxyd.model import Console, ConsoleState, Proxy, RemoteAgent
+from ipmiproxyd.model import BMC_CIPHER, BMC_REFUSED, Console, ConsoleState, Proxy, RemoteAgent
 from ipmiproxyd.store.agents import StoredAgents
+from ipmiproxyd.tools import java_console, panel_http, vendors
 from ipmiproxyd.wire.agent import changed, checked
 
 OPEN: Final = (ConsoleState.OPENING, ConsoleState.READY, ConsoleState.CLOSING)
-HOMES: Final = frozenset({"user", "folder", "jobs_name", "users", "group"})
+IN_USE: Final = (*OPEN, ConsoleState.LOST)
+"""Those whose programs may be there."""
+HOMES: Final = frozenset({"user", "folder", "jobs_name", "users", "group", "runner", "python"})
 """Fields that say where the programs of consoles are kept, and as whom they run."""
+REMEMBERED: Final = {
+    BMC_CIPHER: 1, BMC_REFUSED: 1, java_console.AGENT_KIND: 0, panel_http.KIND: 1, vendors.KIND: 0,
+}  # fmt: skip
+"""What is remembered of BMCs and panels as one agent sees them: which word of the key is the agent's name."""
 
 log = Logger()
 
@@ -32,7 +39,7 @@ log = Logger()
 class AgentMaker(Protocol):
     """See :class:`~ipmiproxyd.agents.ssh_maker.SshMaker`."""
 
-    def make(self, agent: RemoteAgent) -> HostedAgent: ...
+    def make(self, agent: RemoteAgent) -> RemoteHosted: ...
 
     async def change(self, hosted: Any, agent: RemoteAgent) -> None: ...
 
@@ -76,14 +83,29 @@ class AgentDesk:
         """Have the agents of the configuration file, and those that are stored."""
 
         for agent in self._configured.values():
-            self._fleet.put(self._rooms.maker().make(agent))
+            self._fleet.put(await self._made(agent))
         for agent in await self._stored.list():
             if agent.name in self._fleet:
                 log.warn("the stored agent {agent} is not used: the configuration file has one", agent=agent.name)
             else:
-                self._fleet.put(self._rooms.maker().make(agent))
+                self._fleet.put(await self._made(agent))
         if all(agent.kind == "local" for agent in self._fleet.values()):
             log.info("{words} {advice}", words=BESIDE, advice=APART)
+
+    async def _made(self, agent: RemoteAgent) -> RemoteHosted:
+        made = self._rooms.maker().make(agent)
+        made.isolated = await self._stored.still_isolated(agent)
+        made.when_isolated = lambda: self._note_isolated(agent.name)
+        return made
+
+    def _note_isolated(self, name: str) -> None:
+        noting = Deferred.fromCoroutine(self._done(self._noted(name)))
+        noting.addErrback(lambda failure: log.failure("agent {agent}", failure, agent=name))
+
+    async def _noted(self, name: str) -> None:
+        hosted: Any = self._fleet.get(name)
+        if hosted is not None and hosted.isolated:
+            await self._stored.note_isolated(self._configured.get(name) or await self._stored.get(name))
 
     # --- what is told -------------------------------------------------------------------------------------------------
 
@@ -102,8 +124,8 @@ class AgentDesk:
             "limits": {"consoles": self._rooms.limit, "displays": pool.size},
         }
 
-    def _open_on(self, name: str) -> Sequence[Console]:
-        return [one for one in self._rooms.consoles.list() if one.agent == name and one.state in OPEN]
+    def _open_on(self, name: str, states: Sequence[ConsoleState] = OPEN) -> Sequence[Console]:
+        return [one for one in self._rooms.consoles.list() if one.agent == name and one.state in states]
 
     async def show(self, name: str) -> Mapping[str, Any]:
         agent = agent_named(self._fleet, name)
@@ -124,7 +146,7 @@ class AgentDesk:
     async def _keep(self, agent: RemoteAgent) -> None:
         self._check_free(agent.name)
         await self._stored.create(agent.name, agent)
-        await self._fleet.join(self._rooms.maker().make(agent))
+        await self._fleet.join(await self._made(agent))
         log.info("agent {agent} was added: {user} at {host}", agent=agent.name, user=agent.user, host=agent.host)
 
     def _check_free(self, name: str) -> None:
@@ -140,13 +162,19 @@ class AgentDesk:
         self, name: str, changes: Mapping[str, Any], *, check: bool = True, known_hosts: bool = True
     ) -> Mapping[str, Any]:
         before = await self._changeable(name)
+        isolation = agent_named(self._fleet, name).describe().get("isolation")
         after = changed(before, changes)
         if after != before:
             self._check_homes(before, after)
             if changes.keys() - {"notes"}:
                 after = await self._rooms.maker().vouched(after, check=check, known_hosts=known_hosts)
             await self._done(self._swap(before, after))
-        return await self._told_of(after)
+        told = await self._told_of(after)
+        if (isolation, told.get("isolation")) == ("users", "none"):
+            whom = told["displays_run_as"]
+            words = f"Displays on the agent {name} had Unix users of their own; now all run as {whom}: see agent check."
+            told = {**told, "warnings": [words, *told["warnings"]]}
+        return told
 
     async def _swap(self, before: RemoteAgent, after: RemoteAgent) -> None:
         if await self._changeable(before.name) != before:
@@ -154,12 +182,15 @@ class AgentDesk:
         self._check_homes(before, after)
         await self._stored.put(after.name, after)
         if changed(before, {"notes": after.notes}) != after:
-            await self._rooms.maker().change(self._fleet[after.name], after)
+            hosted: Any = self._fleet[after.name]
+            hosted.isolated = await self._stored.still_isolated(after)
+            await self._rooms.maker().change(hosted, after)
         log.info("agent {agent} was changed", agent=after.name)
 
     def _check_homes(self, before: RemoteAgent, after: RemoteAgent) -> None:
-        moved = [field for field in sorted(HOMES) if getattr(before, field) != getattr(after, field)]
-        if moved and self._open_on(before.name):
+        fields = HOMES if set(after.host_keys) <= set(before.host_keys) else HOMES | {"host", "port"}
+        moved = [field for field in sorted(fields) if getattr(before, field) != getattr(after, field)]
+        if moved and self._open_on(before.name, IN_USE):
             raise InUse(
                 f"{moved[0]} cannot be changed while consoles are open on the agent {before.name}.",
                 hint="Close them first: see console list.",
@@ -178,25 +209,41 @@ class AgentDesk:
             )
         return await self._stored.get(name)
 
-    async def remove(self, name: str, *, force: bool = False) -> None:
-        await self._changeable(name)
-        await self._done(self._take_away(name, force))
+    async def remove(self, name: str, *, force: bool = False) -> Sequence[str]:
+        return await shielded(Deferred.fromCoroutine(self._remove(name, force)))
 
-    async def _take_away(self, name: str, force: bool) -> None:
+    async def _remove(self, name: str, force: bool) -> Sequence[str]:
+        await self._done(self._part(name, force))
+        tried: set[str] = set()
+        while consoles := [one for one in self._open_on(name) if one.id not in tried]:
+            tried.update(console.id for console in consoles)  # others may come that were asked for before
+            await gatherResults([Deferred.fromCoroutine(self._close(console)) for console in consoles])
+        left = ", ".join(console.id for console in self._open_on(name, IN_USE))
+        await self._done(self._take_away(name))
+        return [f"Not closed, as the agent did not help: {left}. Their programs may go on for a while."] if left else []
+
+    async def _part(self, name: str, force: bool) -> None:
+        """From now on nothing new is begun there."""
+
         await self._changeable(name)
         if not force:
             await self._check_unnamed(name)
             self._check_unused(name)
-        await self._stored.delete(name)
-        while consoles := self._open_on(name):  # new ones may come as long as it is there
-            await gatherResults(
-                [Deferred.fromCoroutine(self._close(console)) for console in consoles], consumeErrors=True
-            )
-        await self._fleet.leave(name)
+        self._fleet.leaving.add(name)
+
+    async def _take_away(self, name: str) -> None:
+        try:
+            await self._fleet.leave(name)
+        finally:
+            await self._stored.delete(name)
+            await self._stored.forget(name, REMEMBERED)
         log.info("agent {agent} was removed", agent=name)
 
     async def _close(self, console: Console) -> None:
-        await self._rooms.consoles.close(console_id=console.id)
+        try:
+            await self._rooms.consoles.close(console_id=console.id)
+        except Exception:
+            log.failure("agent {agent}: {console} was not closed", agent=console.agent, console=console.id)
 
     async def _check_unnamed(self, name: str) -> None:
         proxies = [proxy.name for proxy in await self._rooms.proxies() if proxy.agent == name]
@@ -207,7 +254,7 @@ class AgentDesk:
             )
 
     def _check_unused(self, name: str) -> None:
-        count = len(self._open_on(name))
+        count = len(self._open_on(name, IN_USE))
         if count:
             raise InUse(
                 f"{count} {'consoles are' if count > 1 else 'console is'} open on the agent {name}.",

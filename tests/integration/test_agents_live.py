@@ -73,7 +73,7 @@ class AgentsLiveTests(SshWorld):
         await self.use((await self.client.must(f"console url console={opened['console']}"))["url"])
         self.assertEqual((await self.client.must("power status device=node1 agent=east"))["power"], "off")
 
-        await self.client.must("agent remove name=east force=yes")
+        self.assertEqual((await self.client.must("agent remove name=east force=yes"))["warnings"], [])
         await viewer.is_closed()
         await self.nothing_left()
         self.assertEqual((await self.closes(opened["console"]))["state"], "closed")

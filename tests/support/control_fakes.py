@@ -324,9 +324,10 @@ class FakeAgents:
         self.stored[name] = dataclasses.replace(self._known(name), **changes)
         return {"name": name, "warnings": []}
 
-    async def remove(self, name: str, *, force: bool = False) -> None:
+    async def remove(self, name: str, *, force: bool = False) -> Sequence[str]:
         self.asked.append(("remove", force))
         del self.stored[self._known(name).name]
+        return ()
 
     async def check(self, name: str, *, fix: bool = False) -> Mapping[str, Any]:
         self.asked.append(("check", fix))

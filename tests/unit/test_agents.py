@@ -16,10 +16,10 @@ from ipmiproxyd.console.agent_desk import AgentDesk, DeskRooms
 from ipmiproxyd.console.displays import DisplayPools
 from ipmiproxyd.errors import AgentUnreachable, BadValue, Exists, InUse, NoFreeDisplay, NotFound
 from ipmiproxyd.interfaces import Agent, agent_named
-from ipmiproxyd.model import Proxy, RemoteAgent, Secret
-from ipmiproxyd.store.agents import KIND, StoredAgents
+from ipmiproxyd.model import BMC_REFUSED, Console, ConsoleState, Proxy, RemoteAgent, Secret
+from ipmiproxyd.store.agents import ISOLATED, KIND, StoredAgents
 from ipmiproxyd.wire.agent import changed, checked, from_document, to_document
-from tests.support.control_fakes import FakeConsoles
+from tests.support.control_fakes import FakeConsoles, console
 from tests.support.fake_rooms import FakeAgent
 from tests.support.memory_store import MemoryStore
 
@@ -36,6 +36,9 @@ class Hosted(FakeAgent):
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.connected: Callable[[], None] = lambda: None
+        self.isolated = False
+        self.when_isolated: Callable[[], None] = lambda: None
+        self.isolation = "none"
         self.start_gate: Deferred[None] | None = None
         self.start_error: Exception | None = None
         self.is_closed = False
@@ -50,13 +53,29 @@ class Hosted(FakeAgent):
         self.is_closed = True
 
     def describe(self) -> Mapping[str, Any]:
-        return {}
+        return {"isolation": self.isolation, "displays_run_as": "ipmiproxyd"}
 
     async def check(self) -> Sequence[Finding]:
         return []
 
     async def repair(self) -> Finding | None:
         return None
+
+
+class SlowConsoles(FakeConsoles):
+    """``gate`` holds closing back; ``close_error`` is raised by it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate: Deferred[None] | None = None
+        self.close_error: Exception | None = None
+
+    async def close(self, *, console_id: str = "", **_: Any) -> Sequence[Console]:
+        if self.gate is not None:
+            await self.gate
+        if self.close_error is not None:
+            raise self.close_error
+        return [self.known.pop(console_id)]
 
 
 class FieldsTests(SynchronousTestCase):
@@ -145,6 +164,7 @@ class Maker:
 
     async def change(self, hosted: Any, agent: RemoteAgent) -> None:
         hosted.changed = agent
+        hosted.isolation = "users" if hosted.isolated else "none"
 
     async def vouched(self, agent: RemoteAgent, *, check: bool, known_hosts: bool) -> RemoteAgent:
         return agent
@@ -155,6 +175,7 @@ class DeskTests(SynchronousTestCase):
         self.store = MemoryStore()
         self.fleet = Fleet()
         self.stored_proxies: list[Proxy] = []
+        self.consoles = SlowConsoles()
         self.desk = self.make_desk()
 
     async def proxies(self) -> Sequence[Proxy]:
@@ -167,7 +188,7 @@ class DeskTests(SynchronousTestCase):
                 fleet=self.fleet,
                 stored=StoredAgents(self.store),
                 maker=Maker,
-                consoles=FakeConsoles(),
+                consoles=self.consoles,
                 displays=DisplayPools(self.fleet, 1, 5, Clock()),
                 configured=configured,
                 proxies=self.proxies,
@@ -214,3 +235,98 @@ class DeskTests(SynchronousTestCase):
         self.do(self.desk.change("east", {"port": 2222}))
         self.assertEqual(self.fleet["east"].changed.port, 2222)  # type: ignore[attr-defined]
         self.assertEqual(self.do(self.desk.show("east"))["notes"], "rack 4")
+
+    # --- with consoles ------------------------------------------------------------------------------------------------
+
+    def opened(self, number: int = 1, state: ConsoleState = ConsoleState.READY) -> None:
+        self.consoles.known[f"c{number}"] = console(number, agent="east", state=state)
+
+    def refused(self, work: Any, error: type[Exception] = InUse) -> str:
+        return str(self.failureResultOf(Deferred.fromCoroutine(work), error).value)
+
+    def test_what_consoles_depend_on(self) -> None:
+        """Also those that could not be closed. A host whose keys are the same is the same."""
+
+        self.do(self.desk.add(EAST))
+        other = f"SHA256:{43 * 'b'}"
+        for state in (ConsoleState.READY, ConsoleState.LOST):
+            self.opened(state=state)
+            self.assertIn("runner", self.refused(self.desk.change("east", {"runner": "/opt/runner.py"})))
+            self.assertIn("python", self.refused(self.desk.change("east", {"python": "/opt/python3"})))
+            self.assertIn("port", self.refused(self.desk.change("east", {"port": 2200, "host_keys": (other,)})))
+            self.refused(self.desk.remove("east"))
+        self.do(self.desk.change("east", {"host": "192.0.2.11"}))
+        self.do(self.desk.change("east", {"host_keys": (other,)}))
+
+    def test_isolation_that_is_lost_by_a_change(self) -> None:
+        """It is remembered over a restart, and told when a change ends it."""
+
+        self.do(self.desk.add(EAST))
+        east: Any = self.fleet["east"]
+        self.assertFalse(east.isolated)
+        east.isolated, east.isolation = True, "users"
+        east.when_isolated()
+        again = self.make_desk()
+        self.do(again.load())
+        east = self.fleet["east"]
+        self.assertTrue(east.isolated)
+        east.isolation = "users"
+        told = self.do(again.change("east", {"port": 2222}))
+        self.assertEqual((east.isolated, told["warnings"]), (True, []))
+        told = self.do(again.change("east", {"users": "never"}))
+        self.assertFalse(east.isolated)
+        self.assertIn("now all run as ipmiproxyd", told["warnings"][0])
+        self.do(again.change("east", {"users": "auto"}))
+        self.assertFalse(east.isolated)
+
+    def test_removing_with_force(self) -> None:
+        """Nothing new begins there meanwhile, and others are not held up."""
+
+        self.do(self.desk.add(EAST))
+        self.do(self.desk.add(dataclasses.replace(EAST, name="west")))
+        self.opened()
+        self.consoles.gate = Deferred()
+        removing: Deferred[Any] = Deferred.fromCoroutine(self.desk.remove("east", force=True))
+        with self.assertRaises(NotFound):
+            agent_named(self.fleet, "east")
+        self.assertIn("being removed", self.refused(self.desk.remove("east", force=True), NotFound))
+        self.refused(self.desk.add(EAST), Exists)
+        self.do(self.desk.remove("west"))
+        self.assertEqual(list(self.fleet), ["east"])
+        self.assertNoResult(removing)
+        self.consoles.gate.callback(None)
+        self.assertEqual(self.successResultOf(removing), [])
+        self.assertEqual((list(self.fleet), self.do(self.store.list(KIND))), ([], {}))
+        self.do(self.desk.add(EAST))
+        agent_named(self.fleet, "east")
+
+    def test_consoles_that_cannot_be_closed(self) -> None:
+        self.do(self.desk.add(EAST))
+        self.opened(1)
+        self.opened(2, ConsoleState.LOST)
+        self.consoles.close_error = RuntimeError("out of order")
+        (words,) = self.do(self.desk.remove("east", force=True))
+        self.assertIn("c1, c2", words)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        self.assertEqual((list(self.fleet), self.do(self.store.list(KIND))), ([], {}))
+
+    def test_what_is_remembered_goes_with_it(self) -> None:
+        self.do(self.desk.add(EAST))
+        east: Any = self.fleet["east"]
+        east.isolated = True
+        east.when_isolated()
+        url = "https://10.0.0.17"
+        for agent in ("east", "east2"):
+            for kind, key in (
+                ("vendor", f"{agent} {url}"),
+                ("panel", f"10.0.0.17 {agent}"),
+                ("panel", f"10.0.0.17 {agent} http any"),
+                (BMC_REFUSED, f"10.0.0.17:623 {agent}"),
+                (BMC_REFUSED, f"10.0.0.17:623 {agent} web"),
+                ("java", agent),
+            ):
+                self.do(self.store.put(kind, key, {}))
+        self.do(self.desk.remove("east"))
+        left = [key for kind in ("vendor", "panel", BMC_REFUSED, "java") for key in self.do(self.store.list(kind))]
+        self.assertEqual((len(left), [key for key in left if "east2" not in key]), (6, []))
+        self.assertEqual(self.do(self.store.list(ISOLATED)), {})

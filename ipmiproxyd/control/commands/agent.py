@@ -147,8 +147,8 @@ def commands(agents: Agents) -> list[Command]:
         return await agents.show(call.values[NAME])
 
     async def remove(call: Call) -> Mapping[str, Any]:
-        await agents.remove(call.values[NAME], force=call.values[FORCE])
-        return {"removed": call.values[NAME]}
+        warnings = await agents.remove(call.values[NAME], force=call.values[FORCE])
+        return {"removed": call.values[NAME], "warnings": list(warnings)}
 
     async def check(call: Call) -> Mapping[str, Any]:
         name = call.values.get(EITHER) or call.values.get(OLD_NAME)
