@@ -258,7 +258,7 @@ class ConsoleManager:
         request = session.request
         if request.encrypt:
             await self._around.relay.prepare(request.certificate)
-        session.has.port = self._around.relay.open(session, request.certificate)
+        session.has.port = self._around.relay.open(session, request.certificate, encrypt=request.encrypt)
 
     def javas_in_use(self, agent: str) -> set[str]:
         """The homes of the Javas with which consoles run on an agent."""

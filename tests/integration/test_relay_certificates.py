@@ -161,3 +161,11 @@ class PlainGatewayTests(GatewayCase, CertificateCase):
                 self.assertEqual(host.url(host.open(FakeConsole()), "T"), f"{url}/c/c1/#t=T")
             else:
                 await self.refused(host.judge(None, ()), "encrypt:")
+
+    async def test_no_plain_port_beside_a_reverse_proxy_that_encrypts(self) -> None:
+        await self.host.close("closed", "")
+        how = {"gateway": ("127.0.0.1", free_ports(1)[0]), "public_url": "https://gate.example"}
+        host = RelayCase.make_host(self, free_ports(2), **how)
+        await host.prepare(None)
+        self.assertIsNone(host.open(FakeConsole("c1"), encrypt=True).number)
+        self.assertIsNotNone(host.open(FakeConsole("c2")).number)
