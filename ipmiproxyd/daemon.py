@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol
 
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.defer import TimeoutError as TooSlow
 from twisted.internet.interfaces import IListeningPort, IReactorTime, IStreamServerEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ipmiproxyd import __version__
+from ipmiproxyd.agents.children import shielded
 from ipmiproxyd.agents.fleet import Fleet
 from ipmiproxyd.console.displays import DisplayPool
 from ipmiproxyd.console.machine import Ending
@@ -24,6 +26,8 @@ from ipmiproxyd.errors import ProxyError
 from ipmiproxyd.model import ConsoleState
 
 STOPPED: Final = Ending("shutdown", "The gateway was stopped.")
+RECONCILE_WAIT: Final = 10.0
+"""Seconds for which the start waits until the agents that are there have ended what an earlier run left."""
 
 log = Logger()
 
@@ -95,14 +99,32 @@ class DaemonService(Service):
         await parts.load_agents()
         await parts.agents.start(parts.consoles.job_ended)
         left = await parts.consoles.recover()
-        parts.agents.welcome(parts.consoles.reconcile)
         if left:
-            log.info("consoles of an earlier run that were closed: {count}", count=left)
+            log.info("consoles of an earlier run that are closed now: {count}", count=left)
+        await self._reconcile()
         if self._control is not None:
             control, endpoint = self._control
             self._port = await endpoint.listen(control)
         parts.supervisor.ready()
         log.info("ipmiproxyd {version} is ready, process {pid}", version=__version__, pid=os.getpid())
+
+    async def _reconcile(self) -> None:
+        """With the agents that are there, all at a time; the others follow when they come. One that does not answer
+        holds the start up for a moment only."""
+
+        parts = self._parts
+        parts.agents.welcome(parts.consoles.reconcile)
+        there = [agent for agent in parts.agents.values() if agent.describe().get("connected", True)]
+        all_done = gatherResults(
+            [Deferred.fromCoroutine(parts.consoles.reconcile(agent)) for agent in there], consumeErrors=True
+        )
+        try:
+            await shielded(all_done).addTimeout(RECONCILE_WAIT, parts.clock)
+        except TooSlow:
+            log.warn("consoles of an earlier run are not all closed yet")
+        except CancelledError:
+            all_done.cancel()
+            raise
 
     def _start_failed(self, failure: Failure) -> None:
         error = failure.value

@@ -363,9 +363,14 @@ class RelayHost(Protocol):
     async def prepare(self, certificate: CertificateFiles | None) -> None:
         """Have a certificate ready for :meth:`open` (None: the relay's own). Raises BadValue."""
 
-    def open(self, console: RelayedConsole, certificate: CertificateFiles | None = None) -> RelayPort:
+    def open(
+        self, console: RelayedConsole, certificate: CertificateFiles | None = None, *, encrypt: bool = False
+    ) -> RelayPort:
         """Serve the console: on a port of its own from the pool, on the gateway, or on both; with this certificate,
-        which is prepared, or as the relay is set. Raises NoFreePort."""
+        which is prepared, or as the relay is set. Raises NoFreePort.
+
+        :param encrypt: on no port of its own that is without TLS.
+        """
 
     def url(self, port: RelayPort, token: str) -> str: ...
 

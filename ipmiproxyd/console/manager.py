@@ -258,7 +258,7 @@ class ConsoleManager:
         request = session.request
         if request.encrypt:
             await self._around.relay.prepare(request.certificate)
-        session.has.port = self._around.relay.open(session, request.certificate)
+        session.has.port = self._around.relay.open(session, request.certificate, encrypt=request.encrypt)
 
     def javas_in_use(self, agent: str) -> set[str]:
         """The homes of the Javas with which consoles run on an agent."""
@@ -355,7 +355,8 @@ class ConsoleManager:
             session.close(Ending("job-failed", reason))
 
     async def recover(self) -> int:
-        """Close whatever an earlier run of the daemon left behind. Returns how many consoles that were."""
+        """Begin to close whatever an earlier run of the daemon left behind; on an agent that is done, as far as it can
+        be, when :meth:`reconcile` is. Returns how many consoles that are."""
 
         stored = await self._around.store.list(KIND)
         ledgers = {name.partition("/")[0] for name in await self._around.store.list(LEDGER_KIND)}
@@ -363,15 +364,16 @@ class ConsoleManager:
             session = self._session(console_id, *from_document(stored.get(console_id, {})))
             self._follow(session)
             session.close(Ending("restart", "The gateway was restarted."))
-        left = list(self._sessions.values())
-        await gatherResults([session.when_closed() for session in left], consumeErrors=True)
-        for agent in self._around.agents.values():
-            await self.reconcile(agent)
-        return len(left)
+        return len(self._sessions)
 
     async def reconcile(self, agent: Agent) -> None:
-        """End what runs on an agent and belongs to no console."""
+        """An agent is there (again): give back what could not be given back there, and end what runs on it and belongs
+        to no console."""
 
+        ending = [one for one in self._sessions.values() if one.request.agent == agent.name and one.ending is not None]
+        for one in ending:
+            one.try_again()
+        await gatherResults([one.when_closed() for one in ending], consumeErrors=True)
         try:
             for job in await agent.jobs():
                 session = self._sessions.get(console_of(job.id))

@@ -190,6 +190,12 @@ class ConsoleSession:
             log.info("console {console} closes: {reason}", console=self.id, reason=ending.reason)
             self.on_closing(ending)
 
+    def try_again(self) -> None:
+        """Give back at once what could not be given back before, if that waits for another attempt."""
+
+        if self.state is ConsoleState.LOST:
+            self._machine.again()
+
     def _give_back(self) -> None:
         self.let_go()
         Deferred.fromCoroutine(self._run_ledger()).addErrback(self._ledger_failed)

@@ -6,13 +6,17 @@ import ssl
 from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from twisted.internet.defer import TimeoutError as TooSlow
 from twisted.internet.threads import deferToThreadPool
 
 from ipmiproxyd.errors import BadValue
 from ipmiproxyd.model import CertificateFiles
 from ipmiproxyd.relay.servertls import OF_A_PROXY, ServerTls
+
+LOAD_LIMIT: Final = 10.0
+"""Seconds in which files have to be read: they may be on another machine, which does not answer."""
 
 
 class Certificates:
@@ -36,7 +40,13 @@ class Certificates:
             self._reactor, self._reactor.getThreadPool(), ServerTls, self._reactor, Path(files.certificate), key,
             OF_A_PROXY,
         )  # fmt: skip
-        made: ServerTls = await making
+        try:
+            made: ServerTls = await making.addTimeout(LOAD_LIMIT, self._reactor)
+        except TooSlow:
+            raise BadValue(
+                f"certificate: {files.certificate} was not read within {LOAD_LIMIT:g} s.",
+                hint="Put it on a disk of the daemon's machine.",
+            ) from None
         return made
 
     async def prepare(self, files: CertificateFiles) -> ServerTls:

@@ -225,12 +225,15 @@ class WebRelayHost:
             )
         self._certificates.judge(certificate, tls)
 
-    def open(self, console: RelayedConsole, certificate: CertificateFiles | None = None) -> WebRelayPort:
-        """See :meth:`ipmiproxyd.interfaces.RelayHost.open`. With a gateway, a console may do without a port."""
+    def open(
+        self, console: RelayedConsole, certificate: CertificateFiles | None = None, *, encrypt: bool = False
+    ) -> WebRelayPort:
+        """See :meth:`ipmiproxyd.interfaces.RelayHost.open`. With a gateway, a console may do without a port, and does
+        where that would have no TLS though it is to be encrypted: then a reverse proxy sees to that."""
 
         tls = self._tls if certificate is None else self._certificates.take(certificate)
         try:
-            port = self._open(console, tls, certificate)
+            port = self._open(console, tls, certificate, own_port=tls is not None or not encrypt)
         except BaseException:
             if certificate is not None:
                 self._certificates.give_back(certificate)
@@ -239,13 +242,18 @@ class WebRelayHost:
         return port
 
     def _open(
-        self, console: RelayedConsole, tls: ServerTls | None, certificate: CertificateFiles | None
+        self,
+        console: RelayedConsole,
+        tls: ServerTls | None,
+        certificate: CertificateFiles | None,
+        *,
+        own_port: bool,
     ) -> WebRelayPort:
         sockets = Sockets()
         viewers = Viewers(self._manners, console, sockets)
         resource = ConsoleResource(console, self._grants, self._files, viewers, self._policy, self.reactor)
         site = RelaySite(resource, self.reactor, sockets, SOCKETS_PER_VIEWER * self._manners.limit, tls)
-        number, listeners = self._bind(site)
+        number, listeners = self._bind(site) if own_port else (None, ())
         if self._gateway is not None:
             self._gateway.consoles.add(console.id, resource, sockets)
         return WebRelayPort(self, console.id, number, listeners, resource, viewers, sockets, tls, certificate)

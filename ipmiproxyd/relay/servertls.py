@@ -6,6 +6,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import ssl
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,6 +28,8 @@ LOOK_EVERY: Final = 60.0
 """Seconds between two looks at the files."""
 SOON: Final = 14 * 86400.0
 """Seconds before its end in which a certificate is spoken of."""
+_MOST: Final = 1 << 20
+"""Bytes that a file may have."""
 _CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2; those of 1.3 are good, all of them
 OWN: Final = ("relay.certificate", "relay.key")
 """The settings of the relay's own certificate."""
@@ -197,12 +200,19 @@ def load(certificate: Path, key: Path, now: float, settings: tuple[str, str] = O
 
 def _read(setting: str, path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as file:
+            is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
+            content = file.read(_MOST + 1) if is_file else b""
     except OSError as error:
         raise BadValue(
             f"{setting}: {path} cannot be read: {error.strerror}.",
             hint="The daemon's user has to be able to read it.",
         ) from None
+    if not is_file or len(content) > _MOST:
+        problem = "is too large" if is_file else "is not a plain file"
+        raise BadValue(f"{setting}: {path} {problem}.", hint="Name a PEM file.")
+    return content
 
 
 def _own_certificate(setting: str, path: Path) -> x509.Certificate:

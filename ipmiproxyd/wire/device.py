@@ -11,7 +11,19 @@ from urllib.parse import urlsplit
 
 from ipmiproxyd.errors import BadValue
 from ipmiproxyd.model import Device, Interface, Privilege, Secret, TcpStream, WebTrust
-from ipmiproxyd.wire.fields import JAVA, JAVA_WORDS, NAME, NAME_WORDS, Check, check_all, choice, matching, secret, text
+from ipmiproxyd.wire.fields import (
+    JAVA,
+    JAVA_WORDS,
+    LOCATION,
+    NAME,
+    NAME_WORDS,
+    Check,
+    check_all,
+    choice,
+    matching,
+    secret,
+    text,
+)
 
 _VENDOR = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 _LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
@@ -24,7 +36,7 @@ SIGN_IN: Final = frozenset({"address", "port", "username", "password", "interfac
 
 
 def checked(device: Device) -> Device:
-    """The device with its addresses and its fingerprint in one spelling.
+    """The device with its addresses, its location and its fingerprint in one spelling.
 
     :raises BadValue: some fields are not valid; all of them are named.
     """
@@ -34,6 +46,7 @@ def checked(device: Device) -> Device:
         device,
         address=_one_spelling(device.address),
         vnc=device.vnc and _joined(vnc_address(device.vnc)),
+        location=device.location.strip(),
         vnc_fingerprint=device.vnc_fingerprint.replace(":", "").lower(),
     )
 
@@ -175,7 +188,7 @@ _CHECKS: Final[dict[str, Check]] = {
     "vnc": _vnc,
     "vnc_password": secret(256),
     "vnc_fingerprint": matching(_FINGERPRINT, "is not a SHA-256 fingerprint (64 hexadecimal digits)", empty=True),
-    "location": text(256),
+    "location": LOCATION,
     "vendor": matching(_VENDOR, "is not the name of a vendor's family, or auto"),
     "notes": text(4096, lines=True),
 }

@@ -59,3 +59,21 @@ def matching(pattern: re.Pattern[str], wrong: str, *, empty: bool = False) -> Ch
 
 def choice(words: tuple[object, ...]) -> Check:
     return lambda value: None if value in words else f"is not one of {', '.join(map(str, words))}"
+
+
+_JOINERS: Final = "\u200c\u200d"
+"""Invisible, but some scripts need them."""
+
+
+def _place() -> Check:
+    plain = text(256)
+
+    def check(value: object) -> str | None:
+        unseen = [mark for mark in str(value) if category(mark) == "Cf" and mark not in _JOINERS]
+        return plain(value) or ("holds invisible characters" if unseen else None)
+
+    return check
+
+
+LOCATION: Final = _place()
+"""Devices and proxies meet by it, so it is what it looks like."""

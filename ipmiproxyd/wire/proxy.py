@@ -9,13 +9,12 @@ from typing import Any, Final, get_args
 
 from ipmiproxyd.errors import BadValue
 from ipmiproxyd.model import ConsoleType, Proxy
-from ipmiproxyd.wire.fields import JAVA, JAVA_WORDS, NAME, NAME_WORDS, Check, check_all, choice, matching, text
+from ipmiproxyd.wire.fields import JAVA, JAVA_WORDS, LOCATION, NAME, NAME_WORDS, Check, check_all, choice, matching
 
 MOST_LOCATIONS: Final = 256
 LONGEST_IDLE: Final = 31 * 86400.0
 
 _PATH = re.compile(r"/[^\x00-\x1f\x7f]{1,4000}")
-_location = text(256)
 
 
 def checked(proxy: Proxy) -> Proxy:
@@ -68,7 +67,7 @@ def _locations(value: object) -> str | None:
         return f"has more than {MOST_LOCATIONS} locations"
     if "" in value:
         return "has one without a name"
-    return next((problem for one in value if (problem := _location(one)) is not None), None)
+    return next((problem for one in value if (problem := LOCATION(one)) is not None), None)
 
 
 def _idle(value: object) -> str | None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import socket
 import ssl
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from twisted.internet.threads import deferToThread
 
 from ipmiproxyd.errors import BadValue, NoFreePort
 from ipmiproxyd.model import CertificateFiles
-from ipmiproxyd.relay import servertls
+from ipmiproxyd.relay import certificates, servertls
 from ipmiproxyd.relay.host import WebRelayPort
 from tests.support.fake_console import FakeConsole
 from tests.support.relay_case import RelayCase, free_ports
@@ -80,16 +82,31 @@ class PortTests(CertificateCase):
     async def test_what_cannot_be_used(self) -> None:
         good, _ = self.certificate("a", "a.example")
         other, _ = self.certificate("b", "b.example")
+        fifo, large = self.folder / "fifo", self.folder / "large.pem"
+        os.mkfifo(fifo)
+        large.write_bytes(bytes(2 << 20))
         for certificate, *words in (
             (CertificateFiles("/nowhere.pem"), "certificate: /nowhere.pem cannot be read"),
             (CertificateFiles(good.key), "certificate: there is no certificate in"),
             (CertificateFiles(good.certificate), "certificate: there is no private key in"),
             (CertificateFiles(good.certificate, other.key), "key: the key in", "does not belong"),
             (CertificateFiles(good.certificate, good.certificate), "certificate: there is no private key"),
+            (CertificateFiles(str(fifo)), f"certificate: {fifo} is not a plain file"),
+            (CertificateFiles(good.certificate, str(fifo)), f"key: {fifo} is not a plain file"),
+            (CertificateFiles("/dev/zero"), "certificate: /dev/zero is not a plain file"),
+            (CertificateFiles(str(self.folder)), "certificate:", str(self.folder)),
+            (CertificateFiles(str(large)), f"certificate: {large} is too large"),
             (self.certificate("old", "c.example", begins=-9, ends=-2)[0], "certificate:", "has expired"),
         ):
             await self.refused(self.host.judge(certificate, ()), *words)
             await self.refused(self.host.prepare(certificate), *words)
+
+    async def test_files_that_take_too_long(self) -> None:
+        read, gate = servertls._read, threading.Event()
+        self.addCleanup(gate.set)
+        self.patch(certificates, "LOAD_LIMIT", 0.05)
+        self.patch(servertls, "_read", lambda *what: gate.wait(20) and read(*what))
+        await self.refused(self.host.judge(self.certificate("a", "a.example")[0], ()), "was not read within")
 
     async def test_renewed(self) -> None:
         self.patch(servertls, "LOOK_EVERY", 0.0)
@@ -161,3 +178,11 @@ class PlainGatewayTests(GatewayCase, CertificateCase):
                 self.assertEqual(host.url(host.open(FakeConsole()), "T"), f"{url}/c/c1/#t=T")
             else:
                 await self.refused(host.judge(None, ()), "encrypt:")
+
+    async def test_no_plain_port_beside_a_reverse_proxy_that_encrypts(self) -> None:
+        await self.host.close("closed", "")
+        how = {"gateway": ("127.0.0.1", free_ports(1)[0]), "public_url": "https://gate.example"}
+        host = RelayCase.make_host(self, free_ports(2), **how)
+        await host.prepare(None)
+        self.assertIsNone(host.open(FakeConsole("c1"), encrypt=True).number)
+        self.assertIsNotNone(host.open(FakeConsole("c2")).number)

@@ -188,3 +188,19 @@ class SshLostTests(SshWorld):
         self.assertTrue(leftovers.sandboxed(self.jobs))
         await self.daemon.start()
         await self.nothing_left()
+
+    async def test_agent_that_does_not_answer_at_the_start(self) -> None:
+        """The daemon is ready all the same, and what was left there is ended once it answers."""
+
+        await self.opened("device=node1 agent=east")
+        await self.daemon.signal(signal.SIGKILL)
+        os.kill(self.sshd.listener, signal.SIGSTOP)
+        try:
+            await self.daemon.start(15.0)
+            client = await self.connect()
+            here = await self.opened("device=node1", client)
+            await client.must(f"console close console={here['console']}")
+            self.assertTrue(leftovers.sandboxed(self.jobs))
+        finally:
+            os.kill(self.sshd.listener, signal.SIGCONT)
+        await self.nothing_left()

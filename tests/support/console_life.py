@@ -115,9 +115,14 @@ class Life(SynchronousTestCase):
     def restart(self) -> int:
         self.relay = FakeRelay()
         self.manager = self.make_manager()
-        recovered = Deferred.fromCoroutine(self.manager.recover())
+        left = self.successResultOf(Deferred.fromCoroutine(self.manager.recover()))
+        self.reconcile()
+        return left
+
+    def reconcile(self) -> None:
+        reconciled = Deferred.fromCoroutine(self.manager.reconcile(self.agent))
         self.settle()
-        return self.successResultOf(recovered)
+        self.successResultOf(reconciled)
 
     def settle(self) -> None:
         for _ in range(20):

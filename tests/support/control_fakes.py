@@ -235,9 +235,10 @@ class FakeVendors:
 class FakeJavas:
     def __init__(self) -> None:
         self.asked: list[tuple[str, ...]] = []
+        self.installed: list[Mapping[str, Any]] = []
 
     async def listing(self, agent: str) -> Mapping[str, Any]:
-        return {"use": "debian_17", "installed": [], "available": [], "agent": agent}
+        return {"use": "debian_17", "installed": self.installed, "available": [], "agent": agent}
 
     async def use(self, agent: str, name: str) -> Mapping[str, Any]:
         self.asked.append(("use", agent, name))

@@ -122,6 +122,7 @@ class FakeRelay:
         self.hindrances: list[str] = []
         self.judged: list[tuple[CertificateFiles | None, set[CertificateFiles]]] = []
         self.certificates: list[CertificateFiles | None] = []
+        self.encrypted: list[bool] = []
 
     async def judge(self, certificate: CertificateFiles | None, others: Collection[CertificateFiles]) -> None:
         self.judged.append((certificate, set(others)))
@@ -131,12 +132,15 @@ class FakeRelay:
     async def prepare(self, certificate: CertificateFiles | None) -> None:
         await self.judge(certificate, ())
 
-    def open(self, console: RelayedConsole, certificate: CertificateFiles | None = None) -> RelayPort:
+    def open(
+        self, console: RelayedConsole, certificate: CertificateFiles | None = None, *, encrypt: bool = False
+    ) -> RelayPort:
         if not self.free and not self.gateway:
             raise NoFreePort("All relay ports are in use.")
         port = FakeRelayPort(None if self.gateway else self.free.pop(0), console, self)
         self.opened.append(port)
         self.certificates.append(certificate)
+        self.encrypted.append(encrypt)
         return port
 
     def url(self, port: RelayPort, token: str) -> str:

@@ -22,6 +22,7 @@ from ipmiproxyd.errors import (
 from ipmiproxyd.model import Console, ConsoleState, Device, Job, OpenRequest, UnixStream
 from tests.support.console_life import NODE, Life
 from tests.support.control_fakes import viewer
+from tests.support.fake_rooms import FakeRelay
 
 
 class OpeningTests(Life):
@@ -411,10 +412,26 @@ class RestartTests(Life):
     def test_agent_away_at_the_start(self) -> None:
         self.opened()
         self.clock.calls.clear()
-        self.agent.stop_errors = [AgentUnreachable("The agent does not answer.")]
+        self.agent.stop_errors = [AgentUnreachable("The agent does not answer.") for _ in range(2)]
         self.restart()
         self.assertEqual([console.state for console in self.manager.list()], [ConsoleState.LOST])
         self.clock.advance(RETRY_AFTER)
+        self.assert_nothing_left()
+
+    def test_agent_that_comes_later(self) -> None:
+        """Nothing waits for it, and once it is there it is not left waiting."""
+
+        self.opened()
+        self.clock.calls.clear()
+        self.agent.stop_gate = Deferred()
+        self.relay = FakeRelay()
+        self.manager = self.make_manager()
+        self.assertEqual(self.successResultOf(Deferred.fromCoroutine(self.manager.recover())), 1)
+        gate, self.agent.stop_gate = self.agent.stop_gate, None
+        gate.errback(AgentUnreachable("The agent does not answer."))
+        self.settle()
+        self.assertEqual([console.state for console in self.manager.list()], [ConsoleState.LOST])
+        self.reconcile()
         self.assert_nothing_left()
 
     def test_keep(self) -> None:

@@ -32,7 +32,9 @@ class ProxyTests(CommandsTestCase):
                 "certificate": "",
                 "key": "",
                 "java": "",
+                "disable_login_buttons": "default",
                 "consoles": 0,
+                "warnings": [],
             },
         )
 
@@ -61,11 +63,31 @@ class ProxyTests(CommandsTestCase):
         for command in ("set name=p2 idle=never", "show name=p2", "remove name=p2"):
             self.refused(f"proxy {command}", NotFound)
 
+    def test_login_buttons_the_way_a_form_has_them(self) -> None:
+        self.ask(f"{self.PROXY} disable_login_buttons=yes")
+        self.assertIs(self.fakes.proxies.stored["p1"].login_buttons, False)
+        for value, stored, shown in (("no", True, False), ("default", "default", "default"), ("yes", False, True)):
+            told = self.ask(f"proxy set name=p1 disable_login_buttons={value}")
+            self.assertEqual(self.fakes.proxies.stored["p1"].login_buttons, stored)
+            self.assertEqual(told["disable_login_buttons"], shown)
+        self.refused("proxy set name=p1 login_buttons=yes disable_login_buttons=no", BadRequest)
+
+    def test_a_java_that_is_not_there(self) -> None:
+        (warning,) = self.ask("proxy add name=p1 locations=a java=nosuch")["warnings"]
+        self.assertIn("no Java nosuch on the agent east", warning)
+        self.fakes.javas.installed = [{"name": "nosuch"}]
+        self.assertEqual(self.ask("proxy set name=p1 idle=5m")["warnings"], [])
+        self.assertEqual(self.ask("proxy add name=p2 agent=far locations=a java=other")["warnings"], [])
+
     def test_form(self) -> None:
-        self.ask("device add name=n1 address=a location='Rack 4'")
+        self.ask("device add name=n1 address=a location=' Rack 4 '")
+        self.ask("device add name=n2 address=a location='Z, 1'")
         form = self.ask("proxy form")
         told = {field["name"]: field for field in form["fields"]}
-        self.assertEqual(list(told), [field.name for field in dataclasses.fields(Proxy)])
+        names = [field.name for field in dataclasses.fields(Proxy)]
+        self.assertEqual(list(told), [f"disable_{name}" if name == "login_buttons" else name for name in names])
+        self.assertEqual(told["disable_login_buttons"]["label"], "Disable login buttons")
+        self.assertIn("java list", told["java"]["help"])
         self.assertEqual(
             {choice["value"]: choice["label"] for choice in told["type"]["choices"]},
             {
@@ -76,7 +98,10 @@ class ProxyTests(CommandsTestCase):
             },
         )
         self.assertEqual([choice["value"] for choice in told["agent"]["choices"]], ["local", "east"])
-        self.assertEqual([choice["value"] for choice in told["locations"]["choices"]], ["Rack 4"])
+        self.assertEqual(
+            told["locations"]["choices"],
+            [{"value": "Rack 4", "label": "Rack 4"}, {"value": "Z\\, 1", "label": "Z, 1"}],
+        )
         self.assertIn({"value": "5m", "label": "5m"}, told["idle"]["choices"])
         self.assertEqual((form["defaults"]["idle"], form["defaults"]["fall_back"]), (300.0, ["java", "html5", "panel"]))
         self.table = self.fakes.table(Defaults(debug=True, limits={"displays": 100}))

@@ -137,6 +137,11 @@ class CheckTests(SynchronousTestCase):
         for spelled, one in (("2001:DB8:0::7", "2001:db8::7"), ("BMC.Example.NET.", "bmc.example.net")):
             self.assertEqual(checked(Device(address=spelled)).address, one)
 
+    def test_one_spelling_of_a_location(self) -> None:
+        self.assertEqual(checked(Device(address="bmc", location=" Rack\xa04\xa0")).location, "Rack\xa04")
+        self.assertRaises(BadValue, checked, Device(address="bmc", location="Rack\u200b4"))
+        self.assertEqual(checked(Device(address="bmc", location="a\u200cb")).location, "a\u200cb")
+
     def test_one_spelling_of_a_vnc_server(self) -> None:
         for spelled, one in (
             ("[2001:DB8:0::7]:5900", "[2001:db8::7]:5900"),

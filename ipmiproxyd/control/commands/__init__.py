@@ -35,7 +35,7 @@ def make_commands(
     return CommandTable(
         [
             *device_commands.commands(devices),
-            *proxy_commands.commands(proxies, devices, agents, defaults),
+            *proxy_commands.commands(proxies, devices, agents, javas, defaults),
             *power_commands.commands(devices, power, proxies, agent=defaults.agent),
             *console_commands.commands(devices, consoles, proxies, defaults),
             *viewers_commands.commands(consoles),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, get_args
+from typing import Any, Final, Literal, get_args
 
 from ipmiproxyd.console.types import LABELS
 from ipmiproxyd.control.arguments import (
@@ -22,8 +22,8 @@ from ipmiproxyd.control.arguments import (
 from ipmiproxyd.control.commands.bmc import given_fields
 from ipmiproxyd.control.commands.defaults import Defaults
 from ipmiproxyd.control.declare import Call, Command
-from ipmiproxyd.errors import MissingArgument
-from ipmiproxyd.interfaces import Agents, Devices, Proxies
+from ipmiproxyd.errors import BadRequest, MissingArgument, ProxyError
+from ipmiproxyd.interfaces import Agents, Devices, Javas, Proxies
 from ipmiproxyd.model import ConsoleType, Proxy
 from ipmiproxyd.wire.proxy import LONGEST_IDLE
 
@@ -39,13 +39,26 @@ _LABELS: Final[Mapping[str, str]] = {
     "locations": "Use in locations",
     "type": "noVNC proxy type",
     "idle": "Automatically close sessions",
-    "login_buttons": "Login buttons",
+    "disable_login_buttons": "Disable login buttons",
     "encrypt": "Encrypt connection between noVNC and the relay",
     "certificate": "Self-signed certificate location",
     "key": "Location of its key",
     "java": "Java version",
 }
 """What EasyDCIM's form calls the fields."""
+
+LOGIN_BUTTONS: Final = Argument(
+    "login_buttons",
+    OrDefault(Flag()),
+    "let the page's buttons type the BMC's user name and password",
+    default="default",
+)
+DISABLE_LOGIN_BUTTONS: Final = Argument(
+    "disable_login_buttons",
+    OrDefault(Flag()),
+    "the same the other way round, as a form has it: yes takes these buttons away",
+    default="default",
+)
 
 
 def fields(agent: str) -> tuple[Argument[Any], ...]:
@@ -62,12 +75,7 @@ def fields(agent: str) -> tuple[Argument[Any], ...]:
             "default is that of the daemon's settings",
             default="default",
         ),
-        Argument(
-            "login_buttons",
-            OrDefault(Flag()),
-            "let the page's buttons type the BMC's user name and password",
-            default="default",
-        ),
+        LOGIN_BUTTONS,
         Argument(
             "encrypt", Flag(), "have browsers come by https and wss, whatever the relay's own setting", default=False
         ),
@@ -78,7 +86,12 @@ def fields(agent: str) -> tuple[Argument[Any], ...]:
             default="",
         ),
         Argument("key", Text(4001, "path"), "the PEM file of its key, where it is not in the same file", default=""),
-        Argument("java", Text(40, "name"), "the Java that its consoles run with, where it is another", default=""),
+        Argument(
+            "java",
+            Text(40, "name"),
+            "the Java that its consoles run with, where it is another: a name of java list for its agent",
+            default="",
+        ),
     )
 
 
@@ -87,26 +100,72 @@ def proxy_json(proxy: Proxy, consoles: int) -> dict[str, Any]:
     ``consoles``: how many are open by it."""
 
     shown = {field.name: getattr(proxy, field.name) for field in dataclasses.fields(proxy)}
-    return {**shown, "locations": list(proxy.locations), "consoles": consoles}
+    return {
+        **shown,
+        "locations": list(proxy.locations),
+        DISABLE_LOGIN_BUTTONS.name: _opposite(proxy.login_buttons),
+        "consoles": consoles,
+    }
 
 
-def commands(proxies: Proxies, devices: Devices, agents: Agents, defaults: Defaults) -> list[Command]:
+def _opposite(flag: bool | Literal["default"]) -> bool | Literal["default"]:
+    return flag if flag == "default" else not flag
+
+
+def _given(call: Call, known: tuple[Argument[Any], ...]) -> dict[str, Any]:
+    """The fields of model.Proxy that are on the request. Raises BadRequest for one that is there in both its ways."""
+
+    given = given_fields(call.values, known)
+    if DISABLE_LOGIN_BUTTONS in call.values:
+        if LOGIN_BUTTONS in call.values:
+            raise BadRequest(
+                "login_buttons= cannot be given together with disable_login_buttons=.",
+                hint="They are the same, the other way round.",
+            )
+        given[LOGIN_BUTTONS.name] = _opposite(call.values[DISABLE_LOGIN_BUTTONS])
+    return given
+
+
+def commands(
+    proxies: Proxies, devices: Devices, agents: Agents, javas: Javas, defaults: Defaults
+) -> list[Command]:
     known = fields(defaults.agent)
-    added = tuple(dataclasses.replace(field, required=field is LOCATIONS) for field in known)
-    changed = tuple(dataclasses.replace(field, default=UNSET) for field in known)
+    both_ways = (*known, DISABLE_LOGIN_BUTTONS)
+    added = tuple(dataclasses.replace(field, required=field is LOCATIONS) for field in both_ways)
+    changed = tuple(dataclasses.replace(field, default=UNSET) for field in both_ways)
 
     def shown(proxy: Proxy) -> dict[str, Any]:
         return proxy_json(proxy, proxies.consoles(proxy.name))
 
+    async def told(proxy: Proxy) -> dict[str, Any]:
+        return {**shown(proxy), "warnings": await java_warnings(proxy)}
+
+    async def java_warnings(proxy: Proxy) -> list[str]:
+        """Whether its Java is there, as far as an agent that is connected tells."""
+
+        there = {row["name"] for row in agents.listing() if row.get("connected", True)}
+        if not proxy.java or proxy.agent not in there:
+            return []
+        try:
+            listing = await javas.listing(proxy.agent)
+        except ProxyError:
+            return []
+        if proxy.java in {java["name"] for java in listing["installed"]}:
+            return []
+        return [
+            f"There is no Java {proxy.java} on the agent {proxy.agent}: its Java consoles cannot run with it "
+            f"(java list agent={proxy.agent} shows those that are there)."
+        ]
+
     async def add(call: Call) -> Mapping[str, Any]:
-        given = {"agent": defaults.agent, **given_fields(call.values, known)}
-        return shown(await proxies.add(Proxy(name=call.values[NAME], **given)))
+        given = {"agent": defaults.agent, **_given(call, known)}
+        return await told(await proxies.add(Proxy(name=call.values[NAME], **given)))
 
     async def change(call: Call) -> Mapping[str, Any]:
-        changes = given_fields(call.values, known)
+        changes = _given(call, known)
         if not changes:
             raise MissingArgument("proxy set needs something to change.", hint="For example: locations= or idle=")
-        return shown(await proxies.change(call.values[NAME], changes))
+        return await told(await proxies.change(call.values[NAME], changes))
 
     async def show(call: Call) -> Mapping[str, Any]:
         return shown(await proxies.get(call.values[NAME]))
@@ -123,12 +182,13 @@ def commands(proxies: Proxies, devices: Devices, agents: Agents, defaults: Defau
         locations = {device.location for device in await devices.list()} - {""}
         choices = {
             "agent": [_choice(agent["name"]) for agent in agents.listing()],
-            "locations": [_choice(location) for location in sorted(locations)],
+            "locations": [_choice(LOCATIONS.type.show((one,)), one) for one in sorted(locations)],
             "type": [_choice(name, label) for name, label in LABELS.items() if defaults.debug or name != "panel-debug"],
             "idle": [_choice("default", f"as set for all: {show_duration(defaults.idle)}"), *_idle_choices()],
         }
+        told = [DISABLE_LOGIN_BUTTONS if field.name == LOGIN_BUTTONS.name else field for field in added[:-1]]
         return {
-            "fields": [_field(field, choices.get(field.name, [])) for field in (NAME, *added)],
+            "fields": [_field(field, choices.get(field.name, [])) for field in (NAME, *told)],
             "defaults": defaults.told(),
             "limits": dict(defaults.limits),
         }
