@@ -10,11 +10,11 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol
 
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from twisted.conch.error import ConchError
 from twisted.conch.ssh.agent import AGENTC_SIGN_REQUEST, SSHAgentClient
 from twisted.conch.ssh.common import NS, getNS
-from twisted.conch.ssh.keys import BadKeyError, EncryptedKeyError, Key
+from twisted.conch.ssh.keys import EncryptedKeyError, Key
 from twisted.conch.ssh.userauth import MSG_USERAUTH_REQUEST, SSHUserAuthClient
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as TooSlow
@@ -36,6 +36,8 @@ AGENT_LIMIT: Final = 10.0
 AGENT_ANSWER: Final = 256 << 10
 """Bytes that an answer of an ssh-agent may have."""
 
+_PKCS8: Final = (b"-----BEGIN PRIVATE KEY-----", b"-----BEGIN ENCRYPTED PRIVATE KEY-----")
+"""The beginning of files that Conch does not read."""
 _SHA2: Final = {b"rsa-sha2-256": 2, b"rsa-sha2-512": 4}
 
 
@@ -165,14 +167,15 @@ def load_key(path: str, passphrase: Secret) -> Key:
     try:
         data, mode = _read(path)
         key = _parsed(data, passphrase)
+        can_sign = not key.isPublic() and key.sshType() in KINDS
     except OSError as error:
         problem = f"The SSH key {path} cannot be read: {error.strerror}."
     except EncryptedKeyError:
         problem = f"The SSH key {path} is encrypted, and its passphrase is {'wrong' if passphrase else 'not set'}."
-    except (BadKeyError, UnsupportedAlgorithm, ValueError, TypeError, IndexError):
+    except Exception:  # Conch lets out whatever a malformed key brings about
         problem = f"{path} is no SSH key that can be used here (Ed25519, ECDSA or RSA), or its passphrase is wrong."
     else:
-        if key.isPublic() or key.sshType() not in KINDS:
+        if not can_sign:
             problem = f"{path} is no private SSH key that can be used here (Ed25519, ECDSA or RSA)."
         elif mode & 0o007:
             problem = f"The SSH key {path} is not secret: everybody on this machine may read or change it."
@@ -190,15 +193,24 @@ def _read(path: str) -> tuple[bytes, int]:
 
 def _parsed(data: bytes, passphrase: Secret) -> Key:
     try:
-        key: Key = Key.fromString(data, passphrase=passphrase.reveal() or None)
-    except (BadKeyError, EncryptedKeyError, ValueError, TypeError):
+        return _from_text(data, passphrase.reveal())
+    except Exception:
         if not passphrase:
             raise
-        try:
-            key = Key.fromString(data)  # it is not encrypted at all
-        except EncryptedKeyError:
-            raise EncryptedKeyError from None
-    return key
+    try:
+        return _from_text(data, "")  # it is not encrypted at all
+    except EncryptedKeyError:
+        raise EncryptedKeyError from None
+
+
+def _from_text(data: bytes, passphrase: str) -> Key:
+    if not data.startswith(_PKCS8):
+        key: Key = Key.fromString(data, passphrase=passphrase or None)
+        return key
+    try:
+        return Key(load_pem_private_key(data, passphrase.encode() or None))
+    except TypeError:
+        raise EncryptedKeyError from None
 
 
 class SignIn(SSHUserAuthClient):
