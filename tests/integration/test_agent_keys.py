@@ -105,6 +105,15 @@ class HostKeyTests(KeysCase):
         self.know("RSA", host=f"*,![127.0.0.*]:{self.sshd.port}")
         await self.refused(HostKeyUnknown, self.vouched())
 
+    async def test_known_hosts_have_lines_as_for_ssh(self) -> None:
+        name = f"[{ADDRESS}]:{self.sshd.port}"
+        key = (self.folder / "host_key.pub").read_text().strip()
+        for separator in "\f\v\x1c\x85\u2028":
+            self.known.write_text(f"else ssh-ed25519 AAAA by{separator}{name} {key}\n", encoding="utf-8")
+            await self.refused(HostKeyUnknown, self.vouched())
+        self.known.write_text(f"{name} {key}\r\n")
+        self.assertEqual((await self.vouched()).host_keys, (self.keys["ED25519"],))
+
     async def test_known_hosts_tell_of_another(self) -> None:
         make_key(self.folder / "else")
         self.known.write_text(f"[{ADDRESS}]:{self.sshd.port} {(self.folder / 'else.pub').read_text()}")
