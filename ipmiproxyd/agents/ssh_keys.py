@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import os
+import stat
 import struct
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -36,6 +38,7 @@ AGENT_LIMIT: Final = 10.0
 AGENT_ANSWER: Final = 256 << 10
 """Bytes that an answer of an ssh-agent may have."""
 
+_EVERYBODY: Final = 0o007
 _PKCS8: Final = (b"-----BEGIN PRIVATE KEY-----", b"-----BEGIN ENCRYPTED PRIVATE KEY-----")
 """The beginning of files that Conch does not read."""
 _SHA2: Final = {b"rsa-sha2-256": 2, b"rsa-sha2-512": 4}
@@ -177,7 +180,7 @@ def load_key(path: str, passphrase: Secret) -> Key:
     else:
         if not can_sign:
             problem = f"{path} is no private SSH key that can be used here (Ed25519, ECDSA or RSA)."
-        elif mode & 0o007:
+        elif mode & _EVERYBODY:
             problem = f"The SSH key {path} is not secret: everybody on this machine may read or change it."
             hint = f"chmod 0600 {path}; and if others may have read it, make a new one."
         else:
@@ -185,10 +188,31 @@ def load_key(path: str, passphrase: Secret) -> Key:
     raise KeyRefused(problem, hint=hint)
 
 
+def load_passphrase(path: str) -> Secret:
+    """A key's passphrase, from a file that has nothing else in it. Raises KeyRefused."""
+
+    hint = "Check the agent's passphrase-file."
+    try:
+        data, mode = _read(path)
+        passphrase = data.decode().rstrip("\n")
+    except OSError as error:
+        problem = f"The passphrase file {path} cannot be read: {error.strerror}."
+    except ValueError:
+        problem = f"The passphrase file {path} is no text (in UTF-8)."
+    else:
+        if not mode & _EVERYBODY:
+            return Secret(passphrase)
+        problem = f"The passphrase file {path} is not secret: everybody on this machine may read or change it."
+        hint = f"chmod 0600 {path}; and if others may have read it, give the key a new one (ssh-keygen -p)."
+    raise KeyRefused(problem, hint=hint) from None
+
+
 def _read(path: str) -> tuple[bytes, int]:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with os.fdopen(descriptor, "rb") as file:
-        return file.read(64 << 10), os.fstat(file.fileno()).st_mode
+    with open(path, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as file:
+        mode = os.fstat(file.fileno()).st_mode
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "it is no ordinary file")
+        return file.read(64 << 10), mode
 
 
 def _parsed(data: bytes, passphrase: Secret) -> Key:

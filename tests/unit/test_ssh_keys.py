@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import os
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from ipmiproxyd.agents.ssh_keys import FileIdentity, load_key
+from ipmiproxyd.agents.ssh_keys import FileIdentity, load_key, load_passphrase
 from ipmiproxyd.errors import KeyRefused
 from ipmiproxyd.model import Secret
 from tests.support.scratch import scratch
@@ -62,6 +63,37 @@ class LoadKeyTests(SynchronousTestCase):
         for key in (generate_private_key(SECP256K1()), X25519PrivateKey.generate()):
             path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
             self.assertIn("can be used here", self.refused(path))
+
+
+class LoadPassphraseTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.path = scratch(self) / "passphrase"
+
+    def refused(self) -> str:
+        with self.assertRaises(KeyRefused) as caught:
+            load_passphrase(str(self.path))
+        return str(caught.exception.message)
+
+    def test_it_is_what_is_in_the_file(self) -> None:
+        self.path.touch(mode=0o640)
+        for text, meant in (("for this test\n", "for this test"), ("…\t ", "…\t "), ("", "")):
+            self.path.write_text(text, encoding="utf-8")
+            self.assertEqual(load_passphrase(str(self.path)).reveal(), meant)
+
+    def test_files_of_no_use(self) -> None:
+        self.assertIn("cannot be read: No such file", self.refused())
+        self.path.mkdir()
+        self.assertIn("cannot be read: Is a directory", self.refused())
+        self.path.rmdir()
+        self.path.write_bytes(b"\xff\n")
+        self.assertIn("is no text", self.refused())
+        for mode in (0o604, 0o602, 0o666):
+            self.path.write_text("for this test")
+            self.path.chmod(mode)
+            self.assertIn("is not secret", self.refused())
+        self.path.unlink()
+        os.mkfifo(self.path, 0o600)
+        self.assertIn("is no ordinary file", self.refused())
 
 
 class BrokenKeyTests(SynchronousTestCase):
