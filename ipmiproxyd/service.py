@@ -38,7 +38,7 @@ from ipmiproxyd.control.commands import Defaults, make_commands
 from ipmiproxyd.control.listen import control_endpoint
 from ipmiproxyd.control.server import ControlServer
 from ipmiproxyd.daemon import DaemonService, Parts
-from ipmiproxyd.errors import AgentUnreachable, ProxyError
+from ipmiproxyd.errors import ProxyError
 from ipmiproxyd.interfaces import VncServer, agent_named
 from ipmiproxyd.log import LoggedService, make_observer
 from ipmiproxyd.model import RemoteAgent, Secret
@@ -217,13 +217,14 @@ def _local_agent(settings: Settings, reactor: Any) -> LocalAgent:
 
 
 def _configured_agents(settings: Settings) -> list[RemoteAgent]:
-    """Raises AgentUnreachable for a passphrase that cannot be read."""
+    """Raises KeyRefused for a passphrase that cannot be read."""
 
     def passphrase(file: Path | None) -> Secret:
-        try:
-            return Secret(file.read_text().rstrip("\n") if file else "")
-        except OSError as error:
-            raise AgentUnreachable(f"The passphrase file {file} cannot be read: {error.strerror}.") from None
+        if file is None:
+            return Secret("")
+        from ipmiproxyd.agents.ssh_keys import load_passphrase
+
+        return load_passphrase(str(file))
 
     return [
         RemoteAgent(

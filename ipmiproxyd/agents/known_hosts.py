@@ -52,7 +52,7 @@ def _lines(file: Path) -> Sequence[str]:
             text = open_file.read(LIMIT).decode("utf-8", "replace")
     except (OSError, RuntimeError):
         return ()
-    return [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+    return [line for line in text.split("\n") if not line.lstrip().startswith("#")]
 
 
 def _is_for(patterns: str, name: str) -> bool:

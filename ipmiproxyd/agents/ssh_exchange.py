@@ -86,6 +86,7 @@ class PacketTransport(SSHClientTransport):
         self._reader = PacketReader()
         self._writer = PacketWriter()
         self._strict = False
+        self._bare = True  # they have had no keys yet
         self._theirs = True  # their key exchange goes on: from their KEXINIT to their NEWKEYS, and at first
         self._over = False
         self._full = False  # the transport's buffer
@@ -128,7 +129,7 @@ class PacketTransport(SSHClientTransport):
     def _message(self, number: int, payload: bytes) -> None:
         first = self.sessionID is None
         if number in _ALWAYS:
-            fits = not (first and self._strict and self._theirs) or number == MSG_DISCONNECT
+            fits = not (self._strict and self._bare) or number == MSG_DISCONNECT
         elif number == MSG_KEXINIT:
             fits = not self._theirs or (first and self.nextEncryptions is None)
         elif number == MSG_NEWKEYS or number in _EXCHANGE:
@@ -232,7 +233,7 @@ class PacketTransport(SSHClientTransport):
             self.sendDisconnect(DISCONNECT_PROTOCOL_ERROR, b"NEWKEYS takes no data")
             return
         self._reader.use(keys.incoming, restart=self._strict)
-        self._theirs = False
+        self._bare = self._theirs = False
         self._newKeys()  # type: ignore[no-untyped-call]
         self._tell_connection()
         self.connectionSecure()  # type: ignore[no-untyped-call]

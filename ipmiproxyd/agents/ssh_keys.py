@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import os
+import stat
 import struct
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol
 
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from twisted.conch.error import ConchError
 from twisted.conch.ssh.agent import AGENTC_SIGN_REQUEST, SSHAgentClient
 from twisted.conch.ssh.common import NS, getNS
-from twisted.conch.ssh.keys import BadKeyError, EncryptedKeyError, Key
+from twisted.conch.ssh.keys import EncryptedKeyError, Key
 from twisted.conch.ssh.userauth import MSG_USERAUTH_REQUEST, SSHUserAuthClient
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as TooSlow
@@ -36,6 +38,9 @@ AGENT_LIMIT: Final = 10.0
 AGENT_ANSWER: Final = 256 << 10
 """Bytes that an answer of an ssh-agent may have."""
 
+_EVERYBODY: Final = 0o007
+_PKCS8: Final = (b"-----BEGIN PRIVATE KEY-----", b"-----BEGIN ENCRYPTED PRIVATE KEY-----")
+"""The beginning of files that Conch does not read."""
 _SHA2: Final = {b"rsa-sha2-256": 2, b"rsa-sha2-512": 4}
 
 
@@ -165,16 +170,17 @@ def load_key(path: str, passphrase: Secret) -> Key:
     try:
         data, mode = _read(path)
         key = _parsed(data, passphrase)
+        can_sign = not key.isPublic() and key.sshType() in KINDS
     except OSError as error:
         problem = f"The SSH key {path} cannot be read: {error.strerror}."
     except EncryptedKeyError:
         problem = f"The SSH key {path} is encrypted, and its passphrase is {'wrong' if passphrase else 'not set'}."
-    except (BadKeyError, UnsupportedAlgorithm, ValueError, TypeError, IndexError):
+    except Exception:  # Conch lets out whatever a malformed key brings about
         problem = f"{path} is no SSH key that can be used here (Ed25519, ECDSA or RSA), or its passphrase is wrong."
     else:
-        if key.isPublic() or key.sshType() not in KINDS:
+        if not can_sign:
             problem = f"{path} is no private SSH key that can be used here (Ed25519, ECDSA or RSA)."
-        elif mode & 0o007:
+        elif mode & _EVERYBODY:
             problem = f"The SSH key {path} is not secret: everybody on this machine may read or change it."
             hint = f"chmod 0600 {path}; and if others may have read it, make a new one."
         else:
@@ -182,23 +188,53 @@ def load_key(path: str, passphrase: Secret) -> Key:
     raise KeyRefused(problem, hint=hint)
 
 
+def load_passphrase(path: str) -> Secret:
+    """A key's passphrase, from a file that has nothing else in it. Raises KeyRefused."""
+
+    hint = "Check the agent's passphrase-file."
+    try:
+        data, mode = _read(path)
+        passphrase = data.decode().rstrip("\n")
+    except OSError as error:
+        problem = f"The passphrase file {path} cannot be read: {error.strerror}."
+    except ValueError:
+        problem = f"The passphrase file {path} is no text (in UTF-8)."
+    else:
+        if not mode & _EVERYBODY:
+            return Secret(passphrase)
+        problem = f"The passphrase file {path} is not secret: everybody on this machine may read or change it."
+        hint = f"chmod 0600 {path}; and if others may have read it, give the key a new one (ssh-keygen -p)."
+    raise KeyRefused(problem, hint=hint) from None
+
+
 def _read(path: str) -> tuple[bytes, int]:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with os.fdopen(descriptor, "rb") as file:
-        return file.read(64 << 10), os.fstat(file.fileno()).st_mode
+    with open(path, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as file:
+        mode = os.fstat(file.fileno()).st_mode
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "it is no ordinary file")
+        return file.read(64 << 10), mode
 
 
 def _parsed(data: bytes, passphrase: Secret) -> Key:
     try:
-        key: Key = Key.fromString(data, passphrase=passphrase.reveal() or None)
-    except (BadKeyError, EncryptedKeyError, ValueError, TypeError):
+        return _from_text(data, passphrase.reveal())
+    except Exception:
         if not passphrase:
             raise
-        try:
-            key = Key.fromString(data)  # it is not encrypted at all
-        except EncryptedKeyError:
-            raise EncryptedKeyError from None
-    return key
+    try:
+        return _from_text(data, "")  # it is not encrypted at all
+    except EncryptedKeyError:
+        raise EncryptedKeyError from None
+
+
+def _from_text(data: bytes, passphrase: str) -> Key:
+    if not data.startswith(_PKCS8):
+        key: Key = Key.fromString(data, passphrase=passphrase or None)
+        return key
+    try:
+        return Key(load_pem_private_key(data, passphrase.encode() or None))
+    except TypeError:
+        raise EncryptedKeyError from None
 
 
 class SignIn(SSHUserAuthClient):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -14,9 +14,11 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectError, ConnectingCancelledError, DNSLookupError
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Factory
+from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
 from ipmiproxyd.agents.children import shielded
+from ipmiproxyd.agents.known_hosts import known_host
 from ipmiproxyd.agents.ssh_channel import Connection
 from ipmiproxyd.agents.ssh_keys import Identity, identities
 from ipmiproxyd.agents.ssh_transport import HOST_KEYS, Transport, host_key_problem
@@ -48,6 +50,7 @@ class SshPlace:
 
     :ivar key: the file of the private key, or SSH_AGENT; ``passphrase`` where it is encrypted.
     :ivar host_keys: fingerprints ("SHA256:…") of the host's keys that are trusted.
+    :ivar known_hosts: files of known hosts: the keys that they call revoked are not.
     """
 
     host: str
@@ -56,6 +59,7 @@ class SshPlace:
     key: Path | str
     passphrase: Secret = field(default_factory=lambda: Secret(""))
     host_keys: tuple[str, ...] = ()
+    known_hosts: tuple[Path, ...] = ()
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -281,20 +285,33 @@ async def sign_in(reactor: Any, name: str, place: SshPlace, *, prefer: str = "")
     :param prefer: the kind of host key to ask for first.
     """
 
+    revoked = (await deferToThread(known_host, place.known_hosts, place.host, place.port)).revoked
+    trusted = [key for key in place.host_keys if key not in revoked]
     async with identities(reactor, str(place.key), place.passphrase) as keys:
         shown: dict[str, str] = {}
         kinds: Sequence[str] = sorted(HOST_KEYS, key=lambda kind: kind != prefer)
         while True:
-            transport = Transport(str(place), place.user, keys, place.host_keys, kinds)
+            transport = Transport(str(place), place.user, keys, trusted, kinds)
             try:
                 await _connect(reactor, name, place, transport)
-            except HostKeyChanged as error:
+            except (HostKeyChanged, HostKeyUnknown) as error:
+                check_revoked(str(place), [transport.shown], revoked)
                 shown[transport.kind] = transport.shown
                 kinds = [kind for kind in transport.other_kinds() if kind not in shown]
                 if not kinds:
                     raise host_key_problem(str(place), shown, place.host_keys) from error
             else:
                 return transport
+
+
+def check_revoked(place: str, keys: Collection[str], revoked: Collection[str]) -> None:
+    """Raises HostKeyChanged if one of these keys (fingerprints) of a host was revoked."""
+
+    if found := [key for key in keys if key in revoked]:
+        raise HostKeyChanged(
+            f"{place} has a host key that the file of known hosts calls revoked: {', '.join(found)}.",
+            hint="Give the host a new key, or find out whether it is the right host.",
+        )
 
 
 async def shown_host_keys(reactor: Any, name: str, place: SshPlace) -> Mapping[str, str]:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from twisted.internet.threads import deferToThread
 
-from ipmiproxyd.agents.known_hosts import Known, known_host
+from ipmiproxyd.agents.known_hosts import known_host
 from ipmiproxyd.agents.ssh import SshAgent
 from ipmiproxyd.agents.ssh_keys import identities
-from ipmiproxyd.agents.ssh_link import SshPlace, hang_up, shown_host_keys, sign_in
+from ipmiproxyd.agents.ssh_link import SshPlace, check_revoked, hang_up, shown_host_keys, sign_in
 from ipmiproxyd.agents.ssh_transport import host_key_problem
-from ipmiproxyd.errors import HostKeyChanged, MissingArgument
+from ipmiproxyd.errors import MissingArgument
 from ipmiproxyd.model import RemoteAgent
 
 
@@ -43,12 +43,12 @@ class SshMaker:
         self._user_prefix = user_prefix
         self._lease = lease
         self._displays = displays
-        self._known_hosts = known_hosts
+        self._known_hosts = tuple(known_hosts)
 
     def make(self, agent: RemoteAgent) -> SshAgent:
         return SshAgent(
             agent.name,
-            _place(agent),
+            self._place(agent),
             home_files=self._home_files,
             user_prefix=self._user_prefix,
             lease=self._lease,
@@ -60,20 +60,22 @@ class SshMaker:
     async def change(self, hosted: SshAgent, agent: RemoteAgent) -> None:
         """Let an agent that is there be as it is told now."""
 
-        await hosted.change(_place(agent), **_settings(agent))
+        await hosted.change(self._place(agent), **_settings(agent))
 
     async def vouched(self, agent: RemoteAgent, *, check: bool, known_hosts: bool) -> RemoteAgent:
         """The agent with a host key that somebody vouches for, and, if ``check``, one that lets us in.
 
-        :param known_hosts: the files of known hosts may vouch for it.
+        :param known_hosts: the files of known hosts may vouch for it; what they call revoked is so anyway.
 
         Raises MissingArgument, HostKeyUnknown, HostKeyChanged, KeyRefused, AgentUnreachable.
         """
 
-        place = _place(agent)
+        place = self._place(agent)
         if check:
             async with identities(self._reactor, str(place.key), place.passphrase):
                 pass  # what is wrong with it is said first
+        known = await deferToThread(known_host, self._known_hosts, agent.host, agent.port)
+        check_revoked(str(place), agent.host_keys, known.revoked)
         if not agent.host_keys:
             if not check:
                 raise MissingArgument(
@@ -81,34 +83,30 @@ class SshMaker:
                     hint="Give host_key=SHA256:… (there: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub).",
                 )
             shown = await shown_host_keys(self._reactor, agent.name, place)
-            known = await deferToThread(known_host, self._known_hosts, agent.host, agent.port)
-            agent = replace(agent, host_keys=_trusted(str(place), shown, known if known_hosts else Known()))
+            check_revoked(str(place), shown.values(), known.revoked)
+            trusted = known.trusted if known_hosts else frozenset[str]()
+            agent = replace(agent, host_keys=_trusted(str(place), shown, trusted))
         if check:
-            await hang_up(await sign_in(self._reactor, agent.name, _place(agent)))
+            await hang_up(await sign_in(self._reactor, agent.name, self._place(agent)))
         return agent
 
-
-def _trusted(place: str, shown: Mapping[str, str], known: Known) -> tuple[str, ...]:
-    if revoked := known.revoked.intersection(shown.values()):
-        raise HostKeyChanged(
-            f"{place} has a host key that the file of known hosts calls revoked: {', '.join(revoked)}.",
-            hint="Give the host a new key, or find out whether it is the right host.",
+    def _place(self, agent: RemoteAgent) -> SshPlace:
+        return SshPlace(
+            host=agent.host,
+            port=agent.port,
+            user=agent.user,
+            key=agent.key,
+            passphrase=agent.passphrase,
+            host_keys=agent.host_keys,
+            known_hosts=self._known_hosts,
         )
-    trusted = tuple(key for key in shown.values() if key in known.trusted)
+
+
+def _trusted(place: str, shown: Mapping[str, str], known: Collection[str]) -> tuple[str, ...]:
+    trusted = tuple(key for key in shown.values() if key in known)
     if not trusted:
-        raise host_key_problem(place, shown, known.trusted)
+        raise host_key_problem(place, shown, known)
     return trusted
-
-
-def _place(agent: RemoteAgent) -> SshPlace:
-    return SshPlace(
-        host=agent.host,
-        port=agent.port,
-        user=agent.user,
-        key=agent.key,
-        passphrase=agent.passphrase,
-        host_keys=agent.host_keys,
-    )
 
 
 def _settings(agent: RemoteAgent) -> dict[str, Any]:

@@ -105,13 +105,36 @@ class HostKeyTests(KeysCase):
         self.know("RSA", host=f"*,![127.0.0.*]:{self.sshd.port}")
         await self.refused(HostKeyUnknown, self.vouched())
 
+    async def test_known_hosts_have_lines_as_for_ssh(self) -> None:
+        name = f"[{ADDRESS}]:{self.sshd.port}"
+        key = (self.folder / "host_key.pub").read_text().strip()
+        for separator in "\f\v\x1c\x85\u2028":
+            self.known.write_text(f"else ssh-ed25519 AAAA by{separator}{name} {key}\n", encoding="utf-8")
+            await self.refused(HostKeyUnknown, self.vouched())
+        self.known.write_text(f"{name} {key}\r\n")
+        self.assertEqual((await self.vouched()).host_keys, (self.keys["ED25519"],))
+
     async def test_known_hosts_tell_of_another(self) -> None:
         make_key(self.folder / "else")
         self.known.write_text(f"[{ADDRESS}]:{self.sshd.port} {(self.folder / 'else.pub').read_text()}")
         error = await self.refused(HostKeyChanged, self.vouched())
         self.assertIn(self.keys["ECDSA"], error.message)
+
+    async def test_known_hosts_tell_of_a_revoked_key(self) -> None:
         self.know("ED25519", marker="@revoked")
-        self.assertIn("revoked", (await self.refused(HostKeyChanged, self.vouched())).message)
+        own = {"host_keys": (self.keys["ED25519"], self.keys["RSA"])}
+        for more in ({}, {"known_hosts": False}, own, {**own, "check": False}):
+            self.assertIn("revoked", (await self.refused(HostKeyChanged, self.vouched(**more))).message)
+
+    async def test_key_that_is_revoked_later(self) -> None:
+        for trusted in (self.keys["ED25519"],), tuple(self.keys.values()):
+            place = self.sshd.place(host_keys=trusted, known_hosts=(self.folder / "none", self.known))
+            self.assertEqual(await self.comes_in(place), "ED25519")
+            self.know("ED25519", marker="@revoked")
+            self.assertIn("revoked", (await self.refused(HostKeyChanged, self.comes_in(place))).message)
+            self.known.unlink()
+        self.know("RSA", marker="@revoked")
+        self.assertEqual(await self.comes_in(place), "ED25519")
 
 
 class SshAgentProgram(ProcessProtocol):

@@ -7,11 +7,13 @@ import io
 import json
 import socket
 import struct
+from collections.abc import Awaitable
 from typing import Any, ClassVar
 
 from PIL import Image
 from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import LoopingCall
 
 from tests.support.network import Network
 from tests.support.page_case import client_messages, is_input
@@ -333,14 +335,18 @@ class SharingTests(ScreenWorld):
         """Who only watches does not keep a console, however much the mouse is moved; and is told that it ends."""
 
         console = (await self.opened(self.words("idle=3s user=bob")))["console"]
-        page = await self.visit((await self.share(console, "view=yes"))["url"], init=UNRULY)
-        begun = reactor.seconds()
+        kept = LoopingCall(lambda: Deferred.fromCoroutine(self.client.must(f"console extend console={console}")))
+        ended = kept.start(1.0)
+        try:
+            page = await self.visit((await self.share(console, "view=yes"))["url"], init=UNRULY)
+        finally:
+            kept.stop()
+            await ended
         await page.evaluate(f"setInterval(() => {{ {said_by(pointer(99, 99))}; {said_by(pointer(90, 90))}; }}, 50)")
         await page.see("#notice")
         self.assertFalse(await page.visible("#notice-stay"))
         closed = await self.closes(console)
         self.assertEqual(closed["reason"], "idle")
-        self.assertLess(reactor.seconds() - begun, 4.0)
         await page.phase("over")
         self.assertEqual(await page.text("#card-title"), "Closed because nobody used it")
 
@@ -361,6 +367,13 @@ class PanelSharingTests(World):
 
         await self.server.panel.recorded("text", lambda event: event.get("value") == value)
 
+    async def once_more(self, kind: str, doing: Awaitable[None]) -> None:
+        """Do it, and wait until the panel tells of its effect: the next thing could overtake that in its browser."""
+
+        seen = len(self.server.panel.record(kind))
+        await doing
+        await self.server.panel.recorded(kind, lambda _: len(self.server.panel.record(kind)) > seen)
+
     async def test_a_watcher_and_a_screenshot(self) -> None:
         opened = await self.opened()
         console = opened["console"]
@@ -377,7 +390,7 @@ class PanelSharingTests(World):
         await owner.type("o")
         await self.holds("o")
         kinds = [event["kind"] for event in self.server.panel.record()[len(before) :]]
-        self.assertEqual(set(kinds), {"key", "text"})
+        self.assertEqual((set(kinds), kinds.count("click")), ({"click", "key", "text"}, 1))
 
         file = self.folder / "shot.png"
         taken = await self.client.must(f"console screenshot console={console} file={file}")
@@ -407,7 +420,7 @@ class PanelSharingTests(World):
         opened = await gatherResults([self.open(f"device=node1 existing=new clipboard={mode}") for mode in modes])
         for mode, reply in zip(modes, opened, strict=True):
             page = await self.visit(reply.body["url"], init=UNRULY)
-            await page.click_at(*USER_FIELD)
+            await self.once_more("click", page.click_at(*USER_FIELD))
             await self.out(page, mode)
             await self.into(page, mode)
             await self.close(reply.body["console"])
@@ -417,7 +430,7 @@ class PanelSharingTests(World):
         text = f"copied with {mode}"
         await page.type(text)
         await self.holds(text)
-        await page.press("Control+a")
+        await self.once_more("select", page.press("Control+a"))
         await page.press("Control+c")
         await page.press("End")
         await page.type(".")
@@ -436,13 +449,13 @@ class PanelSharingTests(World):
             await page.click("#clipboard-button")
             await page.fill("#clipboard-out", text)
             await page.click("#clipboard-send")
-            await page.click_at(*USER_FIELD)
+            await self.once_more("click", page.click_at(*USER_FIELD))
             passed = text
         else:
             self.assertFalse(await page.visible("#clipboard-out"))
             await page.evaluate(said_by(cut_text(text.encode())))
             passed = f"copied with {mode}"  # what was there before
-        await page.press("Control+a")
+        await self.once_more("select", page.press("Control+a"))
         await page.press("Control+v")
         await page.type("!")
         await self.holds(f"{passed}!")

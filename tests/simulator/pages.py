@@ -77,6 +77,7 @@ for (const field of document.querySelectorAll('input:not([type=file])')) {
   field.addEventListener('input', () => record(hidden
     ? { kind: 'text', field: field.name, length: field.value.length }
     : { kind: 'text', field: field.name, value: field.value }));
+  for (const kind of ['click', 'select']) field.addEventListener(kind, () => record({ kind, field: field.name }));
 }
 """
 

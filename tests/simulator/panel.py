@@ -7,6 +7,7 @@ a self-signed certificate, prints one JSON line once it listens, and appends eve
     request   method, path, status, tls     sign-in   user, password_length, ok
     key       field, key; of a password field only the length of what was there
     text      field, value; of a password field only its length
+    click     field                         select    field: some of its text was selected
     drag      points [[x, y], …] on the canvas, button
     power     action, ok                    sign-out  user
 """
@@ -47,7 +48,7 @@ from tests.simulator.vendors.vendor import VendorPanel
 RECORD: Final = "record.jsonl"
 SETTINGS: Final = "panel.json"
 _REPORT_LIMIT: Final = 1 << 18
-_REPORTED: Final = ("key", "text", "drag")
+_REPORTED: Final = ("key", "text", "click", "select", "drag")
 """The kinds of events that a page may report."""
 
 

@@ -53,15 +53,18 @@ class Server(SSHServerTransport):
     """Notes the messages of the connection.
 
     :param strict: says that its key exchange is, which it is not.
-    :param before: a message in front of its first KEXINIT, and ``after`` behind.
+    :param before: a message in front of its first KEXINIT, ``after`` behind, and ``last`` in front of its NEWKEYS.
     """
 
     _log = QUIET
     supportedPublicKeys = [b"ssh-ed25519"]  # noqa: RUF012 - Conch's attribute
 
-    def __init__(self, *, strict: bool = False, before: Message = None, after: Message = None) -> None:
+    def __init__(
+        self, *, strict: bool = False, before: Message = None, after: Message = None, last: Message = None
+    ) -> None:
         self.heard: list[int] = []
         self._around = [before, after]
+        self._last = last
         if strict:
             self.supportedKeyExchanges = [*self.supportedKeyExchanges, b"kex-strict-s-v00@openssh.com"]
         self.factory = SSHFactory()
@@ -76,6 +79,11 @@ class Server(SSHServerTransport):
         super().sendKexInit()
         if after is not None:
             self.say(*after)
+
+    def sendPacket(self, messageType: int, payload: bytes) -> None:
+        if messageType == MSG_NEWKEYS and self._last is not None:
+            self.say(*self._last)
+        super().sendPacket(messageType, payload)
 
     def dispatchMessage(self, messageNum: int, payload: bytes) -> None:
         if messageNum >= 50:
@@ -180,8 +188,11 @@ class SshExchangeTests(SynchronousTestCase):
         self.refused(b"the key exchange does not come first")
         self.meet(Server(after=ignored))
         self.up()
-        self.meet(Server(strict=True, after=ignored))
-        self.refused(b"message 2 out of turn")
+        self.meet(Server(last=ignored))
+        self.up()
+        for server in (Server(strict=True, after=ignored), Server(strict=True, last=ignored)):
+            self.meet(server)
+            self.refused(b"message 2 out of turn")
 
     def test_chacha_without_a_strict_exchange(self) -> None:
         self.patch(Server, "supportedCiphers", [CHACHA])
