@@ -131,8 +131,8 @@ def end_user(uid: int) -> None:
     """Kill every process of a Unix user of ours, by one system call for all, so that none can outrun it. Who does that
     is this user in one respect only, and otherwise the last of all users, so that nobody can stop it."""
     with open("/proc/self/uid_map", encoding="ascii") as file:
-        first, _, count = map(int, file.read().splitlines()[-1].split())
-    last, limit = first + count - 1, time.monotonic() + PATIENCE
+        last = max(int(first) + int(count) - 1 for first, _, count in map(str.split, file))
+    limit = time.monotonic() + PATIENCE
     while time.monotonic() < limit:
         if not (child := os.fork()):
             try:

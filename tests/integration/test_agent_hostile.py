@@ -177,7 +177,8 @@ if AM_ROOT:
             display = claim_display(self)
             box = """if True:
                 import os, sys, time
-                print(*(line for line in open("/proc/self/status") if line.startswith("NoNewPrivs")), file=sys.stderr)
+                rights = [line for line in open("/proc/self/status") if line.startswith("NoNewPrivs")]
+                print("caller", sys.argv[2], *rights, file=sys.stderr)
                 if not os.fork():
                     os.setsid()
                     for fd in range(3):
@@ -193,7 +194,7 @@ if AM_ROOT:
             self.assertEqual((await self.told_to_runner(jobs, "start", **given))["event"], "begun")
             log = folder / "ill" / "log"
             await leftovers.until_none(lambda: not (log.exists() and log.read_text()))
-            self.assertEqual(log.read_text().split(), ["NoNewPrivs:", "1"])
+            self.assertEqual(log.read_text().split(), ["caller", "0", "NoNewPrivs:", "1"])
             state = json.loads((folder / "ill" / "state.json").read_text())
             keeper = int(state["keeper"].split(":")[1])
             os.kill(keeper, signal.SIGKILL)

@@ -7,6 +7,7 @@ import copy
 import hashlib
 import json
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -186,6 +187,25 @@ class PartsTests(SynchronousTestCase):
         self.assertEqual(path.stat().st_mode & 0o7777, 0o750)
         path.chmod(0o770)
         self.assertRaises(runner.RefusedError, runner.make_folder, str(path), 0o711, me, -1)
+
+    def test_half_a_user_is_never_left(self) -> None:
+        """Whoever stops a job meanwhile."""
+
+        class Stopped(Exception):
+            pass
+
+        def stop(*_: object) -> None:
+            raise Stopped
+
+        folder = scratch(self)
+        (folder / "useradd").write_text(f"#!/bin/sh\nkill -TERM $PPID; sleep 0.2; touch {folder}/made\n")
+        (folder / "useradd").chmod(0o755)
+        before = os.environ["PATH"]
+        os.environ["PATH"] = f"{folder}:{before}"
+        self.addCleanup(os.environ.__setitem__, "PATH", before)
+        self.addCleanup(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, stop))
+        self.assertRaises(Stopped, runner.add_user, "somebody")
+        self.assertTrue((folder / "made").exists())
 
     def test_words_are_one_printable_line(self) -> None:
         self.assertEqual(runner.words(" a\x1b[31m\nb\0 "), "a [31m b")
