@@ -78,10 +78,11 @@ class OrdinaryHostileTests(HostileCase):
         """Such as on a full disk."""
 
         spec, _ = await self.launch()
-        (self.jobs_dir / "tombstones").chmod(0o500)
+        tombstones = self.jobs_dir / "tombstones"
+        self.addCleanup(tombstones.chmod, 0o700)
+        tombstones.chmod(0o500)
         await self.agent.stop(spec.id)
         self.assertEqual(self.inside(spec), {})
-        (self.jobs_dir / "tombstones").chmod(0o700)
 
     async def test_folders_without_end(self) -> None:
         job, _ = await self.told(f"cd {sandbox.VNC}; for i in $(seq 1500); do mkdir d && cd d; done")
