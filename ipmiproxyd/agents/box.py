@@ -1,7 +1,7 @@
 """A job, as far as it needs no root: its sandbox, behind its fence, and the watch over its start. One file, standard
 library only: it comes to the agent as text, and a keeper (runner.py) starts it as the console's own user.
 
-    python3 -I -S /proc/self/fd/NUMBER VNC CALLER < given
+    python3 -I -S /proc/self/fd/NUMBER VNC CALLER KEEPER < given
 
 VNC is the folder of the display's sockets, CALLER the number of the Unix user who asks for jobs. Standard input holds
 one JSON object, and is emptied, since that may hold secrets:
@@ -16,7 +16,7 @@ It tells its keeper on standard output, in lines of JSON:
     {"over":code,"message":…}      why the job has ended, or comes to nothing
 
 Standard error is the job's log, a file, of which only the last part is kept. This process stays as the forwarder of the
-fence, out of the sandbox's reach. It ends with the sandbox, and the sandbox with it.
+fence, out of the sandbox's reach. It ends with the sandbox, and the sandbox with it; and with KEEPER, its parent.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import errno
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import stat
@@ -44,7 +45,9 @@ LIBRARY = RUN + "/library"  # there too
 POLICIES = "/etc/chromium/policies/managed"  # there too
 PLACES = {"home": HOME, "chromium-policy": POLICIES, "library": LIBRARY}
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+CGROUPS = "/sys/fs/cgroup"
 VNC_PORT = 5900  # + display number
+FILES_LIMIT = 8192  # of each process
 LIBRARY_LIMIT = 192 << 20  # bytes of all a job's files from the cache
 LOG_LIMIT, EVENT_LIMIT, TMPFS_LIMIT, SMALL_TMPFS_LIMIT = 1 << 16, 1 << 16, 1 << 29, 1 << 24  # bytes
 READABLE = 1  # of epoll
@@ -134,12 +137,34 @@ def check_java(folder: str, caller: int) -> None:
         folder = os.path.dirname(folder)
 
 
+def is_32_bit(java: str) -> bool:
+    """Whether a Java is a program of 32 bits."""
+    with contextlib.suppress(OSError), open(f"{java}/bin/java", "rb") as file:
+        return file.read(5) == b"\x7fELF\1"
+    return False
+
+
 def hosts(reach: list[Object]) -> str:
     """All the names that mean something inside."""
     lines = ["127.0.0.1 localhost console", "::1 localhost"]
     for entry in reach:
         lines += [f"{entry['address']} {name}" for name in entry["names"] if re.fullmatch(HOST_NAME, name)]
     return "".join(f"{line}\n" for line in lines)
+
+
+def memory_limit_met(display: int) -> int:
+    """Bytes that the control group of a display allows, if the kernel has killed a program in it for the lack of
+    memory; else 0."""
+    for folder, events, limit in (
+        (f"{CGROUPS}/ipmiproxyd/{display}", "memory.events", "memory.max"),
+        (f"{CGROUPS}/memory/ipmiproxyd/{display}", "memory.oom_control", "memory.limit_in_bytes"),
+    ):
+        with contextlib.suppress(OSError, ValueError):
+            with open(f"{folder}/{events}", encoding="ascii") as file:
+                killed = re.search(r"^oom_kill [1-9]", file.read(), re.MULTILINE)
+            with open(f"{folder}/{limit}", encoding="ascii") as file:
+                return int(file.read()) if killed else 0
+    return 0
 
 
 # --- the sandbox -----------------------------------------------------------------------------------------------------
@@ -175,6 +200,7 @@ def sandbox(vnc: str, files: list[tuple[int, str]], python: str, java: str, othe
         args += ["--perms", "0444", "--file", str(fd), place]
     args += ["--remount-ro", LIBRARY, *(["--remount-ro", "/etc/chromium"] if chromium else [])]
     args += ["--ro-bind", java, java] if java and not java.startswith(("/usr/", "/opt/")) else []
+    args += ["--remount-ro", "/"]
     return [*args, "--chdir", HOME, "--", python, "-I", "-S", f"{RUN}/inside.py"]
 
 
@@ -183,6 +209,7 @@ class Box:
 
     def __init__(self, given: Object, vnc: str, caller: int, fence: Any) -> None:
         self.given, self.vnc, self.caller, self.fence = given, vnc, caller, fence
+        self.display = given["display"]
         self.names = [program["name"] for program in given["programs"]]
         self.ready, self.ended, self.unread, self.log, self.log_size = 0, False, b"", b"", 0
         self.loop = fence.Loop()
@@ -206,7 +233,7 @@ class Box:
         told = {name: given[name] for name in ("display", "programs")}
         told["locked"] = self.caller != os.geteuid()  # then a keeper that is root takes the folder of sockets
         document = memory_file(json.dumps(told).encode())
-        calls = self.fence.socket_filter(other_calls=bool(given["java"]))  # a Java may be a 32-bit program
+        calls = self.fence.socket_filter(other_calls=bool(given["java"]) and is_32_bit(given["java"]))
         others = (memory_file(hosts(given["reach"]).encode()), memory_file(b""), memory_file(calls) if calls else -1)
         argv = sandbox(self.vnc, files, python, given["java"], others)
         return bwrap, argv, [document, *(fd for fd in others if fd >= 0), *(fd for fd, _ in files)]
@@ -251,7 +278,7 @@ class Box:
             self.note(log)
         if not self.ended:
             last = (self.log.decode("utf-8", "replace").strip().splitlines() or [""])[-1]
-            raise OverError("job-failed", f"The sandbox ended: {last}")
+            self.over("job-failed", f"The sandbox ended: {last}")
 
     def listen_outside(self, address: str) -> None:
         """The display's port on the agent. Whoever comes there takes no place of the programs' own connections."""
@@ -292,7 +319,9 @@ class Box:
 
     def over(self, code: str, message: str) -> None:
         if not self.ended:
-            tell(over=code, message=message)
+            full = memory_limit_met(self.display) if code == "job-failed" and self.caller != os.geteuid() else 0
+            said = f"The console ran out of its memory ({full >> 20} MiB): " if full else ""
+            tell(over=code, message=said + message)
         self.ended = True
 
     def late(self) -> None:
@@ -321,13 +350,20 @@ def load(text: str) -> Any:
     return module
 
 
-def main(vnc: str, caller: str) -> None:
+def main(vnc: str, caller: str, keeper: str) -> None:
     os.close(int(sys.argv[0].rpartition("/")[2]))  # this program's own text
     given = json.load(sys.stdin)
     os.ftruncate(0, 0)
+    os.umask(0o022)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+        file.write("500")
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    files = min(FILES_LIMIT, resource.getrlimit(resource.RLIMIT_NOFILE)[1])  # RLIM_INFINITY is never that of files
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
     fence = load(given.pop("fence"))
     try:
+        fence.die_with(int(keeper))
         fence.harden()
         Box(given, vnc, int(caller), fence).run()
     except (OverError, fence.FenceError) as error:

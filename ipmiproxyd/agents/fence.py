@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 BUFFER = 1 << 16  # bytes that are on their way, in each direction of a connection
 CONNECTIONS = 256
 DIAL_LIMIT = 10.0  # seconds
+HALF_LIMIT = 60.0  # seconds without a byte, once one side has ended
 SINGLE = 64  # more ports than that in one range share a socket
 LISTENERS = 250  # that fit into one message between processes
 OWN_PORTS = (61000, 65535)  # of servers inside, such as the bridge of an old panel
@@ -45,6 +46,7 @@ SO_ORIGINAL_DST = 80
 FAMILIES = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)
 MACHINES = {"x86_64": (0xC000003E, 41), "aarch64": (0xC00000B7, 198)}  # what seccomp calls it, and its call socket()
 IO_URING_SETUP, FIRST_X32_CALL = 425, 0x40000000
+KEYCTL, JOIN_SESSION_KEYRING = {"x86_64": 250, "aarch64": 219}, 1
 LOAD, EQUAL, AT_LEAST, RETURN = 0x20, 0x15, 0x35, 0x06  # of a seccomp filter's program
 ALLOW, REFUSE, KILL = 0x7FFF0000, 0x00050000, 0x80000000  # its results; with REFUSE an error's number
 
@@ -244,7 +246,13 @@ def redirect(rules: str) -> None:
 
 
 def harden() -> None:
-    """Nobody looks into this process, and what it starts gains no rights."""
+    """Nobody looks into this process, and what it starts gains no rights, nor shares the keys of whoever asked."""
+    if call := KEYCTL.get(os.uname().machine):
+        try:
+            system_call("syscall", call, JOIN_SESSION_KEYRING, None)
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.EPERM):  # there are no keys: of the kernel, or of a container
+                raise
     system_call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     system_call("prctl", PR_SET_DUMPABLE, 0, 0, 0, 0)
 
@@ -326,6 +334,8 @@ class Connection:
             if side.dialling:
                 if number := side.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                     raise OSError(number, os.strerror(number))
+                if is_here(side.sock):
+                    raise PermissionError("that is the agent itself")
                 side.dialling = False
                 self.loop.moments.pop(self, None)
             if events & ~select.EPOLLOUT and self.may_read(side, peer):
@@ -359,6 +369,9 @@ class Connection:
                         peer.sock.shutdown(socket.SHUT_WR)
         if all(side.shut for side in self.sides):
             return self.close(broken=self.broken)
+        if any(side.ended for side in self.sides) and not any(side.dialling for side in self.sides):
+            # Some servers never end what their client has ended.
+            self.loop.moments[self] = (time.monotonic() + HALF_LIMIT, lambda: self.close(broken=True))
         for side, peer in (self.sides, self.sides[::-1]):
             mask = select.EPOLLIN if self.may_read(side, peer) else 0
             mask |= select.EPOLLOUT if side.out or side.dialling else 0
@@ -402,6 +415,14 @@ class Forwarder:
 
     def gone(self) -> None:
         self.count -= 1
+
+
+def is_here(sock: socket.socket) -> bool:
+    """Whether a connection leads to this machine by an address of its own: a name that leads to one is no BMC's."""
+    if sock.family == socket.AF_UNIX:
+        return False
+    address = sock.getpeername()[0]
+    return bool(address == sock.getsockname()[0] and not is_loopback(address))
 
 
 def reset(sock: socket.socket) -> None:

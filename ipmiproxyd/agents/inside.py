@@ -122,7 +122,8 @@ class Programs:
             self.start(program)
             say(event="stage")
             while locked and os.stat(VNC).st_uid == os.geteuid():
-                readable([self.woken], 1)
+                if readable([self.woken], 1) and (ended := self.reap()):
+                    self.obituary(ended)
         self.wait(-1)
 
     def start(self, program: Object) -> None:

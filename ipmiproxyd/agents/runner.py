@@ -2,8 +2,7 @@
 
     python3 -I -S runner.py < document        as root, through ``sudo -n``, or as an ordinary user
 
-It does what needs root, and nothing else. The document is one line of JSON: numbers, names and enumerations, see
-``DOCUMENTS``. Answers are lines of JSON on standard output:
+It does what needs root, and nothing else. The document (``DOCUMENTS``) and the answers are lines of JSON:
 
     hello   {"event":"hello","user":…,"own_users":bool,"jobs":folder,"cache":folder for files of jobs, or ""}
     start   {"event":"begun"} once the job has a keeper; the rest stands in its ``state.json``. Idempotent by job id
@@ -47,8 +46,8 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 CODES = ("tool-missing", "no-free-display", "timeout")  # that a box may end with, beside job-failed
 DOCUMENT_LIMIT, EVENT_LIMIT, STAGES_LIMIT, LEAST_DISK = 1 << 23, 1 << 16, 16, 256  # bytes; bytes; KiB at the end
 PATIENCE, TOMBSTONE_AGE = 10.0, 3600.0  # seconds
-FILES_LIMIT, THREADS_LIMIT = 8192, 4096  # of a job; threads only where its user is its own
-PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER, CLONE_NEWNS, MS_BIND, MS_REC_PRIVATE = 1, 36, 0x20000, 0x1000, 0x44000
+THREADS_LIMIT, USERS_LIMIT = 4096, 400  # of a job whose user is its own; of all users of ours: the system's run out
+PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, CLONE_NEWNS, MS_BIND, MS_REC_PRIVATE = 36, 38, 0x20000, 0x1000, 0x44000
 
 
 class RefusedError(Exception):
@@ -76,17 +75,15 @@ DOCUMENTS: Object = {"hello": COMMON, "start": COMMON | JOB, "stop": COMMON | {"
 def parse(line: bytes) -> Object:
     """Raises RefusedError unless the document is as the rules say, to the last member."""
     try:
-        document = json.loads(line.decode())
-    except (ValueError, RecursionError) as error:
-        raise RefusedError("bad-request", "The document is not JSON in UTF-8") from error
-    if not isinstance(document, dict) or type(version := document.get("version")) is not int:
-        raise RefusedError("bad-request", "The document has no version")
-    if version != VERSION:
+        version = (document := json.loads(line.decode()))["version"]
+    except (ValueError, RecursionError, TypeError, KeyError) as error:
+        raise RefusedError("bad-request", "The document is no JSON object in UTF-8 with a version") from error
+    if type(version) is int and version != VERSION:
         raise RefusedError("agent-outdated", f"The runner speaks version {VERSION}, the daemon {version}")
-    verb = document.get("verb")
-    if not isinstance(verb, str) or verb not in DOCUMENTS or document.keys() != DOCUMENTS[verb].keys():
+    rules = DOCUMENTS.get(str(document.get("verb")), {})
+    if document.keys() != rules.keys():
         raise RefusedError("bad-request", "The document has no verb that the runner knows, or not its members")
-    for name, rule in DOCUMENTS[verb].items():
+    for name, rule in rules.items():
         value = document[name]
         if isinstance(rule, str):
             good = isinstance(value, str) and re.fullmatch(rule, value)
@@ -97,7 +94,7 @@ def parse(line: bytes) -> Object:
     return dict(document)
 
 
-# --- processes and files ----------------------------------------------------------------------------------------------
+# --- processes, files and control groups ------------------------------------------------------------------------------
 
 
 def identity(pid: int) -> str:
@@ -112,42 +109,43 @@ def identity(pid: int) -> str:
 
 def end_process(name: str, number: int) -> bool:
     """Signal exactly the process of this :func:`identity`, and wait for its end; False if it goes on."""
-    pid = int(name.split(":")[1])
-    try:
-        fd = os.pidfd_open(pid)
+    with contextlib.suppress(ProcessLookupError):
+        fd = os.pidfd_open(pid := int(name.split(":")[1]))
         if identity(pid) == name:
             signal.pidfd_send_signal(fd, number)
             return bool(select.select([fd], [], [], PATIENCE)[0])
-    except ProcessLookupError:
-        pass
     return True
 
 
-def processes(uid: int) -> list[int]:
-    """The living processes of a user."""
-    found = []
+def is_alive(uid: int) -> bool:
+    """Whether a user has any living process."""
     for name in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError), open(f"/proc/{name}/status", "rb") as file:
             match = re.search(rb"\nState:\s+[^ZX].*\nUid:([^\n]+)", file.read(), re.DOTALL)
             if match and uid in map(int, match[1].split()):
-                found.append(int(name))
-    return found
+                return True
+    return False
 
 
 def end_user(uid: int) -> None:
-    """Kill every process of a Unix user of ours, by one system call for all, so that none can outrun it."""
+    """Kill every process of a Unix user of ours, by one system call for all, so that none can outrun it. Who does that
+    is this user in one respect only, and otherwise the last of all users, so that nobody can stop it."""
+    with open("/proc/self/uid_map", encoding="ascii") as file:
+        last = max(int(first) + int(count) - 1 for first, _, count in map(str.split, file))
     limit = time.monotonic() + PATIENCE
-    while processes(uid):
+    while time.monotonic() < limit:
         if not (child := os.fork()):
             try:
-                os.setresuid(uid, uid, uid)
-                os.kill(-1, signal.SIGKILL)
-            finally:
+                os.setresuid(last, uid, last)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(-1, signal.SIGKILL)
                 os._exit(0)
-        os.waitpid(child, 0)
-        if time.monotonic() > limit:
-            raise RefusedError("internal", f"Processes of the Unix user {uid} do not end")
+            finally:
+                os._exit(1)
+        if not os.waitpid(child, 0)[1] and not is_alive(uid):  # another one like it may have killed it
+            return
         time.sleep(0.005)
+    raise RefusedError("internal", f"Processes of the Unix user {uid} do not end")
 
 
 def system_call(name: str, *arguments: int | bytes | None) -> int:
@@ -170,14 +168,6 @@ def remove(*paths: str) -> None:
         raise RefusedError("internal", f"{paths[0]} on the agent could not be removed")
 
 
-def memory_file(text: str) -> int:
-    fd = os.memfd_create("runner")
-    with open(os.dup(fd), "w", encoding="utf-8") as file:
-        file.write(text)
-    os.lseek(fd, 0, os.SEEK_SET)
-    return fd
-
-
 def hold(path: str, *, wait: bool = True) -> IO[bytes]:
     """An exclusive lock, held while the file is open. Raises BlockingIOError where it is not to wait for another."""
     file = open(path, "ab")  # noqa: SIM115
@@ -186,8 +176,7 @@ def hold(path: str, *, wait: bool = True) -> IO[bytes]:
 
 
 class ControlGroup:
-    """Holds a display's programs to a limit of memory and processes, where the kernel has control groups and lets us
-    make them: one of version 2, or one for each controller of version 1."""
+    """Limits of a display's programs, where we may make control groups: one of version 2, or two of version 1."""
 
     def __init__(self, display: int) -> None:
         self.unified = os.path.exists(f"{CGROUPS}/cgroup.controllers")
@@ -200,31 +189,21 @@ class ControlGroup:
         for folder in self.folders:
             with contextlib.suppress(OSError):
                 os.makedirs(folder, exist_ok=True)
+                for path in (os.path.dirname(folder), folder):
+                    os.chmod(path, 0o755)  # noqa: S103 (the box looks whether its memory was used up)
                 for above in (CGROUPS, os.path.dirname(folder)) if self.unified else ():
                     write(f"{above}/cgroup.subtree_control", "+memory +pids")
                 for name, value in values.items():
                     if os.path.exists(f"{folder}/{name}"):
                         write(f"{folder}/{name}", str(value))
 
-    def enter(self) -> None:
-        for folder in self.folders:
-            with contextlib.suppress(OSError):
-                write(f"{folder}/cgroup.procs", "0")
-
-    def was_full(self) -> bool:
-        """Whether the kernel killed a program of it for the lack of memory."""
-        with contextlib.suppress(OSError):
-            name = "memory.events" if self.unified else "memory.oom_control"
-            with open(f"{self.folders[0]}/{name}", encoding="ascii") as file:
-                return re.search(r"^oom_kill [1-9]", file.read(), re.MULTILINE) is not None
-        return False
-
     def remove(self) -> None:
         limit = time.monotonic() + PATIENCE
-        for folder in self.folders:
-            while os.path.isdir(folder) and time.monotonic() < limit:
+        while (left := list(filter(os.path.isdir, self.folders))) and time.monotonic() < limit:
+            for folder in left:
                 with contextlib.suppress(OSError):  # the last process is on its way out
                     os.rmdir(folder)
+            time.sleep(0.005)
 
 
 # --- where jobs are kept, and as whom they run -----------------------------------------------------------------------
@@ -244,8 +223,29 @@ def user_name() -> str:
 def add_user(name: str) -> None:
     argv = ["useradd", "--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent"]
     argv += ["--shell", SHELL, "--comment", GECOS, name]
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # half a user would be of no use to anybody
     if os.waitpid(os.posix_spawnp("useradd", argv, {"PATH": PATH}), 0)[1]:
         raise RefusedError("agent-unreachable", f"useradd could not make the Unix user {name} on the agent")
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+
+
+def our_users() -> dict[str, pwd.struct_passwd]:
+    """The displays' Unix users, of all who ask."""
+    found = {one.pw_name: one for one in pwd.getpwall() if one.pw_uid and one.pw_gid}
+    return {name: one for name, one in found.items() if (one.pw_gecos.rstrip(","), one.pw_shell) == (GECOS, SHELL)}
+
+
+def make_folder(path: str, mode: int, owner: int, group: int) -> None:
+    """Unless it is there. Raises RefusedError where it is somebody else's, or others can change it."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, 0o700)
+    status = os.lstat(path)
+    if status.st_mode == stat.S_IFDIR | 0o700 and status.st_uid in (os.geteuid(), owner):  # new, or only half made
+        os.chown(path, owner, group)
+        os.chmod(path, mode)
+        status = os.lstat(path)
+    if status.st_uid != owner or status.st_mode & 0o170022 != stat.S_IFDIR:
+        raise RefusedError("agent-unreachable", f"The folder {path} on the agent does not belong to the runner")
 
 
 class Site:
@@ -264,23 +264,28 @@ class Site:
     def prepare(self) -> None:
         """Make the folders. Raises RefusedError where they are somebody else's, or others can change them."""
         me, group = os.geteuid(), self.group if self.own_users else -1
-        folders = [(self.jobs, 0o2750 if self.own_users else 0o700, me, group), (self.tombstones, 0o700, me, -1)]
         if self.own_users:
-            above = [(path, 0o711, 0, -1) for path in ("/run", JOBS, LOCKS, f"{LOCKS}/vnc", "/var/cache", CACHE)]
-            folders = [*above, *folders, (self.cache, 0o711, caller(), -1)]
-        else:
-            folders.append((self.locks, 0o700, me, -1))
-        for path, mode, owner, of_group in folders:
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(path, 0o700)
-                os.chown(path, owner, of_group)
-                os.chmod(path, mode)
-            status = os.lstat(path)
-            if status.st_uid != owner or status.st_mode & 0o170022 != stat.S_IFDIR:
-                raise RefusedError("agent-unreachable", f"The folder {path} on the agent does not belong to the runner")
+            asks = pwd.getpwuid(caller())
+            groups = {int(os.environ.get("SUDO_GID", asks.pw_gid)), *os.getgrouplist(asks.pw_name, asks.pw_gid)}
+            if asks.pw_uid and group not in groups:
+                raise RefusedError("bad-request", f"{asks.pw_name} is not in the group {group} on the agent")
+            for path in ("/run", JOBS, LOCKS, f"{LOCKS}/vnc", "/var/cache", CACHE):
+                make_folder(path, 0o700 if path in ("/run", "/var/cache") else 0o711, 0, -1)
+        make_folder(self.jobs, 0o2750 if self.own_users else 0o700, me, group)
         os.chown(self.jobs, -1, group)  # another one, perhaps, than when it was made
-        with contextlib.suppress(FileExistsError), open(f"{self.jobs}/alive", "x", encoding="ascii") as file:
-            os.fchown(file.fileno(), caller(), -1)
+        for path in (self.tombstones, self.locks):
+            make_folder(path, 0o700, me, -1)
+        with hold(f"{self.jobs}/lock"):
+            # The jobs' name is that user's who made it, as long as one of these is there, and not only half made.
+            found = map(os.lstat, filter(os.path.lexists, (alive := f"{self.jobs}/alive", self.cache)))
+            if any(status.st_uid != caller() and status.st_mode & 0o777 != 0o700 for status in found):
+                raise RefusedError("agent-unreachable", f"{alive} or {self.cache} on the agent is somebody else's")
+            if not os.path.lexists(alive):
+                write(new := f"{self.jobs}/.alive", "")
+                os.chown(new, caller(), -1)
+                os.rename(new, alive)
+            if self.cache:
+                make_folder(self.cache, 0o711, caller(), -1)
 
     def state(self, job: str) -> Object | None:
         try:
@@ -299,18 +304,18 @@ class Site:
         name = f"{self.prefix}{display}"
         with hold(f"{LOCKS}/users.lock"):  # useradd refuses to run twice at once
             try:
-                entry = pwd.getpwnam(name)
+                pwd.getpwnam(name)
             except KeyError:
+                if len(our_users()) >= USERS_LIMIT:
+                    raise RefusedError("no-free-display", "The agent has no more Unix users for displays") from None
                 add_user(name)
-                entry = pwd.getpwnam(name)
-        marks = (entry.pw_gecos.rstrip(","), entry.pw_shell)
-        if marks != (GECOS, SHELL) or not entry.pw_uid or not entry.pw_gid:
+        if not (entry := our_users().get(name)):
             raise RefusedError("no-free-display", f"The Unix user {name} on the agent was not made by ipmiproxyd")
         return name, entry.pw_uid, entry.pw_gid
 
     def empty_display(self, display: int, uid: int) -> None:
         """End what still runs on a display whose lock is held, and remove what held it."""
-        if self.own_users and uid:
+        if uid in {entry.pw_uid for entry in our_users().values()}:
             end_user(uid)
             ControlGroup(display).remove()
 
@@ -319,10 +324,10 @@ class Site:
         with contextlib.suppress(BlockingIOError), hold(f"{self.locks}/{state['display']}.lock", wait=False):
             # Nobody else has the display: whoever has it made sure of being alone.
             self.empty_display(state["display"], state["uid"])
-        remove(f"{self.jobs}/{state['id']}", f"{self.jobs}/.{state['id']}")
+        self.forget(state["id"])
 
-
-# --- the keeper ------------------------------------------------------------------------------------------------------
+    def forget(self, job: str) -> None:
+        remove(f"{self.jobs}/{job}", f"{self.jobs}/.{job}")
 
 
 class Keeper:
@@ -331,9 +336,8 @@ class Keeper:
     def __init__(self, site: Site, job: Object, begun: float) -> None:
         self.site, self.job, self.begun, self.folder = site, job, begun, f"{site.jobs}/{job['id']}"
         self.display, self.vnc = job["display"], f"{self.folder}/vnc"
-        self.state: Object = {name: job[name] for name in ("id", "display", "vnc", "door")}
-        self.state |= {"state": "starting", "ready": False, "stages": [], "code": "", "reason": ""}
-        self.state |= {"user": "", "uid": 0}
+        self.state: Object = {"state": "starting", "ready": False, "stages": [], "user": "", "uid": 0}
+        self.state |= {name: job.get(name, "") for name in ("id", "display", "vnc", "door", "code", "reason")}
         self.end = RefusedError("job-failed", "The sandbox ended")
         self.lock: IO[bytes] | None = None  # of the display
 
@@ -346,6 +350,8 @@ class Keeper:
         for fd in range(3):
             os.dup2(null, fd)
         write("/proc/self/oom_score_adj", "200")
+        for limit in (resource.RLIMIT_CPU, resource.RLIMIT_FSIZE) if self.site.own_users else ():
+            resource.setrlimit(limit, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))  # not that of whoever asked
         system_call("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         self.pid = os.getpid()
         try:
@@ -382,6 +388,7 @@ class Keeper:
         os.mkdir(self.vnc, 0o700)
         if site.own_users:
             self.state["uid"] = self.uid
+            self.save()  # from now on there is something to empty
             site.empty_display(self.display, self.uid)
             ControlGroup(self.display).make(self.job["memory"])
             os.chown(self.vnc, self.uid, site.group)
@@ -389,7 +396,9 @@ class Keeper:
 
     def spawn(self) -> int:
         """Start the box; returns where it tells its events. What it prints goes to the log."""
-        program, given = (memory_file(self.job.pop(name)) for name in ("box", "given"))
+        program, given = os.memfd_create("box"), os.memfd_create("given")
+        for name, fd in (("box", program), ("given", given)):
+            write(f"/proc/self/fd/{fd}", self.job.pop(name))
         log = os.open(f"{self.folder}/log", os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         events, tell = os.pipe()
         if not os.fork():
@@ -397,8 +406,9 @@ class Keeper:
                 for number, fd in enumerate((given, tell, log)):
                     os.dup2(fd, number)
                 os.set_inheritable(program, True)
-                argv = [sys.executable, "-I", "-S", f"/proc/self/fd/{program}", self.descend(), str(caller())]
-                os.execve(sys.executable, argv, {"PATH": PATH, "LANG": "C.UTF-8"})  # noqa: S606
+                asks = caller()  # before we become somebody else
+                argv = [f"/proc/self/fd/{program}", self.descend(), str(asks), str(self.pid)]
+                os.execve(sys.executable, [sys.executable, "-I", "-S", *argv], {"PATH": PATH, "LANG": "C.UTF-8"})  # noqa: S606
             except BaseException as error:
                 os.write(1, json.dumps({"over": "job-failed", "message": f"No sandbox: {error}"}).encode() + b"\n")
             finally:
@@ -409,33 +419,27 @@ class Keeper:
 
     def descend(self) -> str:
         """In the child: become the console's user, with limits; returns the vnc folder's path for the box."""
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-        os.umask(0o022)
-        write("/proc/self/oom_score_adj", "500")
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_NOFILE, (FILES_LIMIT, FILES_LIMIT))
-        vnc = self.vnc
-        if self.site.own_users:
-            ControlGroup(self.display).enter()
-            resource.setrlimit(resource.RLIMIT_NPROC, (THREADS_LIMIT, THREADS_LIMIT))
-            # The user may not pass the folders above vnc/: a mount in a namespace of our own puts it where he may.
-            vnc = f"{LOCKS}/vnc"
-            system_call("unshare", CLONE_NEWNS)
-            system_call("mount", None, b"/", None, MS_REC_PRIVATE, None)
-            system_call("mount", self.vnc.encode(), vnc.encode(), None, MS_BIND, None)
-            os.setgroups([])
-            os.setresgid(self.gid, self.gid, self.gid)
-            os.setresuid(self.uid, self.uid, self.uid)
-        system_call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != self.pid:
-            raise RuntimeError("the keeper has ended")
+        system_call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        if not self.site.own_users:
+            return self.vnc
+        for group in ControlGroup(self.display).folders:
+            with contextlib.suppress(OSError):
+                write(f"{group}/cgroup.procs", "0")
+        resource.setrlimit(resource.RLIMIT_NPROC, (THREADS_LIMIT, THREADS_LIMIT))
+        # The user may not pass the folders above vnc/: a mount in a namespace of our own puts it where he may.
+        vnc = f"{LOCKS}/vnc"
+        system_call("unshare", CLONE_NEWNS)
+        system_call("mount", None, b"/", None, MS_REC_PRIVATE, None)
+        system_call("mount", self.vnc.encode(), vnc.encode(), None, MS_BIND, None)
+        os.setgroups([])
+        os.setresgid(self.gid, self.gid, self.gid)
+        os.setresuid(self.uid, self.uid, self.uid)
         return vnc
 
     def serve(self, events: int) -> None:
         """Until the box has ended; raises RefusedError where the keeper must end it."""
-        unread = b""
+        unread, lease = b"", self.job["lease"]
         while True:
-            lease = self.job["lease"]
             left = max(self.begun, last_sign(self.site)) + lease - time.monotonic()
             if left <= 0:
                 raise RefusedError("job-failed", f"There was no sign of life from the daemon for {lease:g} s")
@@ -452,38 +456,23 @@ class Keeper:
     def told(self, event: Object) -> None:
         """What the box tells is believed only as far as it concerns its own job: a program may speak for it."""
         if "over" in event:
-            code = event["over"] if event["over"] in CODES else "job-failed"
-            self.end = RefusedError(code, words(str(event["message"])))
+            self.end = RefusedError(event["over"] if event["over"] in CODES else "job-failed", words(event["message"]))
         elif self.state["state"] == "starting":
             if not self.state["stages"] and self.site.own_users:
                 # The display is there. What runs from now on could put anything else in the place of its socket.
                 os.chown(self.vnc, 0, self.site.group)
                 os.chmod(self.vnc, 0o711)  # noqa: S103 (the agent's group must reach the socket, and the box)
-            self.state["stages"].append([words(str(event["stage"])), round(1000 * (time.monotonic() - self.begun))])
+            self.state["stages"].append([words(event["stage"]), round(1000 * (time.monotonic() - self.begun))])
             if event["last"]:
                 self.state |= {"state": "running", "ready": True}
             self.save()
 
     def finish(self) -> None:
         """End every process, then give back the rest. What remains is ``state.json``, for whoever asks why."""
-        limit, alive = time.monotonic() + PATIENCE, True
-        while alive and time.monotonic() < limit:
-            with open(f"/proc/self/task/{self.pid}/children", encoding="ascii") as file:
-                for pid in file.read().split():
-                    os.kill(int(pid), signal.SIGKILL)
-            try:
-                if not os.waitpid(-1, os.WNOHANG)[0]:
-                    time.sleep(0.002)
-            except ChildProcessError:
-                alive = False
-        if self.end.code == "job-failed" and self.state["uid"] and ControlGroup(self.display).was_full():
-            full = f"The console ran out of its memory ({self.job['memory'] >> 20} MiB)"
-            self.end = RefusedError("job-failed", f"{full}: {self.end.message}")
         try:
-            if alive:
-                raise RefusedError("internal", "Processes of the job do not end")
+            self.site.empty_display(self.display, self.state["uid"])
+            self.end_children()
             if self.lock:
-                self.site.empty_display(self.display, self.state["uid"])
                 self.lock.close()
             remove(self.vnc, f"{self.folder}/log")
             if self.end.code == "cancelled":
@@ -493,19 +482,29 @@ class Keeper:
         self.state |= {"state": "ended", "code": self.end.code, "reason": self.end.message}
         return self.save()
 
+    def end_children(self) -> None:
+        """All that are left, and theirs: a process whose parent ends becomes ours."""
+        limit = time.monotonic() + PATIENCE
+        with contextlib.suppress(ChildProcessError):
+            while time.monotonic() < limit:
+                with open(f"/proc/self/task/{self.pid}/children", encoding="ascii") as file:
+                    for pid in file.read().split():
+                        os.kill(int(pid), signal.SIGKILL)
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
+                time.sleep(0.002)
+            raise RefusedError("internal", "Processes of the job do not end")
+
 
 def last_sign(site: Site) -> float:
     with contextlib.suppress(FileNotFoundError, ValueError), open(f"{site.jobs}/alive", encoding="ascii") as file:
-        return min(float(file.read(64)), time.monotonic())
+        return sign if (sign := float(file.read(64))) <= time.monotonic() else 0.0
     return 0.0
 
 
-def words(message: str) -> str:
+def words(message: object) -> str:
     """A program's text as one short printable line."""
-    return "".join(letter if letter.isprintable() else " " for letter in message[:300]).strip()
-
-
-# --- the verbs -------------------------------------------------------------------------------------------------------
+    return "".join(letter if letter.isprintable() else " " for letter in str(message)[:300]).strip()
 
 
 def say(**event: Any) -> None:
@@ -539,15 +538,19 @@ def start(site: Site, document: Object) -> None:
                 finally:
                     os._exit(0)
     with hold(f"{site.jobs}/lock"):  # the keeper has a share in it until its state is there
+        if not os.path.exists(f"{folder}/state.json"):
+            raise RefusedError("job-failed", "The job was stopped, or its keeper has ended, before it began")
         say(event="begun")
 
 
 def stop(site: Site, document: Object) -> None:
     job = document["id"]
     with hold(f"{site.jobs}/lock"):
-        write(f"{site.tombstones}/{job}", "")  # a start may still be on its way, also of a job that was here before
-        if not (state := site.state(job)):
-            remove(f"{site.jobs}/{job}", f"{site.jobs}/.{job}")  # of a start that was killed before it had a keeper
+        state = site.state(job)
+        with contextlib.suppress(OSError) if state else contextlib.nullcontext():  # a full disk keeps no job alive
+            write(f"{site.tombstones}/{job}", "")  # a start may still be on its way, also of a job that was here before
+        if not state:
+            site.forget(job)  # of a start that was killed before it had a keeper
         for entry in os.scandir(site.tombstones):
             if time.time() > entry.stat().st_mtime + TOMBSTONE_AGE:
                 os.unlink(entry)
@@ -567,9 +570,7 @@ def sweep(site: Site, _: Object) -> None:
             if state["state"] not in ("ended", "lost"):
                 continue
             try:
-                if "id" in state:
-                    site.clear(state)
-                remove(f"{site.jobs}/{job}")
+                site.clear(state) if "id" in state else site.forget(job)
                 removed.append(f"job {job}: {state['reason']}")
             except RefusedError as problem:
                 removed.append(f"job {job}: not yet: {problem.message}")

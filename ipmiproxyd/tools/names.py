@@ -18,6 +18,7 @@ LIMIT: Final = 10.0
 
 _UNKNOWN: Final = 2  # of getent
 _MANY: Final = 8
+_TRANSLATED: Final = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 def as_address(host: str) -> str | None:
@@ -29,10 +30,17 @@ def as_address(host: str) -> str | None:
         return None
 
 
-def _is_here(address: str) -> bool:
+def _is_no_bmc(address: str) -> bool:
+    """Whether an address stands for the agent itself, for its next neighbours (such as a cloud's services), for many
+    or for nobody."""
+
     found = ipaddress.ip_address(address)
-    mapped = getattr(found, "ipv4_mapped", None)
-    return (mapped or found).is_loopback or (mapped or found).is_unspecified
+    if isinstance(found, ipaddress.IPv6Address):
+        if found.ipv4_mapped is None and found not in _TRANSLATED:
+            return found.is_loopback or found.is_link_local or found.is_multicast or found.is_reserved
+        found = ipaddress.IPv4Address(found.packed[12:])
+    special = found.is_loopback or found.is_link_local or found.is_multicast or found.is_reserved
+    return special or found.packed[0] == 0
 
 
 async def resolve(agent: Agent, host: str) -> tuple[str, ...]:
@@ -53,13 +61,13 @@ async def resolve(agent: Agent, host: str) -> tuple[str, ...]:
         )
     told = (as_address(line.partition(" ")[0]) for line in outcome.stdout.decode("ascii", "replace").splitlines())
     addresses = tuple(dict.fromkeys(one for one in told if one and "%" not in one))[:_MANY]
-    elsewhere = tuple(one for one in addresses if host.lower() == "localhost" or not _is_here(one))
+    elsewhere = tuple(one for one in addresses if host.lower() == "localhost" or not _is_no_bmc(one))
     if elsewhere:
         return elsewhere
     if addresses:
         # Whoever has a say in the names must not lead a console into the agent's own services.
         raise BmcUnreachable(
-            f"The name {host} leads the agent {agent.name} to itself ({addresses[0]}).",
+            f"The name {host} leads the agent {agent.name} to itself, or to nobody's address ({addresses[0]}).",
             hint="Correct the name, or use the BMC's IP address.",
         )
     said = "" if outcome.status in (0, _UNKNOWN) else f": {outcome.last_words}"

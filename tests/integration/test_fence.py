@@ -4,15 +4,31 @@ and as one ordinary user."""
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
+from typing import Final
 
-from ipmiproxyd.agents import runner
+from ipmiproxyd.agents import runner, sandbox
 from ipmiproxyd.errors import AgentFull, JobFailed
-from ipmiproxyd.model import Ready
+from ipmiproxyd.model import Program, Ready
 from tests.integration.test_local_agent import AM_ROOT, LocalCase
 from tests.support.agent_suite import MESSAGE, shell
 from tests.support.fence_suite import FenceSuite, files_of_user
 from tests.support.ssh_case import SshCase
+
+OLD_CALL: Final = f"""
+import ctypes, mmap, os, time
+page = mmap.mmap(-1, 4096, prot=7)
+page.write(bytes.fromhex("53 b867010000 bb28000000 b901000000 31d2 cd80 5b c3"))  # socket(AF_VSOCK, SOCK_STREAM, 0)
+call = ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(page)))
+if not (child := os.fork()):
+    os._exit(0 if call() >= 0 else 1)
+status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+print("vsock by int 0x80:", f"signal {{-status}}" if status < 0 else status, flush=True)
+open({sandbox.READY!r}, "w").write("\\n")
+time.sleep(60)
+"""
+"""A program of x86-64."""
 
 
 class OrdinaryFenceTests(FenceSuite, LocalCase):
@@ -22,6 +38,17 @@ class OrdinaryFenceTests(FenceSuite, LocalCase):
         words = await self.refused(self.spec(least_free=1 << 43), AgentFull)
         self.assertRegex(words, r"only \d+ MiB of memory left")
         await self.nothing_left()
+
+
+    async def test_calls_of_32_bits(self) -> None:
+        """There is no filter for them, so there are none, but for a Java of 32 bits."""
+
+        java = str(Path(shutil.which("java") or "").resolve().parent.parent)
+        for given in ("", java):
+            spec, _ = await self.launch(
+                Program(name="old", argv=("python3", "-I", "-c", OLD_CALL), ready=Ready.TOLD), java=given
+            )
+            self.assertIn("vsock by int 0x80: signal 31\n", (self.jobs_dir / spec.id / "log").read_text())
 
 
 if AM_ROOT:

@@ -3,6 +3,7 @@ on this machine; the servers around it are the test's own."""
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import socket
@@ -19,7 +20,7 @@ BMC: Final = "127.0.0.2"
 """Poses as a BMC beside the agent's own address; "::1" does so for IPv6."""
 
 _LOOK: Final = f"""
-import json, os, socket, sys
+import ctypes, json, os, socket, sys
 def talk(family, kind, address):
     with socket.socket(family, kind) as client:
         client.settimeout(3)
@@ -36,6 +37,8 @@ def attempt(kind, address):
             return os.listdir(address) if os.path.isdir(address) else open(address).read()
         if kind == "status":
             return dict(line.split(":", 1) for line in open("/proc/self/status"))[address].strip()
+        if kind == "keys":
+            return ctypes.CDLL(None, use_errno=True).syscall(address, 0, -3, 0)
         if kind == "unix":
             return talk(socket.AF_UNIX, socket.SOCK_STREAM, address)
         if kind == "family":
@@ -150,6 +153,7 @@ class FenceSuite(AgentHelpers):
             "run": ("file", "/run"),
             "interfaces": ("file", "/proc/net/dev"),
             "rights": ("status", "NoNewPrivs"),
+            "keys": ("keys", fence.KEYCTL[os.uname().machine]),
         }
         reach = (
             Reach(address=BMC, ports=((allowed, allowed),), names=("bmc7.example",)),
@@ -165,6 +169,8 @@ class FenceSuite(AgentHelpers):
             "rights": "1",
         }.items():
             self._test.assertEqual(found.pop(name), expected, name)
+        mine = ctypes.CDLL(None).syscall(fence.KEYCTL[os.uname().machine], 0, -3, 0)
+        self._test.assertNotIn(found.pop("keys"), (-1, mine), "the session's keyring")
         devices = [line.split(":")[0].strip() for line in found.pop("interfaces").splitlines()[2:]]
         self._test.assertEqual(devices, ["lo"])
         self._test.assertEqual({name for name, told in found.items() if told not in OUT_OF_REACH}, set(), found)

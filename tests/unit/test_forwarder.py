@@ -108,6 +108,19 @@ class ForwarderTests(SynchronousTestCase):
             threading.Event().wait(0.01)
         self.fail("it did not come to be")
 
+    def test_half_that_nobody_ends(self) -> None:
+        """A server that takes no notice of its client's end keeps no place for ever."""
+
+        self.patch(fence, "HALF_LIMIT", 0.2)
+        self.serve()
+        client, server = self.pair()
+        left, _ = self.pair()
+        client.shutdown(socket.SHUT_WR)
+        self.assertEqual(self.all_of(server), b"")
+        self.assertRaises(ConnectionResetError, client.recv, 1)
+        self.until(lambda: self.forwarder.count == 1)
+        left.close()
+
     def test_reader_that_stands_still(self) -> None:
         """What is on its way is bounded."""
 

@@ -76,6 +76,13 @@ class ResolveTests(NamesCase):
             self.agent.known["evil.example"] = self.agent.known["LocalHost"] = told(address)
             self.assertIn("to itself", self.error("evil.example").message)
             self.assertEqual(self.done(resolve(self.agent, "LocalHost")), (str(ipaddress.ip_address(address)),))
+        for address in ("169.254.169.254", "0.0.0.1", "224.0.0.1", "255.255.255.255", "fe80::1", "ff02::1", "::",
+                        "::127.0.0.1", "64:ff9b::127.0.0.1", "::ffff:169.254.169.254"):  # fmt: skip
+            self.agent.known["evil.example"] = told(address)
+            self.assertIn("to nobody's", self.error("evil.example").message)
+        for address in ("64:ff9b::192.0.2.7", "fd00::7", "10.0.0.7"):
+            self.agent.known["good.example"] = told(address)
+            self.assertEqual(self.done(resolve(self.agent, "good.example")), (str(ipaddress.ip_address(address)),))
         self.agent.known["evil.example"] = told("127.0.0.1", "192.0.2.7")
         self.assertEqual(self.done(resolve(self.agent, "evil.example")), ("192.0.2.7",))
 

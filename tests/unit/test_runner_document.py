@@ -7,10 +7,12 @@ import copy
 import hashlib
 import json
 import os
+import signal
 import socket
 import struct
 import subprocess
 import sys
+import time
 from typing import Any
 
 from hypothesis import given
@@ -34,6 +36,22 @@ START: dict[str, Any] = {
     "box": "print()",
     "given": "{}",
 }
+
+
+FORWARD = """
+import runpy, socket, sys, threading
+names = runpy.run_path(sys.argv[1])
+for address in ("127.0.0.1", "198.51.100.7"):
+    loop, server, listener = names["Loop"](), names["listen"](address, 0), names["listen"]("127.0.0.1", 0)
+    names["Forwarder"](loop).serve(listener, names["dial_to"](server.getsockname()))
+    threading.Thread(target=loop.run, daemon=True).start()
+    try:
+        client = socket.create_connection(listener.getsockname(), 5)
+        server.accept()[0].send(b"told")
+        print(client.recv(9).decode())
+    except OSError as error:
+        print(type(error).__name__)
+"""
 
 
 def changed(name: str, value: Any) -> bytes:
@@ -147,6 +165,48 @@ class PartsTests(SynchronousTestCase):
         first.close()
         runner.hold(path, wait=False).close()
 
+    def test_sign_of_life(self) -> None:
+        """One that is still to come is none: it would keep a job for ever."""
+
+        jobs = scratch(self)
+        site = runner.Site.__new__(runner.Site)
+        site.jobs = str(jobs)
+        self.assertEqual(runner.last_sign(site), 0.0)
+        now = time.monotonic()
+        for told, sign in ((f"{now - 5}", now - 5), (f"{now + 1000}", 0.0), ("", 0.0), ("nan", 0.0), ("inf", 0.0)):
+            (jobs / "alive").write_text(told)
+            self.assertEqual(runner.last_sign(site), sign, told)
+
+    def test_folder_that_was_only_half_made(self) -> None:
+        path, me = scratch(self) / "folder", os.geteuid()
+        path.mkdir(mode=0o700)
+        runner.make_folder(str(path), 0o711, me, -1)
+        self.assertEqual(path.stat().st_mode & 0o7777, 0o711)
+        path.chmod(0o750)
+        runner.make_folder(str(path), 0o711, me, -1)
+        self.assertEqual(path.stat().st_mode & 0o7777, 0o750)
+        path.chmod(0o770)
+        self.assertRaises(runner.RefusedError, runner.make_folder, str(path), 0o711, me, -1)
+
+    def test_half_a_user_is_never_left(self) -> None:
+        """Whoever stops a job meanwhile."""
+
+        class Stopped(Exception):
+            pass
+
+        def stop(*_: object) -> None:
+            raise Stopped
+
+        folder = scratch(self)
+        (folder / "useradd").write_text(f"#!/bin/sh\nkill -TERM $PPID; sleep 0.2; touch {folder}/made\n")
+        (folder / "useradd").chmod(0o755)
+        before = os.environ["PATH"]
+        os.environ["PATH"] = f"{folder}:{before}"
+        self.addCleanup(os.environ.__setitem__, "PATH", before)
+        self.addCleanup(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, stop))
+        self.assertRaises(Stopped, runner.add_user, "somebody")
+        self.assertTrue((folder / "made").exists())
+
     def test_words_are_one_printable_line(self) -> None:
         self.assertEqual(runner.words(" a\x1b[31m\nb\0 "), "a [31m b")
         self.assertLessEqual(len(runner.words("x" * 10_000)), 300)
@@ -160,7 +220,7 @@ class PartsTests(SynchronousTestCase):
         if os.path.isdir("/etc/chromium"):
             self.assertLess(args.index("/etc/chromium"), args.index("9"))
             read_only = [args[index + 1] for index, word in enumerate(args) if word == "--remount-ro"]
-            self.assertEqual(read_only, ["/dev", "/run/console/library", "/etc/chromium"])
+            self.assertEqual(read_only, ["/dev", "/run/console/library", "/etc/chromium", "/"])
         for java, seen in (("/opt/java/jdk", 0), ("/usr/lib/jvm/jdk", 0), ("/srv/java/jdk", 2), ("/usrjava/jdk", 2)):
             self.assertEqual(box.sandbox("/vnc", [], "/usr/bin/python3", java, (7, 8, -1)).count(java), seen)
 
@@ -214,6 +274,14 @@ class PartsTests(SynchronousTestCase):
             self.assertRaises(box.OverError, box.check_java, str(java), me)
             box.check_java(str(java), 65534)
 
+    def test_java_of_32_bits(self) -> None:
+        java = scratch(self)
+        self.assertFalse(box.is_32_bit(str(java)))
+        (java / "bin").mkdir()
+        for start, expected in ((b"\x7fELF\x01\x01", True), (b"\x7fELF\x02\x01", False), (b"#!/bin/sh", False)):
+            (java / "bin" / "java").write_bytes(start)
+            self.assertEqual(box.is_32_bit(str(java)), expected, start)
+
     def test_names(self) -> None:
         """Nothing but names comes into /etc/hosts."""
 
@@ -257,6 +325,16 @@ class FenceTests(SynchronousTestCase):
         done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=30)
         self.assertIn("FenceError: The network fence cannot be made", done.stderr)
         self.assertIn("(user.max_user_namespaces is 0 on the agent)", done.stderr)
+
+    def test_the_agent_itself_is_no_bmc(self) -> None:
+        """Whatever name has led there. It is reached by its loopback addresses only, which somebody must have meant."""
+
+        done = subprocess.run(
+            ["unshare", "-Urn", "sh", "-c", 'ip link set lo up && ip address add 198.51.100.7/32 dev lo && exec "$@"',
+             "sh", sys.executable, "-c", FORWARD, str(fence.__file__)],
+            capture_output=True, text=True, check=False, timeout=30,
+        )  # fmt: skip
+        self.assertEqual((done.stdout.split(), done.stderr), (["told", "ConnectionResetError"], ""))
 
     def test_socket_filter(self) -> None:
         """Eight bytes a step, and the jumps of the last stay inside."""
