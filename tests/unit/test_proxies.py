@@ -100,11 +100,19 @@ class StoredTests(DeskCase):
         self.assertEqual(self.relay.judged, judged)
         self.fails(self.desk.add(replace(good, name="c", certificate="/bad.pem")))
         self.fails(self.desk.change("a", {"certificate": "/bad.pem"}))
-        self.add(replace(good, name="unused", certificate="/bad.pem", encrypt=False))
-        self.fails(self.desk.change("unused", {"encrypt": True}))
+        self.fails(self.desk.add(replace(good, name="unused", certificate="/bad.pem", encrypt=False)))
+        self.fails(self.desk.change("east", {"certificate": "/bad.pem"}))
         self.done(self.desk.change("b", {"certificate": ""}))
         self.assertEqual(self.relay.judged[-1], (None, others))
         self.assertEqual(self.done(self.desk.get("b")).key, "")
+
+    def test_certificate_that_is_not_in_use(self) -> None:
+        self.add(replace(EAST, encrypt=True, certificate="/good.pem"))
+        seen = len(self.relay.judged)
+        self.done(self.desk.change("east", {"encrypt": False}))  # also where it has expired meanwhile
+        self.assertEqual(len(self.relay.judged), seen)
+        self.done(self.desk.change("east", {"certificate": "/other.pem"}))
+        self.assertEqual(self.relay.judged[seen:], [(CertificateFiles("/other.pem"), set())])
 
     def test_debug_mode(self) -> None:
         self.fails(self.desk.add(replace(WEST, type="panel-debug")), Forbidden)
