@@ -67,7 +67,7 @@ class JavaVersionsTests(JavaVersionsCase):
         first = await self.opened("device=node1 type=java")
         (warning,) = first["warnings"]
         self.assertIn("jdk_8u121 is not installed on the agent: debian_17 (Java 17", warning)
-        self.assertIn("java use version=debian_17", warning)
+        self.assertIn("java use version=debian_17 agent=local,", warning)
         self.assertEqual(self.running(first["console"]), {debian})
 
         self.put_archive(java_archive.launcher("1.8.0_121"))
