@@ -79,7 +79,7 @@ class StoredTests(DeskCase):
     def test_what_is_not_valid(self) -> None:
         for wrong in (
             {"name": ""}, {"name": "a b"}, {"agent": ""}, {"agent": "nobody"}, {"locations": ()}, {"locations": ("",)},
-            {"locations": ("a\n",)}, {"locations": tuple(map(str, range(300)))}, {"type": "ssh"}, {"idle": 0.5},
+            {"locations": ("a\n",)}, {"locations": tuple(map(str, range(300)))}, {"type": "ssh"}, {"idle": 59.0},
             {"idle": True}, {"idle": 1e9}, {"login_buttons": 1.5}, {"encrypt": "yes"}, {"certificate": "cert.pem"},
             {"certificate": "/a/../b"}, {"certificate": "/a\n"}, {"key": "/k"}, {"java": "no such!"},
         ):  # fmt: skip
