@@ -137,7 +137,7 @@ class JavaVersionsTests(JavaVersionsCase):
         broken = await self.refused("java install version=jdk_8u121", "bad-value")
         self.assertIn(f"{ARCHIVE} cannot be unpacked", broken.body["message"])
         self.assertIn("Fetch it again", broken.body["hint"])
-        for name, hint in (("jre_8u251", "java install version=jre_8u251"), ("nothing", "See java list.")):
+        for name, hint in (("jre_8u251", "java install version=jre_8u251"), ("nothing", "java list agent=local")):
             absent = await self.refused(f"java use version={name}", "not-found")
             self.assertIn(hint, absent.body["hint"])
         await self.refused("java remove version=nothing", "not-found")
