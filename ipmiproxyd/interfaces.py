@@ -88,7 +88,7 @@ def agent_named(agents: Mapping[str, _A], name: str) -> _A:
     try:
         return agents[name]
     except KeyError:
-        raise NotFound(f"There is no agent named {name!r}.") from None
+        raise NotFound(f"There is no agent {name}.", hint="agent list shows all.") from None
 
 
 class Store(Protocol):

@@ -152,7 +152,13 @@ class Proxy:
     def files(self) -> CertificateFiles | None:
         """The certificate that its consoles are served with; None for the relay's own, or for none."""
 
-        return CertificateFiles(self.certificate, self.key) if self.encrypt and self.certificate else None
+        return self.named_files if self.encrypt else None
+
+    @property
+    def named_files(self) -> CertificateFiles | None:
+        """The certificate that is named, in use or not; None if there is none."""
+
+        return CertificateFiles(self.certificate, self.key) if self.certificate else None
 
 
 # --- agents and jobs -------------------------------------------------------------------------------------------------

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import os
 import pwd
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -28,6 +30,7 @@ from tests.simulator.vendors.generic import SECTION
 from tests.support.daemon import DaemonProcess
 
 DEVICE = "node1"
+CLOSE_LIMIT = 120.0
 TYPES: Final = tuple(kind for kind in get_args(ConsoleType) if kind != "vnc")
 
 
@@ -63,7 +66,7 @@ class DemoError(Exception):
 
 
 def wanted(vendor: str, kind: str, host: str) -> Show:
-    """What is to be shown. Raises DemoError for a vendor or a type that there is not."""
+    """What is to be shown. Raises DemoError for a vendor or a type that there is not, or another machine's address."""
 
     known = ", ".join(sorted(PERSONALITIES))
     if vendor and vendor not in PERSONALITIES:
@@ -72,7 +75,27 @@ def wanted(vendor: str, kind: str, host: str) -> Show:
         raise DemoError(f"No type of console is called {kind!r} here. TYPE is one of: {', '.join(TYPES)}.")
     if kind not in ("", "panel") and vendor in ("", "generic"):
         raise DemoError(f"TYPE={kind} needs a VENDOR other than generic: one of {known}.")
+    if not is_here(host):
+        raise DemoError(
+            f"HOST={host}: this machine has no such address, and browsers would not find it there. "
+            "'ip -brief address' lists those that it has."
+        )
     return Show(vendor or "generic", kind or "panel", host)
+
+
+def is_here(host: str) -> bool:
+    """Whether an address is one of this machine's. Where a name leads to, only the browser's machine knows."""
+
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return True
+    with socket.socket(socket.AF_INET6 if address.version == 6 else socket.AF_INET) as probe:
+        try:
+            probe.bind((host, 0))
+        except OSError:
+            return False
+    return not address.is_unspecified
 
 
 def display_users() -> set[str]:
@@ -107,8 +130,37 @@ async def demonstrate(reactor: Any, folder: Path, show: Show) -> None:
         if not stopped.called:
             error.subFailure.raiseException()
     finally:
-        await daemon.stop()
+        await _end(daemon)
         await server.stop()
+
+
+async def _end(daemon: DaemonProcess) -> None:
+    """End the daemon, and tell what could not be ended."""
+
+    try:
+        try:
+            for console in await _close(daemon):
+                print(
+                    f"The console {console['console']} could not be ended. Programs of it may be running still, on the "
+                    f"display :{console['display']}.",
+                    file=sys.stderr,
+                )
+        finally:
+            await daemon.stop()
+    except Exception as error:
+        print(f"The daemon had to be killed: {error}. Programs of the console may be running still.", file=sys.stderr)
+
+
+async def _close(daemon: DaemonProcess) -> Sequence[Mapping[str, Any]]:
+    """Returns those consoles that could not be closed."""
+
+    if not daemon.is_running:
+        return []
+    client = await daemon.connect()
+    there = (await client.must("console list"))["consoles"]
+    closed = [await client.must(f"console close console={one['console']}", CLOSE_LIMIT) for one in there]
+    await client.close()
+    return [one for answer in closed for one in answer["closed"] if one["state"] != "closed"]
 
 
 async def _begin(server: SimulatedServer, daemon: DaemonProcess, show: Show) -> None:

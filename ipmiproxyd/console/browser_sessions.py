@@ -81,7 +81,9 @@ class BrowserSessions:
     async def _cookies(self, agent: Agent, door: UnixStream) -> dict[str, str]:
         told = _Told()
         try:
-            await agent.dial(door).connect(Factory.forProtocol(lambda: told))
+            factory = Factory.forProtocol(lambda: told)
+            factory.noisy = False
+            await agent.dial(door).connect(factory)
         except ConnectError:
             return {}
         try:

@@ -457,4 +457,4 @@ def _why(ending: Ending) -> ProxyError:
 
 
 def _no_such(console_id: str) -> NotFound:
-    return NotFound(f"There is no console {console_id!r}.", hint="'console list' shows those that are open.")
+    return NotFound(f"There is no console {console_id}.", hint="console list shows those that are open.")

@@ -51,12 +51,14 @@ class ProxyDesk:
     async def list(self) -> Sequence[Proxy]:
         return await self._stored.list()
 
-    async def _judge(self, proxy: Proxy, others: Sequence[Proxy]) -> None:
+    async def _judge(self, proxy: Proxy, before: Proxy | None, others: Sequence[Proxy]) -> None:
         if not self._has_agent(proxy.agent):
-            raise BadValue(f"agent: there is no agent named {proxy.agent!r}.", hint="agent list shows all.")
+            raise BadValue(f"agent: There is no agent {proxy.agent}.", hint="agent list shows all.")
         self._types.allow(proxy.type, proxy.agent)
-        if proxy.encrypt:
-            await self._relay.judge(proxy.files, {other.files for other in others if other.files is not None})
+        files = proxy.named_files
+        named_now = files is not None and (before is None or files != before.named_files)
+        if proxy.encrypt or named_now:
+            await self._relay.judge(files, {other.files for other in others if other.files is not None})
 
     # --- for requests -------------------------------------------------------------------------------------------------
 

@@ -93,7 +93,7 @@ class WebSessions:
         begun = self._leaving.setdefault(known_as, self._clock.seconds())
         try:
             if agent is None:
-                raise AgentUnreachable(f"There is no agent named {record.data['agent']!r} any more.")
+                raise AgentUnreachable(f"There is no agent {record.data['agent']} any more.")
             late = BmcUnreachable(f"The panel at {device.web_url} did not sign out in time.")
             await limited(self._sign_out(agent, device, family, session), SIGN_OUT_LIMIT, self._clock, late)
         except ProxyError as error:

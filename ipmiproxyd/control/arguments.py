@@ -59,13 +59,15 @@ UNSET: Final = Unset.UNSET
 
 @dataclass(frozen=True, slots=True)
 class Argument(Generic[T]):
-    """One ``key=value`` of a command. ``help`` is one line in plain words."""
+    """One ``key=value`` of a command. ``help`` is one line in plain words; ``instead_of`` are names that people may
+    give it, and that it has not."""
 
     name: str
     type: ArgumentType[T]
     help: str
     required: bool = False
     default: T | Unset = UNSET
+    instead_of: tuple[str, ...] = ()
 
     def parse(self, text: str) -> T:
         """Raises BadValue, which shows the value unless it is secret."""
@@ -282,11 +284,12 @@ def show_duration(seconds: float | None) -> str:
 
 
 class Duration(ArgumentType[float]):
-    """A span of time, in seconds."""
+    """A span of time, in seconds. ``unit``: a number alone is refused, as people may mean minutes by it."""
 
-    def __init__(self, minimum: float, maximum: float) -> None:
+    def __init__(self, minimum: float, maximum: float, *, unit: bool = False) -> None:
         self._minimum = minimum
         self._maximum = maximum
+        self._unit = unit
 
     @property
     def label(self) -> str:
@@ -294,6 +297,8 @@ class Duration(ArgumentType[float]):
 
     def parse(self, text: str) -> float:
         seconds = parse_duration(text)
+        if self._unit and text[-1].isdigit():
+            raise UnfitError("has no unit", hint=f"For minutes write {text}m.")
         if not self._minimum <= seconds <= self._maximum:
             raise UnfitError(f"is not between {show_duration(self._minimum)} and {show_duration(self._maximum)}")
         return seconds
@@ -305,8 +310,8 @@ class Duration(ArgumentType[float]):
 class DurationOrNever(ArgumentType[float | None]):
     """A span of time in seconds, or None for "never"."""
 
-    def __init__(self, minimum: float, maximum: float) -> None:
-        self._duration = Duration(minimum, maximum)
+    def __init__(self, minimum: float, maximum: float, *, unit: bool = False) -> None:
+        self._duration = Duration(minimum, maximum, unit=unit)
 
     @property
     def label(self) -> str:

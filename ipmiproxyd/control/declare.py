@@ -62,7 +62,8 @@ class Command:
 
     def _unknown(self, name: str) -> UnknownArgument:
         names = [argument.name for argument in self.arguments]
-        guess = meant(name, names)
+        of_that_name = [argument.name for argument in self.arguments if name in argument.instead_of]
+        guess = of_that_name[0] if of_that_name else meant(name, names)
         if guess is not None:
             hint = f'Did you mean "{guess}="?'
         elif names:

@@ -107,6 +107,8 @@ def text_of(name: str, value: object) -> str:
         return _NOTHING.get(name, "-")
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if value == 0 and name.startswith("limits "):
+        return "none"
     if isinstance(value, int | float) and name in _FORMS:
         return _FORMS[name](value)
     if name == "png":
@@ -146,7 +148,7 @@ def _is_rows(value: object) -> TypeGuard[list[Any]]:
 def _table(name: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     columns = _COLUMNS.get(name) or tuple(dict.fromkeys(key for row in rows for key in row))
     cells = tuple(tuple(text_of(column, row.get(column, "")) for column in columns) for row in rows)
-    heads = tuple(clean(_HEADS.get(column, column).removesuffix("_ms").replace("_", " ")) for column in columns)
+    heads = tuple(clean(_HEADS.get(column, column).replace("_", " ")) for column in columns)
     return Table(clean(name.replace("_", " ")), heads, cells)
 
 

@@ -12,8 +12,8 @@ from ipmiproxyd.wire.proxy import changed, checked, from_document, to_document
 
 KIND: Final = "proxy"
 
-Judge = Callable[[Proxy, Sequence[Proxy]], Awaitable[None]]
-"""Sees whether a proxy can work here, beside the others. Raises ProxyError."""
+Judge = Callable[[Proxy, Proxy | None, Sequence[Proxy]], Awaitable[None]]
+"""Sees whether a proxy can work here: as it shall be, as it was (None: new), and the others. Raises ProxyError."""
 
 
 class StoredProxies(Records[Proxy]):
@@ -30,7 +30,7 @@ class StoredProxies(Records[Proxy]):
         proxy = checked(proxy)
         async with self.alone():
             others = [other for other in await self.list() if other.name != proxy.name]
-            await self._judge(proxy, others)
+            await self._judge(proxy, None, others)
             await self.create(proxy.name, proxy)
         return proxy
 
@@ -39,8 +39,9 @@ class StoredProxies(Records[Proxy]):
         :raises BadValue: no such field, or its new value is not valid."""
 
         async with self.alone():
-            after = changed(await self.get(name), changes)
-            await self._judge(after, [other for other in await self.list() if other.name != name])
+            before = await self.get(name)
+            after = changed(before, changes)
+            await self._judge(after, before, [other for other in await self.list() if other.name != name])
             await self.put(name, after)
         return after
 

@@ -99,7 +99,7 @@ class JavaConsoles:
         if words and device:
             words += " To settle it: install that one, or change the device's java, or its proxy's."
         elif words:
-            words += f" To settle it: java use version={java.name}, or install that one (see java list)."
+            words += f" To settle it: {_use(agent, java.name)}, or install that one (see java list)."
         return java, words
 
     async def listing(self, agent: Agent) -> Mapping[str, Any]:
@@ -144,7 +144,7 @@ class JavaConsoles:
         """Raises BadValue, NotFound, Exists, Forbidden."""
 
         if any(java.name == name for java in await self.installed(agent)):
-            raise Exists(f"{name} is installed already.", hint=f"For consoles to run with it: java use version={name}")
+            raise Exists(f"{name} is installed already.", hint=f"For consoles to run with it: {_use(agent, name)}")
         return await self._files.install(agent, name, archives=self._archives, java_dir=self._java_dir)
 
     async def register(self, agent: Agent, name: str, home: str) -> Java:
@@ -173,10 +173,11 @@ class JavaConsoles:
         for java in await self.installed(agent):
             if java.name == name:
                 return java
-        hint = f"java list tells those that there are. To install it: java install version={name}"
+        shown = f"java list agent={agent.name} shows all."
+        hint = f"{shown} To install it: java install version={name} agent={agent.name}"
         raise NotFound(
-            f"There is no Java named {name} on the agent {agent.name}.",
-            hint=hint if installable(name) else "See java list.",
+            f"There is no Java {name} on the agent {agent.name}.",
+            hint=hint if installable(name) else shown,
         )
 
     async def _known(self, agent: Agent) -> dict[str, Any]:
@@ -304,6 +305,10 @@ def _able(java: Java) -> Java:
         hint = "Install its full package, such as Debian's openjdk-17-jre."
         raise BadValue(f"{java.label} can show no windows: it is a headless one.", hint=hint)
     return java
+
+
+def _use(agent: Agent, name: str) -> str:
+    return f"java use version={name} agent={agent.name}"
 
 
 def _program(family: str, jnlp: Jnlp) -> str:

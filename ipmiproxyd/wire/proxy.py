@@ -12,6 +12,7 @@ from ipmiproxyd.model import ConsoleType, Proxy
 from ipmiproxyd.wire.fields import JAVA, JAVA_WORDS, LOCATION, NAME, NAME_WORDS, Check, check_all, choice, matching
 
 MOST_LOCATIONS: Final = 256
+SHORTEST_IDLE: Final = 60.0
 LONGEST_IDLE: Final = 31 * 86400.0
 
 _PATH = re.compile(r"/[^\x00-\x1f\x7f]{1,4000}")
@@ -71,8 +72,8 @@ def _locations(value: object) -> str | None:
 
 
 def _idle(value: object) -> str | None:
-    number = isinstance(value, int | float) and not isinstance(value, bool) and 1 <= value <= LONGEST_IDLE
-    return None if number or value in (None, "default") else "is not between a second and a month"
+    number = isinstance(value, int | float) and not isinstance(value, bool) and SHORTEST_IDLE <= value <= LONGEST_IDLE
+    return None if number or value in (None, "default") else "is not between a minute and a month"
 
 
 def _switch(value: object) -> str | None:

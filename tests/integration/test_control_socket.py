@@ -114,7 +114,7 @@ class WireTests(SocketTestCase):
             b'OK {"name": "n1", "address": "10.0.0.17", "port": 623, "username": "ADMIN", "password": "set", '
             b'"interface": "lanplus", "cipher": "auto", "privilege": "administrator", "kg": "", "web": "", '
             b'"web_username": "", "web_password": "", "web_trust": "pin", "java": "", "vnc": "", "vnc_password": "", '
-            b'"vnc_fingerprint": "", "location": "Z\\u00fcrich", "vendor": "auto", "notes": ""}\n'
+            b'"vnc_fingerprint": "", "location": "Z\\u00fcrich", "vendor": "auto", "notes": "", "warnings": []}\n'
             b'ERR not-found {"message": "There is no device n2.", "hint": "See: device list"}\n'
             b'.. {"stage": "send", "text": "Sending cycle", "ms": 1}\n'
             b'OK {"device": "n1", "action": "cycle", "power": "on"}\n'

@@ -67,7 +67,7 @@ class JavaVersionsTests(JavaVersionsCase):
         first = await self.opened("device=node1 type=java")
         (warning,) = first["warnings"]
         self.assertIn("jdk_8u121 is not installed on the agent: debian_17 (Java 17", warning)
-        self.assertIn("java use version=debian_17", warning)
+        self.assertIn("java use version=debian_17 agent=local,", warning)
         self.assertEqual(self.running(first["console"]), {debian})
 
         self.put_archive(java_archive.launcher("1.8.0_121"))
@@ -137,7 +137,7 @@ class JavaVersionsTests(JavaVersionsCase):
         broken = await self.refused("java install version=jdk_8u121", "bad-value")
         self.assertIn(f"{ARCHIVE} cannot be unpacked", broken.body["message"])
         self.assertIn("Fetch it again", broken.body["hint"])
-        for name, hint in (("jre_8u251", "java install version=jre_8u251"), ("nothing", "See java list.")):
+        for name, hint in (("jre_8u251", "java install version=jre_8u251"), ("nothing", "java list agent=local")):
             absent = await self.refused(f"java use version={name}", "not-found")
             self.assertIn(hint, absent.body["hint"])
         await self.refused("java remove version=nothing", "not-found")

@@ -46,8 +46,9 @@ class FormTests(ProxyCase):
 
     async def test_automatically_close_sessions(self) -> None:
         await self.place()
-        await self.proxy("type=panel idle=1s")
-        opened = await self.opened()
+        await self.proxy("type=panel idle=1m")
+        self.assertEqual((await self.show((await self.opened())["console"]))["idle"], 60)
+        opened = await self.opened("device=node1 idle=1s existing=replace")
         await self.use(opened["url"])
         self.assertEqual((await self.closes(opened["console"]))["reason"], "idle")
         await self.client.must("proxy set name=p1 idle=never")
@@ -97,7 +98,7 @@ class FormTests(ProxyCase):
         await self.place()
         for words, code, said in (
             ("type=panel-debug", "forbidden", "switched off"),
-            ("agent=east", "bad-value", "no agent named 'east'"),
+            ("agent=east", "bad-value", "no agent east"),
             ("java=-", "bad-value", "name of a Java"),
         ):
             await self.refused(f"proxy add name=p1 locations=Lab {words}", code, said)

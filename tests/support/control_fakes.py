@@ -269,7 +269,7 @@ class FakeProxies:
         if proxy.name in self.stored:
             raise Exists(f"There is a proxy {proxy.name} already.")
         if proxy.agent == "west":
-            raise BadValue("agent: there is no agent named 'west'.")
+            raise BadValue("agent: There is no agent west.")
         self.stored[proxy.name] = proxy
         return proxy
 
@@ -311,7 +311,7 @@ class FakeAgents:
         return [{"name": "local", "isolation": "users"}, {"name": "east", "connected": True}]
 
     async def show(self, name: str) -> Mapping[str, Any]:
-        return {"name": name, "host": self._known(name).host}
+        return {"host": self._known(name).host, "name": name}
 
     async def add(self, agent: RemoteAgent, *, check: bool = True, known_hosts: bool = True) -> Mapping[str, Any]:
         self.asked.append(("add", check, known_hosts))
@@ -338,7 +338,7 @@ class FakeAgents:
 
     def _known(self, name: str) -> RemoteAgent:
         if name not in self.stored:
-            raise NotFound(f"There is no agent named {name!r}.")
+            raise NotFound(f"There is no agent {name}.")
         return self.stored[name]
 
 

@@ -143,6 +143,10 @@ class DaemonProcess:
         return code
 
     @property
+    def is_running(self) -> bool:
+        return self._child is not None and not self._child.ended.called
+
+    @property
     def pid(self) -> int:
         assert self._transport is not None
         pid: int = self._transport.pid
@@ -173,7 +177,7 @@ class DaemonProcess:
         """Close all its consoles and end it, in whatever state it is. For cleaning up."""
 
         try:
-            if self._child is not None and not self._child.ended.called:
+            if self.is_running:
                 client = await self.connect()
                 await client.ask("daemon stop", 30.0)
                 await self.ended()

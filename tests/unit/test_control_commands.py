@@ -77,7 +77,8 @@ class AgentTests(CommandsTestCase):
         self.ask("agent set name=west port=2222 known_hosts=no host_key=")
         west = self.fakes.agents.stored["west"]
         self.assertEqual((west.host_keys, west.port, west.user), ((), 2222, "ipmiproxyd"))
-        self.assertEqual(self.ask("agent show name=west")["host"], "192.0.2.1")
+        shown = self.ask("agent show name=west")
+        self.assertEqual((next(iter(shown)), shown["host"]), ("name", "192.0.2.1"))
         self.ask("agent remove name=west force=yes")
         self.assertEqual(
             self.fakes.agents.asked, [("add", False, True), ("set", True, False), ("remove", True)]
@@ -134,6 +135,7 @@ class DeviceTests(CommandsTestCase):
                 "location": "rack 4",
                 "vendor": "dell",
                 "notes": 'a "b"',
+                "warnings": [],
             },
         )
         self.assertEqual(self.fakes.devices.stored["n1"].web_password.reveal(), "hunter2")

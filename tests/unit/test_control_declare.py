@@ -128,6 +128,12 @@ class BindTests(SynchronousTestCase):
         other = Argument("other", Text(), "", default="x")
         self.assertRaises(KeyError, lambda: values.get(other))
 
+    def test_another_name(self) -> None:
+        version = Argument("version", Name(), "its name", instead_of=("name",))
+        use = Command(noun="java", verb="use", summary="Use.", handler=nothing, arguments=(version,))
+        self.assertEqual(self.assertRaises(UnknownArgument, use.bind, [("name", "x")]).hint,
+                         'Did you mean "version="?')  # fmt: skip
+
     def test_unknown(self) -> None:
         error = self.assertRaises(UnknownArgument, ADD.bind, [("nane", "x")])
         self.assertEqual(error.message, 'device add has no argument "nane".')

@@ -59,6 +59,9 @@ class ProxyTests(CommandsTestCase):
         self.refused("proxy add name=p2 locations=a agent=west", BadValue)
         for wrong in ("locations=", "type=ssh", "idle=soon", "login_buttons=maybe", "certificate=c.pem", "java=-"):
             self.refused(f"proxy set name=p1 {wrong}", BadValue)
+        self.refused("proxy set name=p1 idle=1s", BadValue)
+        refusal = self.refused("proxy set name=p1 idle=15", BadValue)
+        self.assertEqual(getattr(refusal, "hint", ""), "For minutes write 15m.")
         self.refused("proxy set name=p1", MissingArgument)
         for command in ("set name=p2 idle=never", "show name=p2", "remove name=p2"):
             self.refused(f"proxy {command}", NotFound)
@@ -97,6 +100,7 @@ class ProxyTests(CommandsTestCase):
                 "vnc": "show the server's own VNC server",
             },
         )
+        self.assertEqual(told["type"]["type"], "java|panel|html5|vnc")
         self.assertEqual([choice["value"] for choice in told["agent"]["choices"]], ["local", "east"])
         self.assertEqual(
             told["locations"]["choices"],
@@ -133,6 +137,17 @@ class ByProxyTests(CommandsTestCase):
         self.assertEqual(request.device.java, "jdk_7u80")
         self.assertEqual(self.opened("address=b location='Rack 4'").proxy, "p1")
         self.assertEqual(self.opened("address=b location=elsewhere").proxy, "")
+
+    def test_a_location_that_no_proxy_has(self) -> None:
+        told = "No proxy has the location 'Rack4'"
+        self.assertEqual(self.ask("device add name=n2 address=b location=Rack4")["warnings"],
+                         [f"{told} (proxy list shows theirs)."])  # fmt: skip
+        self.assertEqual(self.ask("device set name=n2 notes=x")["warnings"], [])
+        self.assertEqual(self.ask("console open device=n2")["warnings"][0], f"{told}; agent east is used.")
+        self.assertNotIn(told, str(self.ask("console open device=n2 agent=far")["warnings"]))
+        self.assertNotIn(told, str(self.ask("console open device=n2 proxy=p1")["warnings"]))
+        self.ask("proxy remove name=p1")
+        self.assertEqual(self.ask("device set name=n2 location=Rack5")["warnings"], [])
 
     def test_what_is_on_the_request_wins(self) -> None:
         request = self.opened("device=n1 agent=near type=panel idle=1m login_buttons=no java=debian_17 user=ann")

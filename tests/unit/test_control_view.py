@@ -177,9 +177,13 @@ class ViewTests(SynchronousTestCase):
         view = PlainView(self.out, self.err)
         view.progress({"text": "Starting"})
         text = self.show(view, {"url": "http://x", "stages": [{"label": "A", "begun_ms": 1, "done_ms": 23}]})
-        self.assertEqual(text, "url: http://x\nLABEL  BEGUN  DONE\nA      1      23\n")
+        self.assertEqual(text, "url: http://x\nLABEL  BEGUN MS  DONE MS\nA      1         23\n")
         view.refused(REFUSED)
         self.assertEqual(self.err.getvalue(), "Starting\nerror (not-found): There is none.\nhint: See: list\n")
+
+    def test_limits(self) -> None:
+        text = self.show(PlainView(self.out, self.err), {"limits": {"per_user": 0, "displays": 100}})
+        self.assertEqual(text, "limits per user: none\nlimits displays: 100\n")
 
     def test_json(self) -> None:
         view = JsonView(self.out, self.err)

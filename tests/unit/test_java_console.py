@@ -77,7 +77,7 @@ class ChoiceTests(SynchronousTestCase):
         self.assertEqual(
             words,
             "jdk_8u121 is not installed on the agent: debian_17 (Java 17.0.15) is used. To settle it: "
-            "java use version=debian_17, or install that one (see java list).",
+            "java use version=debian_17 agent=local, or install that one (see java list).",
         )
         self.done(self.javas.use(self.agent, "debian_17"))
         self.assertEqual(self.choice(), ("debian_17", ""))
@@ -110,7 +110,7 @@ class ChoiceTests(SynchronousTestCase):
 
     def test_refusals(self) -> None:
         words = self.refused(self.javas.use(self.agent, "jre_8u251"), NotFound).hint or ""
-        self.assertIn("java install version=jre_8u251", words)
+        self.assertIn("java install version=jre_8u251 agent=local", words)
         self.files.javas = [JDK8]
         words = self.refused(self.javas.install(self.agent, "jdk_8u121"), Exists).hint or ""
         self.assertIn("java use version=jdk_8u121", words)

@@ -79,7 +79,7 @@ class StoredTests(DeskCase):
     def test_what_is_not_valid(self) -> None:
         for wrong in (
             {"name": ""}, {"name": "a b"}, {"agent": ""}, {"agent": "nobody"}, {"locations": ()}, {"locations": ("",)},
-            {"locations": ("a\n",)}, {"locations": tuple(map(str, range(300)))}, {"type": "ssh"}, {"idle": 0.5},
+            {"locations": ("a\n",)}, {"locations": tuple(map(str, range(300)))}, {"type": "ssh"}, {"idle": 59.0},
             {"idle": True}, {"idle": 1e9}, {"login_buttons": 1.5}, {"encrypt": "yes"}, {"certificate": "cert.pem"},
             {"certificate": "/a/../b"}, {"certificate": "/a\n"}, {"key": "/k"}, {"java": "no such!"},
         ):  # fmt: skip
@@ -100,11 +100,19 @@ class StoredTests(DeskCase):
         self.assertEqual(self.relay.judged, judged)
         self.fails(self.desk.add(replace(good, name="c", certificate="/bad.pem")))
         self.fails(self.desk.change("a", {"certificate": "/bad.pem"}))
-        self.add(replace(good, name="unused", certificate="/bad.pem", encrypt=False))
-        self.fails(self.desk.change("unused", {"encrypt": True}))
+        self.fails(self.desk.add(replace(good, name="unused", certificate="/bad.pem", encrypt=False)))
+        self.fails(self.desk.change("east", {"certificate": "/bad.pem"}))
         self.done(self.desk.change("b", {"certificate": ""}))
         self.assertEqual(self.relay.judged[-1], (None, others))
         self.assertEqual(self.done(self.desk.get("b")).key, "")
+
+    def test_certificate_that_is_not_in_use(self) -> None:
+        self.add(replace(EAST, encrypt=True, certificate="/good.pem"))
+        seen = len(self.relay.judged)
+        self.done(self.desk.change("east", {"encrypt": False}))  # also where it has expired meanwhile
+        self.assertEqual(len(self.relay.judged), seen)
+        self.done(self.desk.change("east", {"certificate": "/other.pem"}))
+        self.assertEqual(self.relay.judged[seen:], [(CertificateFiles("/other.pem"), set())])
 
     def test_debug_mode(self) -> None:
         self.fails(self.desk.add(replace(WEST, type="panel-debug")), Forbidden)

@@ -34,7 +34,7 @@ def make_commands(
 
     return CommandTable(
         [
-            *device_commands.commands(devices),
+            *device_commands.commands(devices, proxies),
             *proxy_commands.commands(proxies, devices, agents, javas, defaults),
             *power_commands.commands(devices, power, proxies, agent=defaults.agent),
             *console_commands.commands(devices, consoles, proxies, defaults),

@@ -144,7 +144,7 @@ def commands(agents: Agents) -> list[Command]:
         return {"agents": list(agents.listing())}
 
     async def show(call: Call) -> Mapping[str, Any]:
-        return await agents.show(call.values[NAME])
+        return {NAME.name: call.values[NAME], **await agents.show(call.values[NAME])}
 
     async def remove(call: Call) -> Mapping[str, Any]:
         warnings = await agents.remove(call.values[NAME], force=call.values[FORCE])

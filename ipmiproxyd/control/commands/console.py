@@ -11,6 +11,7 @@ from ipmiproxyd.control.arguments import Argument, Choice, Duration, DurationOrN
 from ipmiproxyd.control.commands.agent import reaching
 from ipmiproxyd.control.commands.bmc import TARGET, target
 from ipmiproxyd.control.commands.defaults import Defaults
+from ipmiproxyd.control.commands.proxy import of_no_proxy
 from ipmiproxyd.control.declare import Call, Command
 from ipmiproxyd.errors import BadRequest, MissingArgument
 from ipmiproxyd.interfaces import Consoles, Devices, Proxies
@@ -137,14 +138,17 @@ def commands(devices: Devices, consoles: Consoles, proxies: Proxies, defaults: D
         default=defaults.login_buttons,
     )
 
-    async def request_for(values: Values) -> OpenRequest:
+    async def request_for(values: Values) -> tuple[OpenRequest, list[str]]:
+        """And what is to be told about it."""
+
         wanted = values.get(shows) if shows in values else None
         device = await target(values, devices, just_vnc=wanted == "vnc", over=("java",))
         named = where in values
         agent = values[where] if named else ""
         picked = await proxies.pick(device, name=values.get(PROXY) or "", agent=agent, user=values[USER])
         proxy = picked or Proxy(name="", agent=defaults.agent, locations=(), type=defaults.type)
-        return OpenRequest(
+        stray = await of_no_proxy(device, proxies) if picked is None and not named else []
+        request = OpenRequest(
             device=replace(device, java=device.java or proxy.java),
             type=wanted or proxy.type,
             fall_back=after(proxy.type, defaults.fall_back) if picked and not wanted else (),
@@ -160,9 +164,10 @@ def commands(devices: Devices, consoles: Consoles, proxies: Proxies, defaults: D
             clipboard=values[texts],
             login_buttons=chosen(values, buttons, proxy.login_buttons),
         )
+        return request, [f"{words}; agent {proxy.agent} is used." for words in stray]
 
     async def open_one(call: Call) -> Mapping[str, Any]:
-        request = await request_for(call.values)
+        request, warnings = await request_for(call.values)
         opened = await consoles.open(request, call.progress)
         console: Console = opened["console"]
         return {
@@ -174,7 +179,7 @@ def commands(devices: Devices, consoles: Consoles, proxies: Proxies, defaults: D
             "device": console.device,
             "agent": console.agent,
             "proxy": console.proxy,
-            "warnings": list(opened["warnings"]),
+            "warnings": [*warnings, *opened["warnings"]],
         }
 
     async def list_all(call: Call) -> Mapping[str, Any]:

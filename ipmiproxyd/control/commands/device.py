@@ -8,9 +8,10 @@ from typing import Any
 
 from ipmiproxyd.control.arguments import UNSET
 from ipmiproxyd.control.commands.bmc import ADDRESS, FIELDS, NAME, NOTES, given_fields
+from ipmiproxyd.control.commands.proxy import of_no_proxy
 from ipmiproxyd.control.declare import Call, Command
 from ipmiproxyd.errors import MissingArgument
-from ipmiproxyd.interfaces import Devices
+from ipmiproxyd.interfaces import Devices, Proxies
 from ipmiproxyd.model import Device, Secret
 
 _FIELDS = (*FIELDS, NOTES)
@@ -28,16 +29,20 @@ def device_json(device: Device) -> dict[str, Any]:
     return shown
 
 
-def commands(devices: Devices) -> list[Command]:
+def commands(devices: Devices, proxies: Proxies) -> list[Command]:
+    async def told(device: Device, *, of_location: bool) -> dict[str, Any]:
+        warnings = await of_no_proxy(device, proxies) if of_location else []
+        return {**device_json(device), "warnings": [f"{words} (proxy list shows theirs)." for words in warnings]}
+
     async def add(call: Call) -> Mapping[str, Any]:
         device = Device(name=call.values[NAME], **given_fields(call.values, _FIELDS))
-        return device_json(await devices.add(device))
+        return await told(await devices.add(device), of_location=True)
 
     async def change(call: Call) -> Mapping[str, Any]:
         changes = given_fields(call.values, _FIELDS)
         if not changes:
             raise MissingArgument("device set needs something to change.", hint="For example: password= or notes=")
-        return device_json(await devices.change(call.values[NAME], changes))
+        return await told(await devices.change(call.values[NAME], changes), of_location="location" in changes)
 
     async def show(call: Call) -> Mapping[str, Any]:
         return device_json(await devices.get(call.values[NAME]))

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from ipmiproxyd.control.arguments import Argument, Name, Text
-from ipmiproxyd.control.commands.agent import on_agent
+from ipmiproxyd.control.commands.agent import NAME, on_agent
 from ipmiproxyd.control.declare import Call, Command
 from ipmiproxyd.interfaces import Javas
 
-VERSION: Final = Argument("version", Name(), "a Java's name, as java list tells it", required=True)
-NEW: Final = Argument("version", Name(), "what it shall be called", required=True)
+VERSION: Final = Argument(
+    "version", Name(), "a Java's name, as java list tells it", required=True, instead_of=(NAME.name,)
+)
+NEW: Final = Argument("version", Name(), "what it shall be called", required=True, instead_of=(NAME.name,))
 HOME: Final = Argument("home", Text(512, "folder"), "the folder on the agent that has its bin/java", required=True)
 
 

@@ -24,8 +24,8 @@ from ipmiproxyd.control.commands.defaults import Defaults
 from ipmiproxyd.control.declare import Call, Command
 from ipmiproxyd.errors import BadRequest, MissingArgument, ProxyError
 from ipmiproxyd.interfaces import Agents, Devices, Javas, Proxies
-from ipmiproxyd.model import ConsoleType, Proxy
-from ipmiproxyd.wire.proxy import LONGEST_IDLE
+from ipmiproxyd.model import ConsoleType, Device, Proxy
+from ipmiproxyd.wire.proxy import LONGEST_IDLE, SHORTEST_IDLE
 
 IDLE_CHOICES: Final = (None, 300.0, 600.0, 900.0, 1800.0, 3600.0, 7200.0, 14400.0)
 """Seconds that a form may offer; any other time will do as well."""
@@ -70,9 +70,9 @@ def fields(agent: str) -> tuple[Argument[Any], ...]:
         Argument("type", Choice[ConsoleType](get_args(ConsoleType)), "what its consoles show", default="java"),
         Argument(
             "idle",
-            OrDefault(DurationOrNever(1, LONGEST_IDLE)),
-            "close a console after so long without a key, a move of the mouse, or a text for the clipboard; "
-            "default is that of the daemon's settings",
+            OrDefault(DurationOrNever(SHORTEST_IDLE, LONGEST_IDLE, unit=True)),
+            "close a console after so long (15m, 1h30m; a minute at least) without a key, a move of the mouse, or a "
+            "text for the clipboard; default is that of the daemon's settings",
             default="default",
         ),
         LOGIN_BUTTONS,
@@ -106,6 +106,14 @@ def proxy_json(proxy: Proxy, consoles: int) -> dict[str, Any]:
         DISABLE_LOGIN_BUTTONS.name: _opposite(proxy.login_buttons),
         "consoles": consoles,
     }
+
+
+async def of_no_proxy(device: Device, proxies: Proxies) -> list[str]:
+    """Half a sentence where a device has a location that is no proxy's, though there are proxies."""
+
+    if not device.location or await proxies.of(device) is not None or not await proxies.list():
+        return []
+    return [f"No proxy has the location {device.location!r}"]
 
 
 def _opposite(flag: bool | Literal["default"]) -> bool | Literal["default"]:
@@ -180,13 +188,18 @@ def commands(
 
     async def form(_: Call) -> Mapping[str, Any]:
         locations = {device.location for device in await devices.list()} - {""}
+        types = [name for name in LABELS if defaults.debug or name != "panel-debug"]
         choices = {
             "agent": [_choice(agent["name"]) for agent in agents.listing()],
             "locations": [_choice(LOCATIONS.type.show((one,)), one) for one in sorted(locations)],
-            "type": [_choice(name, label) for name, label in LABELS.items() if defaults.debug or name != "panel-debug"],
+            "type": [_choice(name, LABELS[name]) for name in types],
             "idle": [_choice("default", f"as set for all: {show_duration(defaults.idle)}"), *_idle_choices()],
         }
-        told = [DISABLE_LOGIN_BUTTONS if field.name == LOGIN_BUTTONS.name else field for field in added[:-1]]
+        shown_as = {
+            LOGIN_BUTTONS.name: DISABLE_LOGIN_BUTTONS,
+            "type": next(dataclasses.replace(one, type=Choice(types)) for one in added if one.name == "type"),
+        }
+        told = [shown_as.get(field.name, field) for field in added[:-1]]
         return {
             "fields": [_field(field, choices.get(field.name, [])) for field in (NAME, *told)],
             "defaults": defaults.told(),
