@@ -87,11 +87,13 @@ async def direct_finding(
 
     first, last = (VNC_BASE_PORT + display for display in (displays[0], displays[-1]))
     argv = (python, "-I", "-S", "-c", _LISTEN, address, str(first), str(last))
+    factory = Factory.forProtocol(Protocol)
+    factory.noisy = False
     try:
         async with said_meanwhile(reactor, program, argv) as said:
             ports = list(dict.fromkeys(map(int, said.split())))
             for port in ports:
-                protocol: Any = await dial(port).connect(Factory.forProtocol(Protocol))
+                protocol: Any = await dial(port).connect(factory)
                 protocol.transport.loseConnection()
     except ListenTimeout as error:
         return Finding("direct", "fault", f"Displays' ports cannot be tried: {error}.")
