@@ -35,6 +35,8 @@ class Hosted(FakeAgent):
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
+        self.place = ""
+        self.neighbour: Callable[[str], str] = lambda _: ""
         self.connected: Callable[[], None] = lambda: None
         self.isolated = False
         self.when_isolated: Callable[[], None] = lambda: None
@@ -166,7 +168,7 @@ class Maker:
         hosted.changed = agent
         hosted.isolation = "users" if hosted.isolated else "none"
 
-    async def vouched(self, agent: RemoteAgent, *, check: bool, known_hosts: bool) -> RemoteAgent:
+    async def vouched(self, agent: RemoteAgent, **_: Any) -> RemoteAgent:
         return agent
 
 
