@@ -85,7 +85,10 @@ def prepared(name: str, outcome: Outcome) -> Mapping[str, Any]:
             hint="Check python= of the agent, and that its user has a shell that runs commands.",
         ) from None
     if "failed" in found:
-        raise AgentUnreachable(f"The agent {name} cannot be prepared: {found['failed']}.")
+        raise AgentUnreachable(
+            f"The agent {name} cannot be prepared: {found['failed']}.",
+            hint="Give its user there a home that it may write to, or name such a folder= (and its group=, if any).",
+        )
     if tuple(found["python"]) < OLDEST_PYTHON:
         version = ".".join(map(str, found["python"]))
         raise AgentUnreachable(f"The agent {name} has Python {version} only; 3.11 or later is needed.")

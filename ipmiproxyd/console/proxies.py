@@ -92,7 +92,8 @@ class ProxyDesk:
         return proxy
 
     async def _of_location(self, device: Device) -> Sequence[Proxy]:
-        return [proxy for proxy in await self.list() if device.location in proxy.locations]
+        proxies = [proxy for proxy in await self.list() if device.location in proxy.locations]
+        return [proxy for proxy in proxies if self._has_agent(proxy.agent)] or proxies
 
     def _counts(self) -> Counter[str]:
         return Counter(console.proxy for console in self._consoles() if console.state not in _OVER)
