@@ -25,6 +25,11 @@ class HostedAgent(Agent, Protocol):
     @property
     def python(self) -> str: ...
 
+    @property
+    def place(self) -> str:
+        """A name of the place where its jobs are kept, the same for every agent that keeps them there; empty as long
+        as it is not known."""
+
     async def start(self) -> None: ...
 
     async def close(self) -> None: ...
@@ -43,10 +48,13 @@ class RemoteHosted(HostedAgent, Protocol):
 
     :ivar isolated: its displays had Unix users of their own, and shall not do without them by themselves.
     :ivar when_isolated: is called when they have them for the first time.
+    :ivar neighbour: place → the name of another agent that is there, or empty. With one no connection is kept: each
+        would end the other's jobs.
     """
 
     isolated: bool
     when_isolated: Callable[[], None]
+    neighbour: Callable[[str], str]
 
 
 Welcome = Callable[[Agent], Coroutine[Any, Any, None]]
@@ -79,6 +87,13 @@ class Fleet(Mapping[str, HostedAgent]):
         self._agents[agent.name] = agent
         if hasattr(agent, "connected"):
             agent.connected = lambda: self._greet(agent)
+        if hasattr(agent, "neighbour"):
+            agent.neighbour = lambda place: self.at(place, but=agent.name)
+
+    def at(self, place: str, *, but: str = "") -> str:
+        """The name of the agent whose jobs are kept at a place, other than one; empty if there is none."""
+
+        return next((one.name for one in self.values() if one.place == place and one.name != but), "")
 
     async def start(self, ended: Callable[[Job], None]) -> None:
         """Start those that there are. Raises what a local agent raises.

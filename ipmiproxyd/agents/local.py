@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from ipmiproxyd.agents import runner, watcher
 from ipmiproxyd.agents.children import Child, is_missing, run_child, start_child
 from ipmiproxyd.agents.findings import Finding
-from ipmiproxyd.agents.preparing import group_number
+from ipmiproxyd.agents.preparing import group_number, house
 from ipmiproxyd.agents.socketfile import SocketFileEndpoint
 from ipmiproxyd.agents.with_runner import (
     DIAL_LIMIT,
@@ -23,6 +23,7 @@ from ipmiproxyd.agents.with_runner import (
     AgentWithRunner,
     Users,
     as_line,
+    place_of,
     tcp_endpoint,
 )
 from ipmiproxyd.errors import AgentUnreachable
@@ -80,6 +81,7 @@ class LocalAgent(AgentWithRunner):
         self._runner: tuple[str, ...] = (python, "-I", "-S", str(runner_file))
         self._watcher = (python, "-I", "-S", str(watcher_file))
         self._group = _group_number(group)
+        self.place = ""
         self._env = {"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8", "HOME": str(tool_home)}
 
     @property
@@ -95,6 +97,7 @@ class LocalAgent(AgentWithRunner):
         if not self._as_root and self._users != "never" and await self._sudo_works():
             self._runner, self._as_root = ("sudo", "-n", "--", *self._runner), True
         self._facts = self.greeted(*await self.events_of("hello"))
+        self.place = place_of(self._houses, self._facts["jobs"], as_root=self._as_root)
         log.info("agent {agent}: displays run as {whom}", agent=self.name, whom=self.describe()["displays_run_as"])
 
     def _prepare(self) -> None:
@@ -104,6 +107,7 @@ class LocalAgent(AgentWithRunner):
             target.write_text(text)
         self.load_texts()
         self._jobs_dir.parent.mkdir(parents=True, exist_ok=True)
+        self._houses = (house(str(self._jobs_dir.parent)), house("/run"))
         self._cache_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     async def _sudo_works(self) -> bool:

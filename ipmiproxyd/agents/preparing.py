@@ -54,6 +54,13 @@ def group_number(group: str) -> int:
         raise LookupError(f"there is no such group: {group}") from None
 
 
+def house(folder: str) -> str:
+    """A name of this folder that no other one has, on any host, by whatever path or address."""
+    status = os.stat(folder)
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as boot:
+        return f"{boot.read().strip()}:{status.st_dev}:{status.st_ino}"
+
+
 def prepare(given: Object) -> Object:
     home = pwd.getpwuid(os.getuid()).pw_dir
     folder = given["folder"] or f"{home}/.ipmiproxyd"
@@ -66,6 +73,7 @@ def prepare(given: Object) -> Object:
     for name in ("runner", "watcher"):
         found[name] = f"{folder}/{name}-{hashlib.sha256(given[name].encode()).hexdigest()[:16]}.py"
         put(found[name], given[name])
+    found["houses"] = [house(f"{folder}/jobs"), house("/run")]  # of jobs: without and with a runner that is root
     found["address"] = (os.environ.get("SSH_CONNECTION", "").split() + 4 * [""])[2]  # of this host, as it was reached
     return found | {"installed": digest(given["installed"]), "python": list(sys.version_info[:2])}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -21,47 +22,44 @@ from ipmiproxyd.agents.findings import Finding
 from ipmiproxyd.agents.scripts import script_argv, script_input
 from ipmiproxyd.agents.ssh_channel import Connection
 from ipmiproxyd.agents.ssh_checks import (
+    INSTALL,
     connection_finding,
     forwarding_findings,
     install_command,
+    prepared,
     runner_finding,
     sessions_finding,
 )
 from ipmiproxyd.agents.ssh_exec import SESSIONS, RemoteProgram, open_exec, orphans_line
 from ipmiproxyd.agents.ssh_link import Link, SshPlace, hang_up, sign_in
 from ipmiproxyd.agents.ssh_streams import StreamEndpoint
-from ipmiproxyd.agents.with_runner import RUNNER_LIMIT, AgentWithRunner, Users, as_line
-from ipmiproxyd.errors import AgentOutdated, AgentUnreachable, ProxyError, ToolMissing
-from ipmiproxyd.model import Command, DirectStream, Outcome, StreamAddress, Transport
+from ipmiproxyd.agents.ssh_transport import Transport as SshTransport
+from ipmiproxyd.agents.with_runner import RUNNER_LIMIT, AgentWithRunner, Users, as_line, place_of
+from ipmiproxyd.errors import AgentOutdated, AgentUnreachable, Exists, ProxyError, ToolMissing
+from ipmiproxyd.model import Command, DirectStream, Job, JobSpec, JobStage, Outcome, StreamAddress, Transport
 
 INSTALLED: Final = "/usr/local/lib/ipmiproxyd/runner.py"
 """Where the runner is on an agent whose user may run it as root, by sudo."""
 JOBS: Final = "main"
 """The name of the folder of jobs, where there is no other one."""
-OLDEST_PYTHON: Final = (3, 11)
 START_WAIT: Final = 5.0
 """Seconds for which the daemon's start waits for an agent."""
 
-_INSTALL: Final = """
-import json, os, sys
-given = json.load(sys.stdin)
-folder = os.path.dirname(given["path"])
-os.makedirs(folder, mode=0o755, exist_ok=True)
-held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-status = os.fstat(held)
-if status.st_uid != 0 or status.st_mode & 0o022:
-    sys.exit(f"{folder} can be changed by others than root")
-name = os.path.basename(given["path"])
-new = f"{name}.{os.getpid()}"
-made = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=held)
-with os.fdopen(made, "w") as file:
-    file.write(given["text"])
-    os.fchmod(made, 0o644)
-    os.fsync(made)
-os.replace(new, name, src_dir_fd=held, dst_dir_fd=held)
-"""
-
 log = Logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What a look at the agent has shown.
+
+    :ivar found: what preparing.py told, and more.
+    :ivar facts: what the runner told of itself.
+    :ivar runner: the command that starts it.
+    """
+
+    found: Mapping[str, Any]
+    facts: Mapping[str, Any]
+    runner: tuple[str, ...]
 
 
 class SshAgent(AgentWithRunner):
@@ -79,7 +77,7 @@ class SshAgent(AgentWithRunner):
     :param displays: the numbers that displays may have.
     :param lease: seconds that a job goes on without a sign of life from here.
     :ivar connected: is called when a connection has come to be.
-    :ivar isolated, when_isolated: see :class:`~ipmiproxyd.agents.fleet.RemoteHosted`.
+    :ivar isolated, when_isolated, neighbour, place: see :class:`~ipmiproxyd.agents.fleet.RemoteHosted`.
     """
 
     kind = "ssh"
@@ -115,7 +113,10 @@ class SshAgent(AgentWithRunner):
         self._preparing_text = self._runner_text = self._watcher_text = ""
         self._runner: tuple[str, ...] = ()
         self._found: Mapping[str, Any] = {}
-        self._outdated = False
+        self._outdated: AgentOutdated | None = None
+        self._can_fix = True
+        self.place = ""
+        self.neighbour: Callable[[str], str] = lambda _: ""
         self.connected: Callable[[], None] = lambda: None
         self.isolated = False
         self.when_isolated: Callable[[], None] = lambda: None
@@ -132,6 +133,12 @@ class SshAgent(AgentWithRunner):
         if not self._found:
             raise self._link.problem or AgentUnreachable(f"The agent {self.name} is not connected.")
         return self._facts["cache"] or f"{self._found['folder']}/cache"
+
+    @property
+    def advice(self) -> str:
+        where = f" {' '.join(self._runner[3:])}" if self._runner[:1] == ("sudo",) else ""
+        by_sudo = f", and that sudo lets {self._place.user} run{where}" if where else ""
+        return f"Check python= of the agent {self.name} ({self._python}){by_sudo}: see agent check."
 
     @property
     def is_direct(self) -> bool:
@@ -185,6 +192,8 @@ class SshAgent(AgentWithRunner):
         self._place, self._folder, self._jobs_name = place, folder, jobs_name
         self._python, self._users, self._group, self._installed = python, users, group, installed
         self._transport = transport
+        if not self._running:
+            self.place = ""
         self._link.move(place)
         await self._settled()
 
@@ -199,20 +208,44 @@ class SshAgent(AgentWithRunner):
         """What it looks like, once it is connected. Raises what stands in the way of all."""
 
         self._link.redial()
+        runs = await self._runner_finding(await self._link.connection())
         connection = await self._link.connection()
         transport, found = self._link.transport, self._found
         come = [connection_finding(transport, self._place.user)] if transport is not None else []
         sessions = await sessions_finding(self._reactor, connection)
         program = partial(self._program, self._link.connection)
-        runs = runner_finding(
-            found,
+        forwarding = await forwarding_findings(self._reactor, self._python, found["folder"], program, self.dial)
+        return [*come, sessions, *forwarding, *await self._direct_findings(), runs]
+
+    async def _runner_finding(self, connection: Connection) -> Finding:
+        """What is there now, which may be another runner, or another rule for sudo, than when the connection was made.
+        It is taken into use, unless jobs would be lost sight of."""
+
+        self._outdated = None
+        try:
+            seen = await self._look(connection)
+        except ProxyError as error:
+            if not self._link.is_up:
+                raise
+            return Finding("runner", "fault", error.message, error.hint or "")
+        if seen.runner[0] == self._runner[0]:
+            self._use(seen)
+        elif self._running:
+            words = f"Displays could have users of their own now, but consoles are open that run as {self._place.user}."
+            if self._runner[0] == "sudo":
+                words = "Displays cannot have users of their own any more, but consoles are open that have."
+            return Finding("runner", "warning", words, "Close them, and let agent check look again.")
+        else:
+            self._link.move(self._place)
+            await self._link.connection()
+        return runner_finding(
+            self._found,
             user=self._place.user,
             python=self._python,
             installed=self._installed,
             wanted=self._users != "never",
+            can_fix=self._can_fix,
         )
-        forwarding = await forwarding_findings(self._reactor, self._python, found["folder"], program, self.dial)
-        return [*come, sessions, *forwarding, *await self._direct_findings(), runs]
 
     async def _direct_findings(self) -> list[Finding]:
         if not self.is_direct:
@@ -234,11 +267,12 @@ class SshAgent(AgentWithRunner):
             ours = hashlib.sha256(self._runner_text.encode()).hexdigest()
             if found["root"] or self._users == "never" or found["installed"] == ours:
                 return None
-            argv = ("sudo", "-n", "--", self._python, "-I", "-S", "-c", _INSTALL)
+            argv = ("sudo", "-n", "--", self._python, "-I", "-S", "-c", INSTALL)
             given = json.dumps({"path": self._installed, "text": self._runner_text}).encode()
             outcome = await self._do(transport.connection, argv, given)
         finally:
             await hang_up(transport)
+        self._can_fix = outcome.ok
         if not outcome.ok:
             words = f"The runner cannot be installed there: {outcome.last_words}."
             return Finding("fix", "fault", words, f"As root there: {install_command(self._installed)}")
@@ -265,8 +299,8 @@ class SshAgent(AgentWithRunner):
         return told
 
     def _runner_state(self) -> str:
-        if self._outdated or not self._found:
-            return "outdated" if self._outdated else ""
+        if self._outdated is not None or not self._found:
+            return "outdated" if self._outdated is not None else ""
         return "installed" if self._found["as_root"] else "sent"
 
     # --- a new connection ---------------------------------------------------------------------------------------------
@@ -275,26 +309,54 @@ class SshAgent(AgentWithRunner):
         if self._orphans:
             orphans, self._orphans = self._orphans, []
             await open_exec(self._reactor, connection, orphans_line(orphans))
-        found = await self._prepare(connection)
-        as_root, sudo = False, ""
-        self._outdated = False
-        runner_argv: tuple[str, ...] = (self._python, "-I", "-S", found["runner"])
-        jobs = self._jobs_name if found["root"] else f"{found['folder']}/jobs/{self._jobs_name}"
-        if not found["root"] and self._users != "never" and found["installed"]:
-            by_sudo = ("sudo", "-n", "--", self._python, "-I", "-S", self._installed)
-            sudo = await self._sudo_refuses(connection, by_sudo, found, self._jobs_name)
-            if not sudo:
-                as_root, runner_argv, jobs = True, by_sudo, self._jobs_name
-        if not (as_root or found["root"]):
-            self._check_not_wanted(sudo)
-        self._facts = await self._hello(connection, runner_argv, self.members(jobs, found["group"]))
-        self._found = {**found, "jobs": jobs, "as_root": as_root or found["root"], "sudo": sudo}
-        self._runner = runner_argv
-        if as_root and not self.isolated:
-            self.isolated = True
-            self.when_isolated()
+        self._outdated = None
+        try:
+            self._use(await self._look(connection))
+        except Exists as error:
+            raise AgentUnreachable(error.message, hint=error.hint) from None
         log.info("agent {agent}: displays run as {whom}", agent=self.name, whom=super().describe()["displays_run_as"])
         self._reactor.callLater(0, self._look_for_vanished)
+
+    def _use(self, seen: _Seen) -> None:
+        self._found, self._facts, self._runner = seen.found, seen.facts, seen.runner
+        self.place = seen.found["place"]
+        if seen.runner[0] == "sudo" and not self.isolated:
+            self.isolated = True
+            self.when_isolated()
+
+    async def try_out(self, transport: SshTransport) -> None:
+        """Whether the agent would be of use over this connection. Raises what stands in the way; Exists where another
+        agent has its jobs at the same place."""
+
+        await deferToThread(self._load)
+        await self._look(transport.connection)
+
+    async def _look(self, connection: Connection) -> _Seen:
+        """Prepare what is to be there, and see what is; raises what makes it useless."""
+
+        found = await self._prepare(connection)
+        as_root, sudo = found["root"], ""
+        argv: tuple[str, ...] = (self._python, "-I", "-S", found["runner"])
+        if not as_root and self._users != "never" and found["installed"]:
+            by_sudo = ("sudo", "-n", "--", self._python, "-I", "-S", self._installed)
+            sudo = await self._sudo_refuses(connection, by_sudo, found["installed"])
+            if not sudo:
+                as_root, argv = True, by_sudo
+        if not as_root:
+            self._check_not_wanted(sudo)
+        jobs = self._jobs_name if as_root else f"{found['folder']}/jobs/{self._jobs_name}"
+        place = place_of(found["houses"], jobs, as_root=as_root)
+        self._check_alone(place)  # before the runner gives the folder to our group
+        facts = await self._hello(connection, argv, self.members(jobs, found["group"]))
+        self._check_alone(place)
+        return _Seen({**found, "jobs": jobs, "as_root": as_root, "sudo": sudo, "place": place}, facts, argv)
+
+    def _check_alone(self, place: str) -> None:
+        if other := self.neighbour(place):
+            raise Exists(
+                f"The agent {self.name} is the same host, with the same folder of jobs, as the agent {other}.",
+                hint=f"Use {other} (agent set changes it), or remove it first; or give one of them another jobs_name=.",
+            )
 
     def _check_not_wanted(self, sudo: str) -> None:
         """The runner cannot be root. Raises if it was, or has to be."""
@@ -305,20 +367,20 @@ class SshAgent(AgentWithRunner):
             words = f"Displays on the agent {self.name} are to have users of their own (users=always), but {why}."
             raise AgentUnreachable(words, hint=hint)
         if self._users == "auto" and self.isolated:
-            self._outdated = True
-            raise AgentOutdated(
+            self._outdated = AgentOutdated(
                 f"Displays on the agent {self.name} had users of their own until now, but {why}.",
                 hint=f"{hint} Or let all of them run as the one user {self._place.user}: users=never.",
             )
+            raise self._outdated
 
     def _check_installed(self, digest: str) -> None:
         if digest != hashlib.sha256(self._runner_text.encode()).hexdigest():
-            self._outdated = True
-            raise AgentOutdated(
+            fix = f"agent check name={self.name} fix=yes, if the account has sudo; or as root there: "
+            self._outdated = AgentOutdated(
                 f"The runner on the agent {self.name} is another one than the daemon's.",
-                hint=f"agent check name={self.name} fix=yes, if the account has sudo; or as root there: "
-                f"{install_command(self._installed)}",
+                hint=f"{fix if self._can_fix else 'As root there: '}{install_command(self._installed)}",
             )
+            raise self._outdated
 
     async def _prepare(self, connection: Connection) -> Mapping[str, Any]:
         given = {
@@ -330,33 +392,18 @@ class SshAgent(AgentWithRunner):
             "group": self._group,
         }
         stdin = script_input(self._preparing_text, given)
-        outcome = await self._do(connection, script_argv(self._python), stdin)
-        try:
-            found: Mapping[str, Any] = json.loads(outcome.stdout)
-        except ValueError:
-            raise AgentUnreachable(f"Python does not work on the agent {self.name}: {outcome.last_words}.") from None
-        if "failed" in found:
-            raise AgentUnreachable(f"The agent {self.name} cannot be prepared: {found['failed']}.")
-        if tuple(found["python"]) < OLDEST_PYTHON:
-            version = ".".join(map(str, found["python"]))
-            raise AgentUnreachable(f"The agent {self.name} has Python {version} only; 3.11 or later is needed.")
-        return found
+        return prepared(self.name, await self._do(connection, script_argv(self._python), stdin))
 
-    async def _sudo_refuses(
-        self, connection: Connection, argv: Sequence[str], found: Mapping[str, Any], jobs: str
-    ) -> str:
-        """Why the runner cannot be started as root, in sudo's words; empty if it can. Raises what is wrong with the
-        runner itself."""
+    async def _sudo_refuses(self, connection: Connection, argv: Sequence[str], digest: str) -> str:
+        """Why the runner cannot be started as root, in sudo's words; empty if it can. Raises AgentOutdated."""
 
-        document = {"verb": "hello", **self.members(jobs, found["group"])}
         try:
-            outcome = await self._do(connection, argv, as_line(document))
+            outcome = await self._do(connection, argv, as_line({}))  # which the runner refuses
         except ToolMissing:
             return "sudo is not installed"
         words = outcome.stderr.decode("utf-8", "replace")
         if outcome.stdout or not words.startswith(("sudo:", "Sorry, ")):
-            self._check_installed(found["installed"])  # an old runner does not know our hello
-            self.greeted(_events(outcome), outcome)
+            self._check_installed(digest)
             return ""
         return outcome.last_words
 
@@ -379,6 +426,11 @@ class SshAgent(AgentWithRunner):
         looking.addErrback(lambda failure: failure.trap(ProxyError))
 
     # --- programs -----------------------------------------------------------------------------------------------------
+
+    async def launch(self, spec: JobSpec, on_stage: Callable[[JobStage], None]) -> Job:
+        if self._outdated is not None:  # agent check has found it out
+            raise self._outdated.again()
+        return await super().launch(spec, on_stage)
 
     async def run(self, command: Command) -> Outcome:
         program = self._program(

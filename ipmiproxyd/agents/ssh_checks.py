@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -20,13 +21,14 @@ from ipmiproxyd.agents.ssh_channel import Channel, Connection
 from ipmiproxyd.agents.ssh_exec import RemoteProgram
 from ipmiproxyd.agents.ssh_transport import Transport
 from ipmiproxyd.agents.with_runner import RUNNER_LIMIT
-from ipmiproxyd.errors import ProxyError
+from ipmiproxyd.errors import AgentUnreachable, ProxyError
 from ipmiproxyd.model import Outcome, StreamAddress, TcpStream, UnixStream
 
 SESSIONS_NEEDED: Final = 10
 """Sessions at once over one connection that we may need: sshd's own MaxSessions."""
 FEWEST: Final = 2
 """With so many nothing works: one is for the watch, one for a program, and one to end that."""
+OLDEST_PYTHON: Final = (3, 11)
 PROBE_LIMIT: Final = 10.0
 SECOND_LOOK: Final = 0.3
 """Seconds until too few sessions are counted again."""
@@ -49,7 +51,48 @@ with socket.socket(socket.AF_UNIX) as near, socket.create_server(("127.0.0.1", 0
         os.unlink(sys.argv[1])
 """
 
+INSTALL: Final = """
+import json, os, sys
+given = json.load(sys.stdin)
+folder = os.path.dirname(given["path"])
+os.makedirs(folder, mode=0o755, exist_ok=True)
+held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+status = os.fstat(held)
+if status.st_uid != 0 or status.st_mode & 0o022:
+    sys.exit(f"{folder} can be changed by others than root")
+name = os.path.basename(given["path"])
+new = f"{name}.{os.getpid()}"
+made = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=held)
+with os.fdopen(made, "w") as file:
+    file.write(given["text"])
+    os.fchmod(made, 0o644)
+    os.fsync(made)
+os.replace(new, name, src_dir_fd=held, dst_dir_fd=held)
+"""
+"""Puts a file where only root can change it."""
+
 Dial = Callable[[StreamAddress], IStreamClientEndpoint]
+
+
+def prepared(name: str, outcome: Outcome) -> Mapping[str, Any]:
+    """What preparing.py told of the agent of this name. Raises AgentUnreachable."""
+
+    try:
+        found: Mapping[str, Any] = json.loads(outcome.stdout)
+    except ValueError:
+        raise AgentUnreachable(
+            f"Python does not work on the agent {name}: {outcome.last_words}.",
+            hint="Check python= of the agent, and that its user has a shell that runs commands.",
+        ) from None
+    if "failed" in found:
+        raise AgentUnreachable(
+            f"The agent {name} cannot be prepared: {found['failed']}.",
+            hint="Give its user there a home that it may write to, or name such a folder= (and its group=, if any).",
+        )
+    if tuple(found["python"]) < OLDEST_PYTHON:
+        version = ".".join(map(str, found["python"]))
+        raise AgentUnreachable(f"The agent {name} has Python {version} only; 3.11 or later is needed.")
+    return found
 
 
 def connection_finding(transport: Transport, user: str) -> Finding:
@@ -180,12 +223,15 @@ def _open_sessions(connection: Connection) -> int:
     return sum(channel.name == b"session" and channel.is_open for channel in connection.channels.values())
 
 
-def runner_finding(found: Mapping[str, Any], *, user: str, python: str, installed: str, wanted: bool) -> Finding:
+def runner_finding(
+    found: Mapping[str, Any], *, user: str, python: str, installed: str, wanted: bool, can_fix: bool
+) -> Finding:
     """As whom displays run, and why.
 
     :param found: what was found when the connection was made (see ``preparing.py``), and ``sudo``: why the runner
         cannot be started as root.
     :param wanted: displays may have users of their own.
+    :param can_fix: ``fix=yes`` may be of use: it has not been tried in vain.
     """
 
     if found["as_root"]:
@@ -200,13 +246,9 @@ def runner_finding(found: Mapping[str, Any], *, user: str, python: str, installe
     )
     if found["installed"]:
         return Finding("runner", "warning", f"{words}: sudo says {found['sudo']!r}.", f"As root there, {rule}")
-    return Finding(
-        "runner",
-        "warning",
-        f"{words}: the runner is not installed there.",
-        f"As root there: {install_command(installed)} (agent check fix=yes does that where the account has sudo); "
-        f"and {rule}",
-    )
+    fix = " (agent check fix=yes does that where the account has sudo)" if can_fix else ""
+    advice = f"As root there: {install_command(installed)}{fix}; and {rule}"
+    return Finding("runner", "warning", f"{words}: the runner is not installed there.", advice)
 
 
 def install_command(installed: str) -> str:

@@ -178,7 +178,10 @@ def load_key(path: str, passphrase: Secret) -> Key:
     except Exception:  # Conch lets out whatever a malformed key brings about
         problem = f"{path} is no SSH key that can be used here (Ed25519, ECDSA or RSA), or its passphrase is wrong."
     else:
-        if not can_sign:
+        if key.isPublic():
+            problem = f"{path} is the public half of an SSH key; the private one is needed here."
+            hint = f"key={path.removesuffix('.pub')}" if path.endswith(".pub") else hint
+        elif not can_sign:
             problem = f"{path} is no private SSH key that can be used here (Ed25519, ECDSA or RSA)."
         elif mode & _EVERYBODY:
             problem = f"The SSH key {path} is not secret: everybody on this machine may read or change it."

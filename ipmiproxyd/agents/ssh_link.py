@@ -339,10 +339,13 @@ async def _connect(reactor: Any, name: str, place: SshPlace, transport: Transpor
         raise CancelledError from None
     except (ConnectError, DNSLookupError, OSError) as error:
         raise AgentUnreachable(
-            f"The agent {name} ({place}) cannot be reached: {_reason(error)}.",
+            f"The agent {name} ({place.host}, port {place.port}) cannot be reached: {_reason(error)}.",
             hint="Check its address and port, the network between, and that its sshd runs.",
         ) from None
-    slow = AgentUnreachable(f"The agent {name} ({place}) did not let us in within {SIGN_IN_LIMIT:g} s.")
+    slow = AgentUnreachable(
+        f"The agent {name} ({place}) did not let us in within {SIGN_IN_LIMIT:g} s.",
+        hint=f"See that an sshd listens at port {place.port} there, and that it is not overloaded (its UseDNS, PAM).",
+    )
     timer = reactor.callLater(SIGN_IN_LIMIT, transport.abort, slow)
     try:
         await _first(transport.connection.started, transport.lost)

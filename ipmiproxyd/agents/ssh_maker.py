@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -62,12 +62,22 @@ class SshMaker:
 
         await hosted.change(self._place(agent), **_settings(agent))
 
-    async def vouched(self, agent: RemoteAgent, *, check: bool, known_hosts: bool) -> RemoteAgent:
-        """The agent with a host key that somebody vouches for, and, if ``check``, one that lets us in.
+    async def vouched(
+        self,
+        agent: RemoteAgent,
+        *,
+        check: bool,
+        known_hosts: bool,
+        neighbour: Callable[[str], str] = lambda _: "",
+    ) -> RemoteAgent:
+        """The agent with a host key that somebody vouches for, and, if ``check``, one that lets us in and is of use.
 
         :param known_hosts: the files of known hosts may vouch for it; what they call revoked is so anyway.
 
-        Raises MissingArgument, HostKeyUnknown, HostKeyChanged, KeyRefused, AgentUnreachable.
+        :param neighbour: see :class:`~ipmiproxyd.agents.fleet.RemoteHosted`.
+
+        Raises MissingArgument, HostKeyUnknown, HostKeyChanged, KeyRefused, AgentUnreachable, AgentOutdated,
+        ToolMissing, and Exists where a neighbour is.
         """
 
         place = self._place(agent)
@@ -87,8 +97,17 @@ class SshMaker:
             trusted = known.trusted if known_hosts else frozenset[str]()
             agent = replace(agent, host_keys=_trusted(str(place), shown, trusted))
         if check:
-            await hang_up(await sign_in(self._reactor, agent.name, self._place(agent)))
+            await self._try_out(agent, neighbour)
         return agent
+
+    async def _try_out(self, agent: RemoteAgent, neighbour: Callable[[str], str]) -> None:
+        transport = await sign_in(self._reactor, agent.name, self._place(agent))
+        try:
+            made = self.make(agent)
+            made.neighbour = neighbour
+            await made.try_out(transport)
+        finally:
+            await hang_up(transport)
 
     def _place(self, agent: RemoteAgent) -> SshPlace:
         return SshPlace(

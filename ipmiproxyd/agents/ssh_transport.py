@@ -174,7 +174,11 @@ class Transport(PacketTransport):
     def _lost(self, reason: Failure | None) -> ProxyError:
         error = reason.value if reason is not None else None
         if not self.gotVersion:
-            return AgentUnreachable(f"{self._place} does not answer as an SSH server: it hung up.")
+            return AgentUnreachable(
+                f"{self._place} does not answer as an SSH server: it hung up.",
+                hint="Check host= and port=; and that its sshd does not shut us out (MaxStartups, PerSourcePenalties, "
+                "a firewall).",
+            )
         if isinstance(error, ConnectionAborted | ConnectionDone | ConnectionLost) or error is None:
             return AgentUnreachable(f"The SSH connection to {self._place} was lost.")
         return AgentUnreachable(f"The SSH connection to {self._place} broke: {error}.")

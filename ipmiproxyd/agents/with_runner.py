@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -111,6 +111,12 @@ class AgentWithRunner(ABC):
     @abstractmethod
     def common(self) -> Mapping[str, Any]:
         """What is in each of the runner's documents: see :meth:`members`."""
+
+    @property
+    def advice(self) -> str:
+        """What to do about a runner that does not work."""
+
+        return "Check agent.python, and that sudo allows the runner."
 
     @property
     def is_direct(self) -> bool:
@@ -236,7 +242,7 @@ class AgentWithRunner(ABC):
         if not events or not outcome.ok:
             raise AgentUnreachable(
                 f"The runner on the agent {self.name} does not work: {outcome.last_words}.",
-                hint="Check agent.python, and that sudo allows the runner.",
+                hint=self.advice,
             )
         return events
 
@@ -326,6 +332,16 @@ class AgentWithRunner(ABC):
                 if job_id not in known and job_id in self._running:
                     reason = "The agent was started anew, and with it went the console's programs"
                     self._tell(dataclasses.replace(job, running=False, reason=reason))
+
+
+def place_of(houses: Sequence[str], jobs: str, *, as_root: bool) -> str:
+    """A name of the place where an agent's jobs are kept, see :attr:`~ipmiproxyd.agents.fleet.HostedAgent.place`.
+
+    :param houses: what is above the folder of jobs (see preparing.house): of a runner that is not root, and of one that
+        is.
+    """
+
+    return f"{houses[as_root]} {jobs.rpartition('/')[2]}"
 
 
 def tcp_endpoint(reactor: Any, host: str, port: int, timeout: float = DIAL_LIMIT) -> IStreamClientEndpoint:

@@ -16,7 +16,7 @@ from ipmiproxyd.agents.findings import told
 from ipmiproxyd.agents.fleet import Fleet, HostedAgent, RemoteHosted
 from ipmiproxyd.agents.local import APART, BESIDE
 from ipmiproxyd.console.displays import DisplayPool
-from ipmiproxyd.errors import Exists, Forbidden, InUse
+from ipmiproxyd.errors import Exists, Forbidden, InUse, ProxyError
 from ipmiproxyd.interfaces import Consoles, agent_named
 from ipmiproxyd.model import BMC_CIPHER, BMC_REFUSED, Console, ConsoleState, Proxy, RemoteAgent
 from ipmiproxyd.store.agents import StoredAgents
@@ -43,7 +43,9 @@ class AgentMaker(Protocol):
 
     async def change(self, hosted: Any, agent: RemoteAgent) -> None: ...
 
-    async def vouched(self, agent: RemoteAgent, *, check: bool, known_hosts: bool) -> RemoteAgent: ...
+    async def vouched(
+        self, agent: RemoteAgent, *, check: bool, known_hosts: bool, neighbour: Callable[[str], str]
+    ) -> RemoteAgent: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,9 +141,21 @@ class AgentDesk:
     async def add(self, agent: RemoteAgent, *, check: bool = True, known_hosts: bool = True) -> Mapping[str, Any]:
         agent = checked(agent)
         self._check_free(agent.name)
-        agent = await self._rooms.maker().vouched(agent, check=check, known_hosts=known_hosts)
+        agent = await self._vouched(agent, check=check, known_hosts=known_hosts)
         await self._done(self._keep(agent))
-        return await self._told_of(agent)
+        told = await self._told_of(agent, is_new=True)
+        if told.get("isolation") == "none" and told["displays_run_as"]:
+            words = f"All displays there run as the one user {told['displays_run_as']}: see agent check."
+            told = {**told, "warnings": [words, *told["warnings"]]}
+        return told
+
+    async def _vouched(self, agent: RemoteAgent, *, check: bool, known_hosts: bool) -> RemoteAgent:
+        return await self._rooms.maker().vouched(
+            agent,
+            check=check,
+            known_hosts=known_hosts,
+            neighbour=lambda place: self._fleet.at(place, but=agent.name),
+        )
 
     async def _keep(self, agent: RemoteAgent) -> None:
         self._check_free(agent.name)
@@ -151,12 +165,19 @@ class AgentDesk:
 
     def _check_free(self, name: str) -> None:
         if name in self._fleet:
-            raise Exists(f"There is an agent {name} already.", hint="Use agent set to change it.")
+            is_stored = self._fleet[name].kind != "local" and name not in self._configured
+            hint = "Use agent set to change it." if is_stored else "Choose another name: this one is not stored."
+            raise Exists(f"There is an agent {name} already.", hint=hint)
 
-    async def _told_of(self, agent: RemoteAgent) -> Mapping[str, Any]:
+    async def _told_of(self, agent: RemoteAgent, *, is_new: bool) -> Mapping[str, Any]:
+        """Its row, and what to beware of.
+
+        :param is_new: its host was not known before.
+        """
+
         row = await self.show(agent.name)
         warnings = [row["problem"]] if "problem" in row else []
-        return {**row, "warnings": [*warnings, *([f"{BESIDE} {APART}"] if _is_here(agent.host) else [])]}
+        return {**row, "warnings": [*warnings, *([f"{BESIDE} {APART}"] if is_new and _is_here(agent.host) else [])]}
 
     async def change(
         self, name: str, changes: Mapping[str, Any], *, check: bool = True, known_hosts: bool = True
@@ -167,9 +188,9 @@ class AgentDesk:
         if after != before:
             self._check_homes(before, after)
             if changes.keys() - {"notes"}:
-                after = await self._rooms.maker().vouched(after, check=check, known_hosts=known_hosts)
+                after = await self._vouched(after, check=check, known_hosts=known_hosts)
             await self._done(self._swap(before, after))
-        told = await self._told_of(after)
+        told = await self._told_of(after, is_new=after.host != before.host)
         if (isolation, told.get("isolation")) == ("users", "none"):
             whom = told["displays_run_as"]
             words = f"Displays on the agent {name} had Unix users of their own; now all run as {whom}: see agent check."
@@ -250,7 +271,8 @@ class AgentDesk:
         if proxies:
             raise InUse(
                 f"The agent {name} is that of {'the proxies' if proxies[1:] else 'the proxy'} {', '.join(proxies)}.",
-                hint="Give them another one (proxy set agent=), or say force=yes to remove it all the same.",
+                hint=f"Give them another one (proxy set name={proxies[0]} agent=OTHER), or say force=yes to remove it "
+                "all the same: that closes the consoles that are open on it, and these proxies open no more.",
             )
 
     def _check_unused(self, name: str) -> None:
@@ -258,7 +280,7 @@ class AgentDesk:
         if count:
             raise InUse(
                 f"{count} {'consoles are' if count > 1 else 'console is'} open on the agent {name}.",
-                hint="Close them first (console list), or say force=yes to have them closed.",
+                hint="Close them first (console list), or say force=yes: that closes all that are open on it.",
             )
 
     async def _done(self, work: Coroutine[Any, Any, None]) -> None:
@@ -278,7 +300,13 @@ class AgentDesk:
     async def check(self, name: str, *, fix: bool = False) -> Mapping[str, Any]:
         agent = agent_named(self._fleet, name)
         fixed = [await self._fixed(agent)] if fix else []
-        around = await agent.check()
+        try:
+            around = await agent.check()
+        except ProxyError as error:
+            for failed in fixed:
+                if failed is not None and failed.level == "fault":
+                    raise type(error)(error.message, hint=failed.sentences, details=error.details) from error
+            raise
         looked = await look_around(agent, agent.python, self._rooms.programs, self._rooms.reactor)
         findings = [*(finding for finding in fixed if finding is not None), *around, *looked]
         return {**self._row(agent), **told(findings)}

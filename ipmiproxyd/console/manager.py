@@ -377,7 +377,8 @@ class ConsoleManager:
         try:
             for job in await agent.jobs():
                 session = self._sessions.get(console_of(job.id))
-                if session is None or session.request.agent != agent.name:
+                # One of another agent that there is stays: that may be the same host by another name.
+                if session is None or session.request.agent not in self._around.agents:
                     log.warn("agent {agent}: job {job} belongs to no console", agent=agent.name, job=job.id)
                     await agent.stop(job.id)
             for words in await agent.sweep():

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ipmiproxyd.console.types import Types
-from ipmiproxyd.errors import BadValue
+from ipmiproxyd.errors import BadValue, NotFound
 from ipmiproxyd.interfaces import RelayHost, Store
 from ipmiproxyd.model import Console, ConsoleState, Device, Proxy
 from ipmiproxyd.store.proxies import StoredProxies
@@ -66,11 +66,12 @@ class ProxyDesk:
         return self._counts()[name]
 
     async def of(self, device: Device) -> Proxy | None:
-        return next(iter(await self._of_location(device)), None)
+        return self._usable(next(iter(await self._of_location(device)), None))
 
     async def pick(self, device: Device, *, name: str = "", agent: str = "", user: str = "") -> Proxy | None:
         if name:
-            return await self.get(name)
+            proxy = await self.get(name)
+            return proxy if agent else self._usable(proxy)
         usable = await self._of_location(device)
         usable = [proxy for proxy in usable if proxy.agent == agent] or usable
         counts = self._counts()
@@ -79,10 +80,22 @@ class ProxyDesk:
             for console in self._consoles()
             if (console.bmc, console.user) == (device.bmc, user) and console.state not in _OVER
         }
-        return min(usable, key=lambda proxy: (proxy.name not in known, counts[proxy.name], proxy.name), default=None)
+        picked = min(usable, key=lambda proxy: (proxy.name not in known, counts[proxy.name], proxy.name), default=None)
+        return picked if agent else self._usable(picked)
+
+    def _usable(self, proxy: Proxy | None) -> Proxy | None:
+        """Raises NotFound where its agent has been removed."""
+
+        if proxy is not None and not self._has_agent(proxy.agent):
+            raise NotFound(
+                f"The proxy {proxy.name} names the agent {proxy.agent}, which is no more.",
+                hint=f"proxy set name={proxy.name} agent=OTHER gives it another one: see agent list.",
+            )
+        return proxy
 
     async def _of_location(self, device: Device) -> Sequence[Proxy]:
-        return [proxy for proxy in await self.list() if device.location in proxy.locations]
+        proxies = [proxy for proxy in await self.list() if device.location in proxy.locations]
+        return [proxy for proxy in proxies if self._has_agent(proxy.agent)] or proxies
 
     def _counts(self) -> Counter[str]:
         return Counter(console.proxy for console in self._consoles() if console.state not in _OVER)

@@ -112,6 +112,7 @@ class ConsoleSession:
         self._opening: Deferred[None] | None = None
         self._opening_done = True
         self._retry: IDelayedCall | None = None
+        self._left: list[str] = []  # what could not be given back
         self._steps = Steps(
             entered=self._changed,
             watch=self._watch.begin,
@@ -206,6 +207,7 @@ class ConsoleSession:
         settled.addErrback(lambda _: log.error("console {console}: its opening does not end", console=self.id))
         await settled
         problems = await self.ledger.give_back()
+        self._left = problems
         if problems:
             self._machine.stuck()
         else:
@@ -347,9 +349,17 @@ class ConsoleSession:
             slot_since=None if signed_out else self.has.slot_since,
             slot_until=self.has.slot_until,
             reason="" if ending is None else ending.reason,
-            message="" if ending is None else ending.message,
+            message="" if ending is None else " ".join(filter(None, (ending.message, self._still_there()))),
             log=self.has.log if ending is None else "",
         )
+
+    def _still_there(self) -> str:
+        if self.state is not ConsoleState.LOST:
+            return ""
+        if any(problem.startswith("job ") for problem in self._left):
+            agent = self.request.agent
+            return f"Its programs may still run on the agent {agent}: they are ended when that is back."
+        return f"Not all of it is given back yet ({'; '.join(self._left)}): that is tried again."
 
     def _milliseconds(self) -> int:
         return round((self._clock.seconds() - self.opened_at) * 1000)

@@ -121,6 +121,30 @@ if AM_ROOT:
             await late.repair()
             self.assertEqual(late.describe()["runner"], "installed")
 
+        async def test_what_has_changed_since_the_connection_was_made(self) -> None:
+            """It is taken into use at once; but with another runner than ours nothing is begun."""
+
+            agent = await self.make_agent(installed=str(self.runner))
+            self.assertEqual(by_name(await agent.check())["runner"].level, "warning")
+            self.allow_all()
+            self.runner.parent.mkdir(parents=True)
+            shutil.copy(runner.__file__, self.runner)
+            self.assertEqual(by_name(await agent.check())["runner"].level, "ok")
+            self.assertEqual((agent.describe()["runner"], agent.describe()["isolation"]), ("installed", "users"))
+            spec = self.spec()
+            text = self.runner.read_text()
+            for change in (lambda: self.runner.write_text(f"{text}#"), self.runner.unlink):
+                change()
+                found = by_name(await agent.check())["runner"]
+                self.assertEqual((found.level, agent.describe()["runner"]), ("fault", "outdated"))
+                await self.assertFailure(
+                    Deferred.fromCoroutine(agent.launch(spec, lambda _: None)), AgentOutdated
+                )
+            self.assertEqual((await agent.run(Command(argv=("true",)))).status, 0)
+            self.runner.write_text(text)
+            self.assertEqual(by_name(await agent.check())["runner"].level, "ok")
+            self.assertEqual(agent.describe()["runner"], "installed")
+
         async def test_folder_that_is_not_roots(self) -> None:
             self.allow_all()
             account = login_account()

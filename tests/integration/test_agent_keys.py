@@ -49,6 +49,11 @@ class HostKeyTests(KeysCase):
         self.keys["RSA"] = self.sshd.another_host_key("-t", "rsa", "-b", "2048")
         await self.sshd.start(self)
         self.known = self.folder / "known_hosts"
+        account = login_account()
+        self.mine = self.folder / "mine"
+        self.mine.mkdir()
+        if os.geteuid() == 0:
+            os.chown(self.mine, account.pw_uid, account.pw_gid)
         self.maker = SshMaker(
             reactor,
             home_files={},
@@ -76,6 +81,7 @@ class HostKeyTests(KeysCase):
             user=login_account().pw_name,
             key=str(self.folder / "key"),
             host_keys=more.pop("host_keys", ()),
+            folder=str(self.mine),
         )
         return self.maker.vouched(agent, **{"check": True, "known_hosts": True, **more})
 

@@ -48,7 +48,7 @@ class AgentsLiveTests(SshWorld):
         make_key(other)
         pinned = self.line(host_key=self.sshd.host_key)
         await self.refused(f"agent add name=east {self.line(host_key=self.sshd.host_key, key=str(other))}", "agent-key")
-        await self.refused(f"agent add name=local {pinned}", "exists")
+        self.assertIn("another name", (await self.refused(f"agent add name=local {pinned}", "exists"))["hint"])
         await self.refused(f"agent add name=east check=no {self.line()}", "missing-argument")
         self.assertEqual(await self.names(), ["local"])
 
@@ -81,6 +81,33 @@ class AgentsLiveTests(SshWorld):
         self.assertEqual(await self.names(), ["local"])
         await self.refused("console open device=node1 agent=east", "not-found")
         await self.refused("power status device=node1 agent=east", "not-found")
+
+    async def test_one_agent_by_two_names(self) -> None:
+        """The second is refused; and if nobody looked, it does nothing there."""
+
+        pinned = self.line(host_key=self.sshd.host_key)
+        await self.client.must(f"agent add name=east {pinned}")
+        opened = await self.opened("device=node1 agent=east")
+        there = self.line(host_key=self.sshd.host_key, host="localhost")
+        for line in (pinned, there):
+            self.assertIn("as the agent east", (await self.refused(f"agent add name=west {line}", "exists"))["message"])
+        added = await self.client.must(f"agent add name=west check=no {there}")
+        self.assertEqual((added["state"], added["code"]), ("unreachable", "agent-unreachable"))
+        self.assertIn("as the agent east", added["warnings"][0])
+        await self.refused("power status device=node1 agent=west", "agent-unreachable")
+        self.assertEqual((await self.show(opened["console"]))["state"], "ready")
+        await self.client.must("agent remove name=west")
+        self.assertEqual((await self.client.must("agent set name=east transport=direct"))["state"], "connected")
+
+    async def test_agent_that_would_be_of_no_use(self) -> None:
+        pinned = self.line(host_key=self.sshd.host_key)
+        for more, code in (
+            ("python=/usr/bin/python9", "tool-missing"),
+            ("python=/usr/bin/false", "agent-unreachable"),
+            ("users=always", "agent-unreachable"),
+        ):
+            await self.refused(f"agent add name=east {pinned} {more}", code)
+        self.assertEqual(await self.names(), ["local"])
 
     async def test_restart_keeps_them(self) -> None:
         """With an encrypted key: its passphrase is stored so that nobody else can read it."""

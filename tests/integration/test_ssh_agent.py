@@ -184,7 +184,7 @@ class SshConnectionTests(SshCase):
         await self.sshd.stop()
         agent = await self.make_agent()
         error = await self.assertFailure(Deferred.fromCoroutine(agent.check()), AgentUnreachable)
-        self.assertIn("Connection refused", str(error))
+        self.assertIn(f"(127.0.0.1, port {self.sshd.port}) cannot be reached: Connection refused", str(error))
 
     async def away(self, kind: type[ProxyError], more: str = "", **settings: Any) -> str:
         """What is said of an agent whose sshd has another line of configuration, or that is wanted otherwise."""

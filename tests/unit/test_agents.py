@@ -14,7 +14,7 @@ from ipmiproxyd.agents.findings import Finding
 from ipmiproxyd.agents.fleet import Fleet
 from ipmiproxyd.console.agent_desk import AgentDesk, DeskRooms
 from ipmiproxyd.console.displays import DisplayPools
-from ipmiproxyd.errors import AgentUnreachable, BadValue, Exists, InUse, NoFreeDisplay, NotFound
+from ipmiproxyd.errors import AgentOutdated, AgentUnreachable, BadValue, Exists, InUse, NoFreeDisplay, NotFound
 from ipmiproxyd.interfaces import Agent, agent_named
 from ipmiproxyd.model import BMC_REFUSED, Console, ConsoleState, Proxy, RemoteAgent, Secret
 from ipmiproxyd.store.agents import ISOLATED, KIND, StoredAgents
@@ -35,6 +35,8 @@ class Hosted(FakeAgent):
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
+        self.place = ""
+        self.neighbour: Callable[[str], str] = lambda _: ""
         self.connected: Callable[[], None] = lambda: None
         self.isolated = False
         self.when_isolated: Callable[[], None] = lambda: None
@@ -56,10 +58,10 @@ class Hosted(FakeAgent):
         return {"isolation": self.isolation, "displays_run_as": "ipmiproxyd"}
 
     async def check(self) -> Sequence[Finding]:
-        return []
+        raise AgentOutdated("It is another one.", hint="fix=yes")
 
     async def repair(self) -> Finding | None:
-        return None
+        return Finding("fix", "fault", "It cannot be installed.", "As root there: install.")
 
 
 class SlowConsoles(FakeConsoles):
@@ -166,7 +168,7 @@ class Maker:
         hosted.changed = agent
         hosted.isolation = "users" if hosted.isolated else "none"
 
-    async def vouched(self, agent: RemoteAgent, *, check: bool, known_hosts: bool) -> RemoteAgent:
+    async def vouched(self, agent: RemoteAgent, **_: Any) -> RemoteAgent:
         return agent
 
 
@@ -220,6 +222,21 @@ class DeskTests(SynchronousTestCase):
         self.assertIn("east", self.fleet)
         self.do(self.desk.remove("east", force=True))
         self.assertEqual(list(self.fleet), [])
+
+    def test_mending_that_failed(self) -> None:
+        self.do(self.desk.add(EAST))
+        for fix, hint in ((False, "fix=yes"), (True, "It cannot be installed. As root there: install.")):
+            checking = Deferred.fromCoroutine(self.desk.check("east", fix=fix))
+            self.assertEqual(self.failureResultOf(checking, AgentOutdated).value.hint, hint)
+
+    def test_what_is_warned_of(self) -> None:
+        """Beside the daemon: only where the host is new."""
+
+        one_user, beside = self.do(self.desk.add(dataclasses.replace(EAST, host="127.0.0.1")))["warnings"]
+        self.assertIn("run as the one user ipmiproxyd", one_user)
+        self.assertIn("safer", beside)
+        for changes, count in (({"notes": "x"}, 0), ({"host": "::1"}, 1), ({"port": 2222}, 0)):
+            self.assertEqual(len(self.do(self.desk.change("east", changes))["warnings"]), count)
 
     def test_the_configuration_file_goes_first(self) -> None:
         self.do(self.desk.add(EAST))

@@ -232,8 +232,22 @@ class ClosingTests(Life):
         console = self.opened()
         self.agent.stop_errors = [AgentUnreachable("The agent does not answer.")]
         self.close(console)
-        self.assertIs(self.manager.show(console.id).state, ConsoleState.LOST)
-        self.clock.advance(RETRY_AFTER)
+        shown = self.manager.show(console.id)
+        self.assertIs(shown.state, ConsoleState.LOST)
+        self.assertIn("may still run on the agent local: they are ended when that is back", shown.message)
+        self.reconcile()
+        self.assertNotIn("may still run", self.manager.show(console.id).message)
+        self.assert_nothing_left()
+
+    def test_agent_of_two_names(self) -> None:
+        """One of them, that is there, ends nothing of the other's."""
+
+        console = self.opened()
+        self.agent.name = "twin"
+        self.reconcile()
+        self.assertEqual((list(self.agent.running), self.agent.stopped), ([console.id], []))
+        self.agent.name = "local"
+        self.close(console)
         self.assert_nothing_left()
 
     def test_when_changed(self) -> None:

@@ -29,11 +29,12 @@ class DeskCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.store, self.relay = MemoryStore(), FakeRelay()
         self.there: list[Console] = []
+        self.agents = {"local", "far"}
         self.desk = self.make_desk()
 
     def make_desk(self, *, debug: bool = False) -> ProxyDesk:
         types = Types(debug=debug, is_local=lambda name: name == "local")
-        return ProxyDesk(self.store, self.relay, types, lambda name: name in ("local", "far"), lambda: self.there)
+        return ProxyDesk(self.store, self.relay, types, lambda name: name in self.agents, lambda: self.there)
 
     def done(self, coroutine: Any) -> Any:
         return self.successResultOf(Deferred.fromCoroutine(coroutine))
@@ -155,6 +156,15 @@ class PickTests(DeskCase):
 
     def test_by_agent(self) -> None:
         self.assertEqual((self.picked(agent="local"), self.picked(agent="third")), ("west", "east"))
+
+    def test_agent_that_is_no_more(self) -> None:
+        self.agents.remove("far")
+        self.assertEqual((self.picked(), self.picked(name="east", agent="local")), ("west", "east"))
+        lone = replace(NODE, location="Rack 1")
+        for asked in (self.desk.pick(lone), self.desk.pick(NODE, name="east"), self.desk.of(lone)):
+            error = self.failureResultOf(Deferred.fromCoroutine(asked), NotFound).value
+            self.assertEqual(error.message, "The proxy east names the agent far, which is no more.")
+            self.assertIn("proxy set name=east agent=", error.hint)
 
     def test_by_name(self) -> None:
         self.assertEqual(self.picked(replace(NODE, location=""), name="west"), "west")

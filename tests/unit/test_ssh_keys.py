@@ -64,6 +64,10 @@ class LoadKeyTests(SynchronousTestCase):
             path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
             self.assertIn("can be used here", self.refused(path))
 
+    def test_public_half(self) -> None:
+        make_key(self.folder / "key")
+        self.assertIn("is the public half", self.refused(self.folder / "key.pub"))
+
 
 class LoadPassphraseTests(SynchronousTestCase):
     def setUp(self) -> None:
