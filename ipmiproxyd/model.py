@@ -479,6 +479,7 @@ class Console:
     reason: str = ""  # a stable word: idle, closed, viewer, abandoned, max-time, replaced, shutdown, or an error's code
     message: str = ""  # the same in plain words
     log: str = ""  # the file on the agent with what its programs say, while it is open
+    agent_away: bool = False  # its agent cannot be reached just now; the console's programs go on there
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -60,7 +60,8 @@ class Limits:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
     """What consoles are made from and live in. ``capture`` takes a PNG of a VNC server's screen; ``releases`` give back
-    what the stages of opening record in the ledger beside displays and jobs; ``types`` knows which ones are allowed."""
+    what the stages of opening record in the ledger beside displays and jobs; ``types`` knows which ones are allowed;
+    ``is_away`` tells of an agent, by name, whether it cannot be reached just now."""
 
     store: Store
     agents: Mapping[str, Agent]
@@ -72,6 +73,7 @@ class Surroundings:
     capture: Callable[[VncServer], Awaitable[bytes]]
     types: Types
     releases: Mapping[str, Release] = field(default_factory=dict)
+    is_away: Callable[[str], bool] = lambda _: False
 
 
 class ConsoleManager:
@@ -232,6 +234,7 @@ class ConsoleManager:
             opened_at=opened_at,
         )
         session.on_closing = lambda ending: self._farewell(console_id, ending)
+        session.is_agent_away = lambda: around.is_away(request.agent)
         self._sessions[console_id] = session
         return session
 

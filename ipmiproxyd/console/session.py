@@ -80,6 +80,7 @@ class ConsoleSession:
     :ivar owner: the grant of whoever opened it, as long as it is not revoked.
     :ivar wanted: somebody was given its URL, so it stays even if no request waits for it any more.
     :ivar on_closing: called once with the reason, before anything is given back.
+    :ivar is_agent_away: tells whether its agent cannot be reached just now.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class ConsoleSession:
         self.wanted = False
         self.owner: Grant | None = None
         self.on_closing: Callable[[Ending], None] = lambda _ending: None
+        self.is_agent_away: Callable[[], bool] = lambda: False
         self._clock = clock
         self.opened_at = clock.seconds() if opened_at is None else opened_at
         self._ready_at: float | None = None
@@ -349,6 +351,7 @@ class ConsoleSession:
             reason="" if ending is None else ending.reason,
             message="" if ending is None else ending.message,
             log=self.has.log if ending is None else "",
+            agent_away=self.is_agent_away(),
         )
 
     def _milliseconds(self) -> int:
