@@ -384,12 +384,13 @@ class ConsoleState(enum.Enum):
 @dataclass(frozen=True, slots=True)
 class Stage:
     """One step of opening: a stable ``name``, plain words for people, and milliseconds since opening began at
-    which it was begun (and done)."""
+    which it was begun (and done). ``failed``: that is how it ended, and something else was tried instead."""
 
     name: str
     label: str
     begun_ms: int
     done_ms: int | None = None
+    failed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

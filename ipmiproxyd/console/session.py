@@ -132,11 +132,11 @@ class ConsoleSession:
         self._opening = Deferred.fromCoroutine(stages)
         self._opening.addCallbacks(self._opening_succeeded, self._opening_failed)
 
-    def stage(self, name: str, label: str) -> None:
-        """The stage before is done, this one begins."""
+    def stage(self, name: str, label: str, *, failed: bool = False) -> None:
+        """The stage before is done, or has failed; this one begins."""
 
         now = self._milliseconds()
-        self._finish_stage(now)
+        self._finish_stage(now, failed=failed)
         self._stages.append(Stage(name, label, now))
         for listener in self._listeners:
             listener({"stage": name, "text": label, "ms": now})
@@ -151,9 +151,9 @@ class ConsoleSession:
             self.has.slot_since, self.has.slot_until = before.slot_since, before.slot_until
         self._changed()
 
-    def _finish_stage(self, now: int) -> None:
+    def _finish_stage(self, now: int, *, failed: bool = False) -> None:
         if self._stages and self._stages[-1].done_ms is None:
-            self._stages[-1] = replace(self._stages[-1], done_ms=now)
+            self._stages[-1] = replace(self._stages[-1], done_ms=now, failed=failed)
 
     def _opening_succeeded(self, _result: None) -> None:
         self._opening_done = True

@@ -49,7 +49,7 @@ const toolbar = new Toolbar(part, {
     closedByUs = true;
     try {
       await session.close();
-      line.hurry();
+      retry.now();
       again?.();
     } catch (error) {
       closedByUs = false;

@@ -212,9 +212,15 @@ function typingFrom({ what, by, done, of }) {
   return { what: String(what ?? ""), by: String(by ?? ""), done: Number(done) || 0, of: Number(of) || 0 };
 }
 
-/** done: null while it goes on. All times in milliseconds since opening began. */
-function stageFrom({ name, label, begun_ms: begun, done_ms: done }) {
-  return { label: String(label || name), begun: Number(begun) || 0, done: Number.isFinite(done) ? done : null };
+/** done: null while it goes on. All times in milliseconds since opening began. `turns`: to another type of console. */
+function stageFrom({ name, label, begun_ms: begun, done_ms: done, failed }) {
+  return {
+    label: String(label || name),
+    begun: Number(begun) || 0,
+    done: Number.isFinite(done) ? done : null,
+    failed: failed === true,
+    turns: name === "fall-back",
+  };
 }
 
 /**

@@ -15,7 +15,9 @@ from tests.support.page_server import PageServer, stop_later, wait_until
 from tests.support.scratch import scratch
 from tests.support.viewer import Page, Viewer, ViewerFailed
 
-CLOSE_WORDS = ("idle", "closed", "viewer", "abandoned", "unvisited", "max-time", "replaced", "shutdown")
+CLOSE_WORDS = (
+    "idle", "closed", "viewer", "abandoned", "unvisited", "max-time", "replaced", "shutdown", "restart", "agent-removed"
+)  # fmt: skip
 
 HOSTILE = '<img src=x onerror="document.title=1;window.hit=1"><b>bold</b>'
 NO_STORAGE = """
