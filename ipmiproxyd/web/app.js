@@ -167,13 +167,12 @@ const view = {
   },
 
   waiting({ cause, attempt, left }) {
-    const away = cause === AWAY;
-    const words = away ? explain(AWAY) : {
+    const words = cause === AWAY ? explain(AWAY) : {
       title: status ? "Connecting again" : "Looking for the console server",
       text: WAITING[cause],
       next: `Attempt ${attempt}. It goes on by itself for about two minutes.`,
     };
-    enter("reconnecting", { state: away ? "Waiting" : stateWord("reconnecting"), count: `in ${Math.ceil(left / 1000)} s` });
+    enter("reconnecting", { count: `in ${Math.ceil(left / 1000)} s` });
     card.show({ ...words, tone: "wait", actions: [{ label: "Try now", run: () => line.hurry(), primary: true }] });
   },
 

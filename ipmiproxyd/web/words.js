@@ -58,7 +58,7 @@ const WORDS = {
 
   // the way to the server
   "unreachable": ["bad", "The console server cannot be reached", "It has not answered for a while.", "Check your network. The console may still be running."],
-  "agent-away": ["wait", "Waiting for the place where the console runs", "The connection to the place where the console runs is lost.", "Your console keeps running; this page goes on by itself as soon as it is back."],
+  "agent-away": ["wait", "Waiting for the connection", "The connection to the place where the console runs is lost.", "Your console keeps running; this page goes on by itself as soon as it is back."],
   "no-display": ["bad", "The screen does not answer", "The console server answers, but where the console runs, its screen does not.", "Try again, or close the console and open a new one. If it stays so, tell your administrator."],
   "no-screen": ["bad", "The screen cannot be connected", "The server answers, but the connection for the picture does not come about.", "A proxy in between may not pass WebSockets, or this address is not among the allowed ones."],
   "no-room": ["warn", "No room for another viewer", "The server's screen takes no more viewers just now.", "Try again when somebody has left."],

@@ -76,7 +76,7 @@ class AgentsLiveTests(SshWorld):
         self.assertEqual((await self.client.must("agent remove name=east force=yes"))["warnings"], [])
         await viewer.is_closed()
         await self.nothing_left()
-        self.assertEqual((await self.closes(opened["console"]))["state"], "closed")
+        self.assertEqual((await self.closes(opened["console"]))["reason"], "agent-removed")
         await leftovers.until_none(self.sshd.serving)
         self.assertEqual(await self.names(), ["local"])
         await self.refused("console open device=node1 agent=east", "not-found")
