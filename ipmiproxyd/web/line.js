@@ -31,13 +31,13 @@ export class Line {
   /** Run to the end; resolves when the console is over. */
   async run() {
     this.#view.begin();
-    let attempt = () => this.#session.begin();
+    let begun = false;
     for (;;) {
       let cause;
       try {
-        await attempt();
-        attempt = () => this.#once();
-        const end = await attempt();
+        if (!begun) await this.#session.begin();
+        begun = true;
+        const end = await this.#once();
         this.#session.forget();
         this.#view.over(end);
         return;
