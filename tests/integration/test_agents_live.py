@@ -78,7 +78,7 @@ class AgentsLiveTests(SshWorld):
         self.assertEqual((await self.client.must("agent remove name=east force=yes"))["warnings"], [])
         await viewer.is_closed()
         await page.phase("over")
-        self.assertIn("The agent east, on which it ran, was removed.", await page.text("#card"))
+        self.assertEqual(await page.text("#card-title"), "The place where the console ran was taken away")
         await self.nothing_left()
         self.assertEqual((await self.closes(opened["console"]))["reason"], "agent-removed")
         await leftovers.until_none(self.sshd.serving)
