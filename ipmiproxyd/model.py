@@ -390,12 +390,13 @@ class ConsoleState(enum.Enum):
 @dataclass(frozen=True, slots=True)
 class Stage:
     """One step of opening: a stable ``name``, plain words for people, and milliseconds since opening began at
-    which it was begun (and done)."""
+    which it was begun (and done). ``failed``: that is how it ended, and something else was tried instead."""
 
     name: str
     label: str
     begun_ms: int
     done_ms: int | None = None
+    failed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -485,6 +486,7 @@ class Console:
     reason: str = ""  # a stable word: idle, closed, viewer, abandoned, max-time, replaced, shutdown, or an error's code
     message: str = ""  # the same in plain words
     log: str = ""  # the file on the agent with what its programs say, while it is open
+    agent_away: bool = False  # its agent cannot be reached just now; the console's programs go on there
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -129,6 +129,7 @@ def make_daemon(settings: Settings, reactor: Any, notifier: Notifier) -> DaemonS
         capture=lambda server: capture(server, reactor),
         types=types,
         releases={WEB_SESSION: web.release, BROWSER_SESSION: browsers.release},
+        is_away=lambda name: name in agents and agents[name].describe().get("connected") is False,
         clock=reactor,
     )
     consoles = _consoles(settings, around, panels, names, vendors, web, browsers, javas)

@@ -21,7 +21,7 @@ from ipmiproxyd.console.requests import from_document, is_meant, kept_times, may
 from ipmiproxyd.console.session import ConsoleSession, label_of
 from ipmiproxyd.console.sharing import Sharing
 from ipmiproxyd.console.timing import limited
-from ipmiproxyd.console.types import CANNOT_WORK, NAMES, Types, hindrance
+from ipmiproxyd.console.types import CANNOT_WORK, NAMES, Types, first_sentence, hindrance, still_worth
 from ipmiproxyd.errors import BadValue, Cancelled, LimitReached, NotFound, ProxyError, TimedOut
 from ipmiproxyd.interfaces import Agent, Grants, Progress, RelayHost, Store, VncServer, agent_named
 from ipmiproxyd.model import Console, ConsoleState, ConsoleType, Grant, Job, LedgerRecord, OpenRequest
@@ -37,6 +37,8 @@ SCREENSHOTS: Final = 4
 
 SCREENSHOT_LIMIT: Final = 20.0
 """Seconds that one may take."""
+
+BY_COMMAND: Final = "It was closed by a command."
 
 _ID_LENGTH: Final = 10
 
@@ -60,7 +62,8 @@ class Limits:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
     """What consoles are made from and live in. ``capture`` takes a PNG of a VNC server's screen; ``releases`` give back
-    what the stages of opening record in the ledger beside displays and jobs; ``types`` knows which ones are allowed."""
+    what the stages of opening record in the ledger beside displays and jobs; ``types`` knows which ones are allowed;
+    ``is_away`` tells of an agent, by name, whether it cannot be reached just now."""
 
     store: Store
     agents: Mapping[str, Agent]
@@ -72,6 +75,7 @@ class Surroundings:
     capture: Callable[[VncServer], Awaitable[bytes]]
     types: Types
     releases: Mapping[str, Release] = field(default_factory=dict)
+    is_away: Callable[[str], bool] = lambda _: False
 
 
 class ConsoleManager:
@@ -193,11 +197,12 @@ class ConsoleManager:
 
     async def _stored_and_staged(self, session: ConsoleSession) -> None:
         left = list(session.request.fall_back)
-        while (error := await self._tried(session, others=bool(left))) is not None:
+        while (error := await self._tried(session, left)) is not None:
+            left = still_worth(left, error)
             await self._fall_back(session, left.pop(0), error)
 
-    async def _tried(self, session: ConsoleSession, *, others: bool) -> ProxyError | None:
-        """Open it as the type that it is to be now. Returns why that cannot work, if there are others."""
+    async def _tried(self, session: ConsoleSession, others: Sequence[ConsoleType]) -> ProxyError | None:
+        """Open it as the type that it is to be now. Returns why that cannot work, if others may."""
 
         await self._around.store.put(KIND, session.id, to_document(session.request, session.opened_at))
         error = hindrance(session.request)
@@ -206,7 +211,7 @@ class ConsoleManager:
                 await self._stages[session.request.type](session)
             except CANNOT_WORK as failed:
                 error = failed
-        if error is not None and not others:
+        if error is not None and not still_worth(others, error):
             raise error
         return error
 
@@ -214,9 +219,9 @@ class ConsoleManager:
         """Have another type tried. The console keeps its page, and gives back what else it has got so far."""
 
         failed = NAMES[session.request.type]
-        words = f"The {failed} does not work here: {error.message} The {NAMES[to]} is tried instead."
-        log.info("console {console}: {words}", console=session.id, words=words)
-        session.stage("fall-back", words)
+        log.info("console {console}: the {failed}: {words}", console=session.id, failed=failed, words=error.message)
+        words = f"The {failed} does not work here: {first_sentence(error.message)} The {NAMES[to]} is tried instead."
+        session.stage("fall-back", words, failed=True)
         session.has.warnings.append(words)
         problems = await session.ledger.give_back(keep=OF_THE_PAGE)
         session.begin_anew(replace(session.request, type=to), signed_out=not problems)
@@ -232,6 +237,7 @@ class ConsoleManager:
             opened_at=opened_at,
         )
         session.on_closing = lambda ending: self._farewell(console_id, ending)
+        session.is_agent_away = lambda: around.is_away(request.agent)
         self._sessions[console_id] = session
         return session
 
@@ -293,8 +299,16 @@ class ConsoleManager:
                 for session in self._sessions.values()
                 if (device and device in names(session.request)) or (user and session.request.user == user)
             ]
-        await self._close_all(chosen, Ending(reason, "It was closed by a command."))
+        for session in chosen:
+            session.close(self._ending_of(session, reason))
+        await _all_closed(chosen)
         return [session.snapshot() for session in chosen]
+
+    def _ending_of(self, session: ConsoleSession, reason: str) -> Ending:
+        agent = session.request.agent
+        if agent in getattr(self._around.agents, "leaving", ()):
+            return Ending("agent-removed", f"The agent {agent}, on which it ran, was removed.")
+        return Ending(reason, BY_COMMAND)
 
     def url(self, console_id: str) -> str:
         return self._sharing.owner_url(self._served(console_id))
@@ -417,7 +431,7 @@ class ConsoleManager:
     async def _close_all(self, sessions: Sequence[ConsoleSession], ending: Ending) -> None:
         for session in sessions:
             session.close(ending)
-        await gatherResults([session.when_closed() for session in sessions], consumeErrors=True)
+        await _all_closed(sessions)
 
     # --- giving back: each needs only the record ----------------------------------------------------------------------
 
@@ -449,6 +463,10 @@ class ConsoleManager:
             log.warn("console {console}: its agent is not configured any more", console=record.console)
         else:
             await agent.stop(record.key)
+
+
+async def _all_closed(sessions: Sequence[ConsoleSession]) -> None:
+    await gatherResults([session.when_closed() for session in sessions], consumeErrors=True)
 
 
 def _why(ending: Ending) -> ProxyError:

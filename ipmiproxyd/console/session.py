@@ -80,6 +80,7 @@ class ConsoleSession:
     :ivar owner: the grant of whoever opened it, as long as it is not revoked.
     :ivar wanted: somebody was given its URL, so it stays even if no request waits for it any more.
     :ivar on_closing: called once with the reason, before anything is given back.
+    :ivar is_agent_away: tells whether its agent cannot be reached just now.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class ConsoleSession:
         self.wanted = False
         self.owner: Grant | None = None
         self.on_closing: Callable[[Ending], None] = lambda _ending: None
+        self.is_agent_away: Callable[[], bool] = lambda: False
         self._clock = clock
         self.opened_at = clock.seconds() if opened_at is None else opened_at
         self._ready_at: float | None = None
@@ -131,11 +133,11 @@ class ConsoleSession:
         self._opening = Deferred.fromCoroutine(stages)
         self._opening.addCallbacks(self._opening_succeeded, self._opening_failed)
 
-    def stage(self, name: str, label: str) -> None:
-        """The stage before is done, this one begins."""
+    def stage(self, name: str, label: str, *, failed: bool = False) -> None:
+        """The stage before is done, or has failed; this one begins."""
 
         now = self._milliseconds()
-        self._finish_stage(now)
+        self._finish_stage(now, failed=failed)
         self._stages.append(Stage(name, label, now))
         for listener in self._listeners:
             listener({"stage": name, "text": label, "ms": now})
@@ -150,9 +152,9 @@ class ConsoleSession:
             self.has.slot_since, self.has.slot_until = before.slot_since, before.slot_until
         self._changed()
 
-    def _finish_stage(self, now: int) -> None:
+    def _finish_stage(self, now: int, *, failed: bool = False) -> None:
         if self._stages and self._stages[-1].done_ms is None:
-            self._stages[-1] = replace(self._stages[-1], done_ms=now)
+            self._stages[-1] = replace(self._stages[-1], done_ms=now, failed=failed)
 
     def _opening_succeeded(self, _result: None) -> None:
         self._opening_done = True
@@ -351,6 +353,7 @@ class ConsoleSession:
             reason="" if ending is None else ending.reason,
             message="" if ending is None else " ".join(filter(None, (ending.message, self._still_there()))),
             log=self.has.log if ending is None else "",
+            agent_away=self.is_agent_away(),
         )
 
     def _still_there(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -40,6 +41,26 @@ NAMES: Final[Mapping[ConsoleType, str]] = {
 
 CANNOT_WORK: Final = (BmcUnsupported, Html5Only, NoLicence, ToolMissing, BadJnlp, VendorUnknown, JobFailed)
 """Why another type may do better. A refused sign-in is not among them: it would be the same for every type."""
+
+
+NEED_A_FAMILY: Final[Sequence[ConsoleType]] = ("java", "html5")
+"""What takes a panel that is recognised."""
+
+SENTENCE: Final = 160
+"""Characters of a reason that stands among others."""
+
+
+def first_sentence(text: str) -> str:
+    """Of a message, on one line: what its page has room for."""
+
+    words = re.split(r"(?<=[.!?])\s+(?=[^a-z])|\n", text.strip(), maxsplit=1)[0]
+    return words if len(words) <= SENTENCE else words[: SENTENCE - 1].rstrip() + "…"
+
+
+def still_worth(types: Sequence[ConsoleType], error: ProxyError) -> list[ConsoleType]:
+    """Those that may work where another one did not: a panel that nobody knows is not looked at once more."""
+
+    return [one for one in types if not (isinstance(error, VendorUnknown) and one in NEED_A_FAMILY)]
 
 
 def after(wanted: ConsoleType, order: Sequence[ConsoleType]) -> tuple[ConsoleType, ...]:

@@ -40,7 +40,7 @@ _COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "devices": ("name", "address", "port", "username", "vendor", "location", "notes"),
     "proxies": ("name", "agent", "locations", "type", "idle", "login_buttons", "encrypt", "java", "consoles"),
     "fields": ("name", "label", "type", "default"),
-    "consoles": ("console", "device", "type", "user", "state", "viewers", "opened", "idle"),
+    "consoles": ("console", "device", "type", "user", "agent", "proxy", "state", "viewers", "opened", "idle"),
     "viewers": ("viewer", "user", "control", "credentials", "connected", "steers", "peer", "joined"),
     "revoked": ("viewer", "user", "control", "credentials", "connected", "peer"),
     "closed": ("console", "device", "type", "user", "state", "reason"),
@@ -147,9 +147,14 @@ def _is_rows(value: object) -> TypeGuard[list[Any]]:
 
 def _table(name: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     columns = _COLUMNS.get(name) or tuple(dict.fromkeys(key for row in rows for key in row))
-    cells = tuple(tuple(text_of(column, row.get(column, "")) for column in columns) for row in rows)
+    cells = tuple(tuple(_cell(column, row) for column in columns) for row in rows)
     heads = tuple(clean(_HEADS.get(column, column).replace("_", " ")) for column in columns)
     return Table(clean(name.replace("_", " ")), heads, cells)
+
+
+def _cell(column: str, row: Mapping[str, Any]) -> str:
+    text = text_of(column, row.get(column, ""))
+    return f"{text}, agent away" if column == "state" and row.get("agent_away") else text
 
 
 def progress_text(data: Mapping[str, Any]) -> str:

@@ -308,6 +308,7 @@ def status_document(console: Console, grant: Grant) -> dict[str, Any]:
     return {
         "serial": console.serial,
         "state": console.state.value,
+        "agent_away": console.agent_away,
         "stages": [asdict(stage) for stage in console.stages],
         "device": console.device,
         "type": console.type,

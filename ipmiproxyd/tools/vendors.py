@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from ipmiproxyd.errors import BadValue, BmcAuth
+from twisted.logger import Logger
+
+from ipmiproxyd.errors import BadValue, BmcAuth, VendorUnknown
 from ipmiproxyd.interfaces import Agent, Store, agent_named
 from ipmiproxyd.model import Device, Secret
 from ipmiproxyd.tools.panel_http import PanelHttp
@@ -18,6 +20,8 @@ from ipmiproxyd.vendors.talk import WebSession
 
 KIND: Final = "vendor"
 """Kind of stored document: the family that a panel was recognised as, by agent and host."""
+
+log = Logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +69,14 @@ class VendorDesk:
         return None if known is None else self.families.get(known["family"])
 
     async def probe(self, agent: Agent, device: Device) -> Found:
-        """Look at the panel anew, without signing in."""
+        """Look at the panel anew, without signing in. Raises VendorUnknown, with what was ``seen``."""
 
-        seen: Recognised = await self._panels.talk(agent, device, lambda _: recognise(list(self.families.values())))
+        try:
+            seen: Recognised = await self._panels.talk(agent, device, lambda _: recognise(list(self.families.values())))
+        except VendorUnknown as error:
+            if "seen" in error.details:
+                log.info("panel {panel} is of no known kind: {seen}", panel=device.web_url, seen=error.details["seen"])
+            raise
         await self._store.put(KIND, _key(agent, device), {"family": seen.family, "why": seen.why})
         return Found(self.families[seen.family], seen.why)
 
@@ -120,7 +129,12 @@ class VendorDesk:
 
     async def look(self, agent: str, device: Device) -> Mapping[str, Any]:
         host = self._agent(agent)
-        found = await self.probe(host, device)
+        try:
+            found = await self.probe(host, device)
+        except VendorUnknown as error:
+            seen = error.details.get("seen", "")
+            words = f"{error.message} Seen there: {seen}." if seen else error.message
+            raise VendorUnknown(words, hint=error.hint, details=error.details) from None
         profile, pin = await self._panels.trusted(host, device)
         return {
             "device": device.label,

@@ -96,18 +96,23 @@ def _decide(found: list[tuple[Family, str]], hinted: Sequence[Family], seen: Map
     if found:
         names = " or ".join(family.key for family, _ in found)
         raise VendorUnknown(f"The panel looks like {names}.", hint=_HINT)
-    raise VendorUnknown(f"The panel is of no known kind ({_summary(seen)}).", hint=_HINT)
+    title = _titles(seen)[:1]
+    named = f"; its title is “{title[0]}”" if title else ""
+    raise VendorUnknown(f"The panel is of no known kind{named}.", hint=_HINT, details={"seen": _summary(seen)})
 
 
 def _told(family: Family, why: str, seen: Mapping[str, Answer]) -> Recognised:
     return Recognised(family.key, why, tuple(seen))
 
 
+def _titles(seen: Mapping[str, Answer]) -> list[str]:
+    return list(dict.fromkeys(title for answer in seen.values() if (title := _title(answer))))
+
+
 def _summary(seen: Mapping[str, Answer]) -> str:
     """What was there to see, for people: titles, and the other pages' status codes."""
 
-    titles = dict.fromkeys(title for answer in seen.values() if (title := _title(answer)))
-    words = [f"its title is “{title}”" for title in list(titles)[:2]]
+    words = [f"“{title}”" for title in _titles(seen)[:2]]
     words += [f"{path}: {answer.status}" for path, answer in list(seen.items())[:12]]
     return ", ".join(words)
 

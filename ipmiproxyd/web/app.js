@@ -34,12 +34,23 @@ let phase = "starting";      // starting, opening, connecting, connected, reconn
 let steered = false;         // this viewer had control when it was last looked at
 let closedByUs = false;
 
+const AWAY = "agent-away";
+let again = null;            // somebody who was told that there is no screen wants another try
+
+const WAITING = {
+  "unreachable": "The connection was lost. The console keeps running meanwhile.",
+  "no-screen": "The server answers, but the screen is not there yet.",
+  "no-display": "The server answers, but the screen is not there yet.",
+};
+
 const toolbar = new Toolbar(part, {
   screen, keys, clipboard,
   close: async () => {
     closedByUs = true;
     try {
       await session.close();
+      retry.now();
+      again?.();
     } catch (error) {
       closedByUs = false;
       throw error;
@@ -87,7 +98,9 @@ function enter(next, { state = stateWord(next), more = "", count = "", tone = ""
   const live = next === "connected";
   screen.steers = status?.acts ?? false;
   if (!screen.steers) keys.forget();
-  toolbar.set({ live, closable: status !== null && next !== "over", status });
+  const closable = status !== null && (next !== "over" || again !== null);
+  document.body.toggleAttribute("data-closable", closable);
+  toolbar.set({ live, closable, status });
   notice.update(live ? status : null);
   typing.update(live ? status : null);
   if (next === "over") remark.clear();
@@ -154,26 +167,24 @@ const view = {
   },
 
   waiting({ cause, attempt, left }) {
-    enter("reconnecting", { count: `in ${Math.ceil(left / 1000)} s` });
-    card.show({
-      tone: "wait",
+    const words = cause === AWAY ? explain(AWAY) : {
       title: status ? "Connecting again" : "Looking for the console server",
-      text: cause === "no-screen"
-        ? "The server answers, but the screen is not there yet."
-        : "The connection was lost. The console keeps running meanwhile.",
+      text: WAITING[cause],
       next: `Attempt ${attempt}. It goes on by itself for about two minutes.`,
-      actions: [{ label: "Try now", run: () => line.hurry(), primary: true }],
-    });
+    };
+    enter("reconnecting", { count: `in ${Math.ceil(left / 1000)} s` });
+    card.show({ ...words, tone: "wait", actions: [{ label: "Try now", run: () => line.hurry(), primary: true }] });
   },
 
   gaveUp(cause, message) {
     const words = explain(cause, { message });
-    enter("over", { state: "Not connected", tone: words.tone });
     return new Promise((resolve) => {
-      const again = () => {
+      again = () => {
+        again = null;
         view.begin();
         resolve();
       };
+      enter("over", { state: "Not connected", tone: words.tone });
       card.show({ ...words, actions: [{ label: "Try again", run: again, primary: true }] });
       card.focus();
     });

@@ -48,10 +48,11 @@ export class Card {
     clock.textContent = "";
     let running = null;
     list.replaceChildren(...stages.map((stage) => {
-      const kind = stage.done !== null ? "done" : failed ? "failed" : "now";
+      const kind = kindOf(stage, failed);
       const time = element("span", "time", stage.done !== null ? duration(stage.done - stage.begun) : "");
       const item = element("li", kind);
       item.append(element("span", "sign"), element("span", "label", stage.label), time);
+      if (SPOKEN[kind]) item.append(element("span", "unseen", SPOKEN[kind]));
       if (kind === "now") {
         running = { time, begun: stage.begun };
         item.setAttribute("aria-current", "step");
@@ -84,6 +85,15 @@ export class Card {
     row.replaceChildren(...actions.map(button));
     row.hidden = actions.length === 0;
   }
+}
+
+/** For who does not see the sign. */
+const SPOKEN = { failed: "failed" };
+
+function kindOf(stage, failed) {
+  if (stage.failed) return "failed";
+  if (stage.done === null) return failed ? "failed" : "now";
+  return stage.turns ? "turned" : "done";
 }
 
 function setText(node, text) {

@@ -31,13 +31,13 @@ export class Line {
   /** Run to the end; resolves when the console is over. */
   async run() {
     this.#view.begin();
-    let attempt = () => this.#session.begin();
+    let begun = false;
     for (;;) {
       let cause;
       try {
-        await attempt();
-        attempt = () => this.#once();
-        const end = await attempt();
+        if (!begun) await this.#session.begin();
+        begun = true;
+        const end = await this.#once();
         this.#session.forget();
         this.#view.over(end);
         return;
@@ -62,9 +62,10 @@ export class Line {
           this.#retry.reset();
           continue;
         }
-        cause = error instanceof Dropped && error.noScreen ? "no-screen" : "unreachable";
+        cause = error instanceof Dropped ? this.#causeOf(error) : "unreachable";
       }
-      if (!(await this.#retry.pause((wait) => this.#view.waiting({ cause, ...wait })))) {
+      const unbound = cause === "agent-away";
+      if (!(await this.#retry.pause((wait) => this.#view.waiting({ cause, ...wait }), { unbound }))) {
         await this.#view.gaveUp(cause);
         this.#retry.reset();
       }
@@ -144,6 +145,13 @@ export class Line {
       left.removeEventListener("abort", stop);
       this.#cut = null;
     }
+  }
+
+  /** Why there is no screen: a code of words.js. */
+  #causeOf(dropped) {
+    if (this.#latest?.agentAway) return "agent-away";
+    if (!dropped.noScreen) return "unreachable";
+    return dropped.opened ? "no-display" : "no-screen";
   }
 
   #tell(status) {

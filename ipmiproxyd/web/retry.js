@@ -1,5 +1,8 @@
 // Waiting between attempts: a little longer each time, with some chance in it, and not for ever.
 
+/** Longest wait where there is no bound, in milliseconds. */
+const MOST_UNBOUND = 10000;
+
 /** Time that one attempt and its wait may take out of the bound: a laptop that slept has not been trying meanwhile. */
 const MOST_COUNTED = 15000;
 
@@ -28,15 +31,17 @@ export class Retry {
 
   /**
    * Wait until the next attempt is due. `tick({attempt, left})` is called at once and every second, with the
-   * milliseconds left. Resolves to false, without waiting, when the bound is used up.
+   * milliseconds left. Resolves to false, without waiting, when the bound is used up. `unbound`: what is waited for may
+   * take as long as it likes, and is not counted.
    */
-  async pause(tick) {
+  async pause(tick, { unbound = false } = {}) {
     const began = performance.now();
     if (this.#last !== null) this.#spent += Math.min(began - this.#last, MOST_COUNTED);
     this.#last = began;
+    if (unbound) this.#spent = 0;
     if (this.#spent >= this.#bound) return false;
 
-    const wait = Math.min(this.#first * 2 ** this.attempt, this.#most) * (0.8 + 0.4 * Math.random());
+    const wait = Math.min(this.#first * 2 ** this.attempt, unbound ? MOST_UNBOUND : this.#most) * (0.8 + 0.4 * Math.random());
     this.attempt += 1;
     const due = began + wait;
     let awake = false;

@@ -175,7 +175,7 @@ export function isOver(status) {
 /** A status whose fields can be relied on. */
 function statusFrom(answer) {
   const { serial, state, stages, device, viewers, idle, reason, message, control } = answer ?? {};
-  const { closes_in: closesIn, closes_why: closesWhy } = answer ?? {};
+  const { closes_in: closesIn, closes_why: closesWhy, agent_away: agentAway } = answer ?? {};
   const { you, people, steers, held, credentials, typing, clipboard } = answer ?? {};
   if (typeof serial !== "number" || typeof state !== "string") {
     throw new Unreachable("this is no status", { answered: true });
@@ -183,6 +183,7 @@ function statusFrom(answer) {
   return {
     serial,
     state,
+    agentAway: agentAway === true,                              // where the console runs cannot be reached just now
     stages: Array.isArray(stages) ? stages.map(stageFrom) : [],
     device: String(device ?? ""),
     viewers: Number(viewers) || 0,
@@ -211,9 +212,15 @@ function typingFrom({ what, by, done, of }) {
   return { what: String(what ?? ""), by: String(by ?? ""), done: Number(done) || 0, of: Number(of) || 0 };
 }
 
-/** done: null while it goes on. All times in milliseconds since opening began. */
-function stageFrom({ name, label, begun_ms: begun, done_ms: done }) {
-  return { label: String(label || name), begun: Number(begun) || 0, done: Number.isFinite(done) ? done : null };
+/** done: null while it goes on. All times in milliseconds since opening began. `turns`: to another type of console. */
+function stageFrom({ name, label, begun_ms: begun, done_ms: done, failed }) {
+  return {
+    label: String(label || name),
+    begun: Number(begun) || 0,
+    done: Number.isFinite(done) ? done : null,
+    failed: failed === true,
+    turns: name === "fall-back",
+  };
 }
 
 /**

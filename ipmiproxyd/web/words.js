@@ -14,6 +14,8 @@ const WORDS = {
   "max-time": ["calm", "The console's time is over", "It reached the longest time that a console may stay open.", "Open a new console to go on."],
   "replaced": ["calm", "Another console took its place", "A new console to the same server was opened instead of this one.", "Use the new console's link."],
   "shutdown": ["warn", "The console server was stopped", "All its consoles were closed.", "Open a new console when it is back."],
+  "restart": ["warn", "The console server was restarted", "All its consoles were closed.", "Open a new console."],
+  "agent-removed": ["calm", "The place where the console ran was taken away", "The agent on which it ran was removed.", "Open a new console: it may run elsewhere."],
   "cancelled": ["calm", "Opening was cancelled", "Whoever asked for this console did not wait for it.", "Open a new one."],
 
   // it could not be opened, or broke
@@ -56,6 +58,8 @@ const WORDS = {
 
   // the way to the server
   "unreachable": ["bad", "The console server cannot be reached", "It has not answered for a while.", "Check your network. The console may still be running."],
+  "agent-away": ["wait", "Waiting for the connection", "The connection to the place where the console runs is lost.", "Your console keeps running; this page goes on by itself as soon as it is back."],
+  "no-display": ["bad", "The screen does not answer", "The console server answers, but where the console runs, its screen does not.", "Try again, or close the console and open a new one. If it stays so, tell your administrator."],
   "no-screen": ["bad", "The screen cannot be connected", "The server answers, but the connection for the picture does not come about.", "A proxy in between may not pass WebSockets, or this address is not among the allowed ones."],
   "no-room": ["warn", "No room for another viewer", "The server's screen takes no more viewers just now.", "Try again when somebody has left."],
   "screen-refused": ["bad", "The server's screen refuses the connection", "It cannot be shown with what is known about it.", "Try again. If it stays so, tell your administrator."],
@@ -65,12 +69,12 @@ const WORDS = {
 
 const UNKNOWN = ["warn", "The console is closed", "", "Open a new console to go on."];
 
-/** Words of a code. `message` and `hint` are the server's own text and win over ours, except about a link. */
+/** Words of a code. `message` and `hint` are the server's own text and win over ours, except where they would say the title again. */
 export function explain(code, { message = "", hint = "", idle = null } = {}) {
   const known = Object.hasOwn(WORDS, code);
   const [tone, title, text, next] = known ? WORDS[code] : UNKNOWN;
   const ours = code === "idle" && idle ? `No key was pressed and the mouse was not moved for ${span(idle)}.` : text;
-  const keepOurs = code.startsWith("used-link") || code === "mine";
+  const keepOurs = code.startsWith("used-link") || ["mine", "shutdown", "restart"].includes(code);
   return {
     tone,
     title,

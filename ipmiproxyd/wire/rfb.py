@@ -74,8 +74,8 @@ class ClientMessages:
     """
 
     __slots__ = (
-        "_buttons", "_clipboard_in", "_clipboard_out", "_extended_pointer", "_held", "_inserted", "_judge", "_left",
-        "_partial", "_passes", "_position", "_refusal", "_unsaid",
+        "_acted", "_buttons", "_clipboard_in", "_clipboard_out", "_extended_pointer", "_held", "_inserted", "_judge",
+        "_left", "_partial", "_passes", "_position", "_refusal", "_unsaid",
     )  # fmt: skip
 
     def __init__(self, judge: Judge, *, clipboard_in: bool = True, clipboard_out: bool = True) -> None:
@@ -83,6 +83,7 @@ class ClientMessages:
         self._clipboard_in = clipboard_in
         self._clipboard_out = clipboard_out
         self._extended_pointer = False
+        self._acted = False  # a key or the pointer came already
         self._held: dict[bytes, None] = {}  # the message that would release each key, in the order of pressing
         self._buttons = 0
         self._position = bytes(4)
@@ -106,6 +107,7 @@ class ClientMessages:
             if data[0] == _UPDATE_REQUEST and size == 10:
                 return data
             if data[0] == _POINTER and size == 6 and not (data[1] or self._buttons):
+                self._acted = True
                 return data if self._judge.user_acts(strong=False) else b""
         if self._refusal:
             raise ProtocolError(self._refusal)
@@ -221,6 +223,7 @@ class ClientMessages:
 
     def _pointer(self, body: bytes) -> bool:
         # In the longer form bit 7 says only that it is the longer form.
+        self._acted = True
         buttons = body[0] & 0x7F | body[5] << 7 if len(body) > 5 else body[0]
         # Letting go always passes: a button must not stay down because the user may not press any.
         if not self._judge.user_acts(strong=buttons != 0) and not (self._buttons and not buttons):
@@ -230,6 +233,7 @@ class ClientMessages:
         return True
 
     def _key(self, down: int, release: bytes) -> bool:
+        self._acted = True
         if down:
             if not self._judge.user_acts(strong=True):
                 return False
@@ -244,7 +248,7 @@ class ClientMessages:
     def _text(self, data: bytes, at: int) -> bool:
         length = int.from_bytes(data[at + 4 : at + 8], "big", signed=True)
         if length >= 0:
-            return self._clipboard_in and self._judge.user_acts(strong=True)
+            return self._clipboard_in and self._new_text()
         flags = int.from_bytes(data[at + 8 : at + 12], "big")
         if flags & (_CLIPBOARD_REQUEST | _CLIPBOARD_PEEK) and not self._clipboard_out:
             return False
@@ -253,8 +257,12 @@ class ClientMessages:
         # Capabilities, requests and the text itself go back and forth without the user; only "there is a new text"
         # is the user's doing.
         if flags & _CLIPBOARD_NOTIFY and flags & _CLIPBOARD_FORMATS:
-            return self._judge.user_acts(strong=True)
+            return self._new_text()
         return self._judge.has_control()
+
+    def _new_text(self) -> bool:
+        # Before any key or movement it is mostly the page that hands its clipboard over, each time it connects.
+        return (not self._acted and self._judge.has_control()) or self._judge.user_acts(strong=True)
 
 
 def _unknown(kind: int) -> int:

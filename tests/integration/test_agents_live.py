@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from tests.integration.test_ssh_whole import SshWorld
 from tests.support import leftovers
 from tests.support.sshd import make_key
+from tests.support.viewer import Page, open_page
 from tests.support.world import SMALL_PROGRAM
 
 
@@ -73,10 +74,13 @@ class AgentsLiveTests(SshWorld):
         await self.use((await self.client.must(f"console url console={opened['console']}"))["url"])
         self.assertEqual((await self.client.must("power status device=node1 agent=east"))["power"], "off")
 
+        page = await self.waits_with_a_page(opened["console"])
         self.assertEqual((await self.client.must("agent remove name=east force=yes"))["warnings"], [])
         await viewer.is_closed()
+        await page.phase("over")
+        self.assertEqual(await page.text("#card-title"), "The place where the console ran was taken away")
         await self.nothing_left()
-        self.assertEqual((await self.closes(opened["console"]))["state"], "closed")
+        self.assertEqual((await self.closes(opened["console"]))["reason"], "agent-removed")
         await leftovers.until_none(self.sshd.serving)
         self.assertEqual(await self.names(), ["local"])
         await self.refused("console open device=node1 agent=east", "not-found")
@@ -108,6 +112,24 @@ class AgentsLiveTests(SshWorld):
         ):
             await self.refused(f"agent add name=east {pinned} {more}", code)
         self.assertEqual(await self.names(), ["local"])
+
+    async def waits_with_a_page(self, console: str) -> Page:
+        """While the agent is away the console's page says so; it goes on once the agent is back."""
+
+        page = await open_page(self, (await self.client.must(f"console url console={console}"))["url"])
+        await page.phase("connected")
+        serving = self.sshd.serving()
+        await self.sshd.stop()
+        for pid in serving:
+            leftovers.kill(pid)
+        await page.wait("document.getElementById('card-text').textContent.includes('the console runs is lost')")
+        self.assertTrue(await page.visible("#close-button"))
+        told = await self.show(console)
+        self.assertEqual((told["state"], told["agent_away"]), ("ready", True))
+        await self.sshd.start(self)
+        await page.phase("connected", limit=20.0)
+        self.assertFalse((await self.show(console))["agent_away"])
+        return page
 
     async def test_restart_keeps_them(self) -> None:
         """With an encrypted key: its passphrase is stored so that nobody else can read it."""

@@ -25,6 +25,11 @@ class OpeningTests(ScreenCase):
         await page.wait("document.querySelectorAll('#stages li').length === 2")
         self.assertEqual(await page.text("#stages li.done .time"), "1.2 s")
         self.assertEqual(await page.text("#stages li.now .label"), "Opening the panel")
+        failed = [{**stages[1], "done_ms": 1300, "failed": True}, stage("fall-back", "It does not work.", 1300, 1310)]
+        self.server.tell(stages=[stages[0], *failed, stages[1]])
+        await page.wait("document.querySelectorAll('#stages li').length === 4")
+        kinds = await page.evaluate("[...document.querySelectorAll('#stages li')].map((item) => item.className)")
+        self.assertEqual(kinds, ["done", "failed", "turned", "now"])
         await page.wait("parseFloat(document.querySelector('#stages li.now .time').textContent) > 0.2")
 
         self.server.tell(state="ready", stages=[stages[0], {**stages[1], "done_ms": 2000}])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import UNIXClientEndpoint
@@ -38,9 +40,9 @@ class PageOnRelayTests(TestCase):
         self.console.server = VncServer(UNIXClientEndpoint(reactor, str(self.display.socket)))
         self.console.change(state=ConsoleState.READY)
 
-    async def visit(self, control: bool = True) -> Page:
+    async def visit(self, control: bool = True, **options: Any) -> Page:
         token = self.grants.issue(Grant(console=self.console.id, id="g1", control=control))
-        return await open_page(self, self.host.url(self.port, token))
+        return await open_page(self, self.host.url(self.port, token), **options)
 
     async def assert_quiet(self, page: Page) -> None:
         complaints = [entry for entry in await page.console() if entry["type"] in ("error", "pageerror")]
@@ -67,6 +69,27 @@ class PageOnRelayTests(TestCase):
         await page.phase("over")
         self.assertEqual(await page.text("#card-title"), "You closed the console")
         await self.assert_quiet(page)
+
+    async def test_coming_again_is_no_activity(self) -> None:
+        """Not even where the browser lets the page hand its clipboard over by itself, which it does each time."""
+
+        self.ready()
+        page = await self.visit(permissions=["clipboard-read", "clipboard-write"])
+        await page.phase("connected")
+        await page.evaluate("navigator.clipboard.writeText('mine')")
+        await page.reload()
+        await page.phase("connected")
+        for _ in range(200):
+            reader = self.display.run("xclip", "-selection", "clipboard", "-o")
+            await reader.ended
+            if reader.output == "mine":
+                break
+        self.assertEqual(reader.output, "mine")
+        self.assertNotIn("active", self.console.told)
+        await page.move(300, 300)
+        await page.type("k")
+        await self.window.says(r"KeyPress.*, k\)")
+        self.assertIn("active", self.console.told)
 
     async def test_idle_and_used_link(self) -> None:
         self.ready()

@@ -15,7 +15,9 @@ from tests.support.page_server import PageServer, stop_later, wait_until
 from tests.support.scratch import scratch
 from tests.support.viewer import Page, Viewer, ViewerFailed
 
-CLOSE_WORDS = ("idle", "closed", "viewer", "abandoned", "unvisited", "max-time", "replaced", "shutdown")
+CLOSE_WORDS = (
+    "idle", "closed", "viewer", "abandoned", "unvisited", "max-time", "replaced", "shutdown", "restart", "agent-removed"
+)  # fmt: skip
 
 HOSTILE = '<img src=x onerror="document.title=1;window.hit=1"><b>bold</b>'
 NO_STORAGE = """
@@ -164,6 +166,31 @@ class BoundTests(PageCase):
         self.server.tell(state="closed", reason="idle")
         await page.click("#card-actions button:text-is('Try again')")
         await page.wait("document.getElementById('card-title').textContent === 'Closed because nobody used it'")
+
+    async def test_the_agent_is_away(self) -> None:
+        """It waits as long as it takes, says why, and lets one close the console; once the agent is back, it tells of a
+        screen that does not answer, and what a proxy may have to do with it only where no WebSocket is had."""
+
+        times = ("first = 500, most = 8000, bound = 120000", "first = 9, most = 99, bound = 400")
+        self.server.patches["retry.js"] = times
+        self.server.vnc = str(Path(scratch(self)) / "none")
+        self.server.tell(agent_away=True)
+        page = await self.open()
+        await page.phase("reconnecting")
+        self.assertIn("The connection to the place where the console runs is lost.", await page.text("#card"))
+        self.assertIn("Your console keeps running; this page goes on by itself", await page.text("#card-next"))
+        self.assertTrue(await page.visible("#close-button"))
+        await wait_until(reactor, lambda: len(self.server.offered) > 7, what="more tries than the bound allows")
+        self.server.tell(agent_away=False)
+        await page.phase("over")
+        self.assertEqual(await page.text("#card-title"), "The screen does not answer")
+        self.assertNotIn("proxy", await page.text("#card"))
+        await page.click("#close-button")
+        await page.click("#close-yes")
+        await wait_until(reactor, lambda: "POST /api/close" in self.server.seen, what="the request to close")
+        self.server.tell(state="closed", reason="viewer")
+        await page.wait("document.getElementById('card-title').textContent === 'You closed the console'")
+        self.assertFalse(await page.visible("#close-button"))
 
     async def test_waits_and_bound(self) -> None:
         """Half a second at first, twice as long each time, at most eight; two minutes in all."""

@@ -29,9 +29,14 @@ NODE = Device(name="node17", address="192.0.2.17")
 LIMITS = Limits(total=10, per_agent=0, per_user=0, unvisited=120, abandoned=300)
 
 
+class Agents(dict[str, FakeAgent]):
+    leaving: set[str]
+
+
 class Life(SynchronousTestCase):
     """A manager in a world of fakes; :meth:`restart` makes another one over the same store and agent.
 
+    :ivar away: the agents that cannot be reached; ``leaving`` those that are being removed.
     :ivar early: what goes wrong with a type of console once its page is there; ``late`` once its job runs.
     """
 
@@ -47,6 +52,8 @@ class Life(SynchronousTestCase):
         self.checked: list[VncServer] = []
         self.check_gate: Deferred[None] | None = None
         self.check_error: Exception | None = None
+        self.away: set[str] = set()
+        self.leaving: set[str] = set()
         self.early: dict[str, Exception] = {}
         self.late: dict[str, Exception] = {}
         self.captured: list[VncServer] = []
@@ -57,7 +64,8 @@ class Life(SynchronousTestCase):
 
     def make_manager(self) -> ConsoleManager:
         self.grants = GrantBook(self.clock, 300.0)
-        agents = {self.agent.name: self.agent}
+        agents = Agents({self.agent.name: self.agent})
+        agents.leaving = self.leaving
         self.pool = DisplayPool(self.displays[0], self.displays[-1], self.clock)
         around = Surroundings(
             store=self.store,
@@ -68,6 +76,7 @@ class Life(SynchronousTestCase):
             limits=self.limits,
             clock=self.clock,
             capture=self.capture,
+            is_away=lambda name: name in self.away,
             types=Types(debug=self.debug_allowed, is_local=lambda name: name == self.agent.name),
         )
         self.shop_parts: dict[str, Any] = {

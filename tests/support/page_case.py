@@ -18,8 +18,8 @@ BLACK = (0, 0, 0)
 WHITE = (255, 255, 255)
 
 
-def stage(name: str, label: str, begun: int, done: int | None = None) -> dict[str, Any]:
-    return {"name": name, "label": label, "begun_ms": begun, "done_ms": done}
+def stage(name: str, label: str, begun: int, done: int | None = None, *, failed: bool = False) -> dict[str, Any]:
+    return {"name": name, "label": label, "begun_ms": begun, "done_ms": done, "failed": failed}
 
 
 KEYS: Final = 4

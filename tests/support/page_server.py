@@ -169,6 +169,7 @@ class PageServer:
     :ivar token: the one-time token that is still good, or "".
     :ivar key: what it is traded for.
     :ivar refuse_sockets: WebSockets get 403.
+    :ivar vnc: the path of the VNC server's socket; where none is, the WebSocket is closed as the relay does.
     :ivar refusals: by what is asked ("close", "type", "type/stop", "control"): status and document of a refusal.
     :ivar typed: what POST /api/type was asked for.
     :ivar patches: by the name of one of our scripts: a text in it, and what is served instead.
@@ -192,6 +193,7 @@ class PageServer:
         self.status: dict[str, Any] = {
             "serial": 1,
             "state": "ready",
+            "agent_away": False,
             "stages": [],
             "device": "node17",
             "type": "panel",

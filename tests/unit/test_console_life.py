@@ -25,6 +25,23 @@ from tests.support.control_fakes import viewer
 from tests.support.fake_rooms import FakeRelay
 
 
+class AgentTests(Life):
+    def test_away(self) -> None:
+        console = self.opened()
+        self.assertFalse(console.agent_away)
+        self.away.add(console.agent)
+        self.assertTrue(self.manager.show(console.id).agent_away)
+
+    def test_its_removal_is_the_reason(self) -> None:
+        console = self.opened()
+        self.leaving.add(console.agent)
+        closing = Deferred.fromCoroutine(self.manager.close(console_id=console.id))
+        self.settle()
+        (closed,) = self.successResultOf(closing)
+        self.assertEqual(closed.reason, "agent-removed")
+        self.assertEqual(closed.message, f"The agent {console.agent}, on which it ran, was removed.")
+
+
 class OpeningTests(Life):
     def test_stages_are_told_in_order(self) -> None:
         console = self.opened()

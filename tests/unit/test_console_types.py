@@ -9,7 +9,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from ipmiproxyd.console.types import after
+from ipmiproxyd.console.types import after, first_sentence
 from ipmiproxyd.errors import (
     AgentUnreachable,
     BadValue,
@@ -21,6 +21,7 @@ from ipmiproxyd.errors import (
     MissingArgument,
     NoLicence,
     ToolMissing,
+    VendorUnknown,
 )
 from ipmiproxyd.model import CertificateFiles, ConsoleState, ConsoleType, Device
 from tests.support.console_life import NODE, Life
@@ -64,6 +65,34 @@ class FallBackTests(Life):
         self.assertEqual(self.manager.show(console.id).type, "panel")
         self.close(console)
         self.assert_nothing_left()
+
+    def test_only_what_fails_has_failed_and_is_told_in_one_line(self) -> None:
+        self.late = {"java": JobFailed("The program ended: exit 1. It said: " + "x" * 300)}
+        answer = self.fall()
+        words = "The Java console does not work here: The program ended: exit 1. The HTML5 console is tried instead."
+        self.assertEqual(answer["warnings"], [words])
+        stages = [(stage.name, stage.failed) for stage in answer["console"].stages]
+        self.assertEqual(
+            stages, [("page", False), ("display", False), ("app", True), ("fall-back", False), ("display", False),
+                     ("app", False)]
+        )  # fmt: skip
+
+    def test_a_panel_of_no_known_kind_is_looked_at_once(self) -> None:
+        self.early = {kind: VendorUnknown("The panel is of no known kind.") for kind in ("java", "html5")}
+        answer = self.fall()
+        self.assertEqual(answer["console"].type, "panel")
+        (words,) = answer["warnings"]
+        self.assertIn("The Java console does not work here: The panel is of no known kind. The management", words)
+        self.failureResultOf(self.begin(type="java", fall_back=("html5",), existing="new"), VendorUnknown)
+
+    def test_first_sentences(self) -> None:
+        for text, first in (
+            ("It ended. Then more.", "It ended."),
+            ("At 10.0.0.1, e.g. there: no.", "At 10.0.0.1, e.g. there: no."),
+            ("One\ntwo", "One"),
+            ("x" * 300, "x" * 159 + "…"),
+        ):
+            self.assertEqual(first_sentence(text), first)
 
     def test_what_it_had_is_given_back_first(self) -> None:
         for error in (Html5Only("A page only."), JobFailed("The program ended."), ToolMissing("There is no Java.")):

@@ -304,12 +304,15 @@ class ConsoleTests(CommandsTestCase):
                 "slot_since": None,
                 "slot_until": None,
                 "closes_in": None,
+                "agent_away": False,
                 "reason": "",
                 "message": "",
                 "log": "",
                 "stages": [
-                    {"name": "display", "label": "Starting the display", "begun_ms": 0, "done_ms": 110},
-                    {"name": "browser", "label": "Starting the browser", "begun_ms": 110, "done_ms": None},
+                    {"name": "display", "label": "Starting the display", "begun_ms": 0, "done_ms": 110,
+                     "failed": False},
+                    {"name": "browser", "label": "Starting the browser", "begun_ms": 110, "done_ms": None,
+                     "failed": False},
                 ],
                 "people": [
                     {"id": "g1", "user": "alice", "control": True, "steers": True, "joined": 1_700_000_003.25}

@@ -8,6 +8,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from ipmiproxyd.control import reference
+from ipmiproxyd.model import ConsoleState
 from ipmiproxyd.wire.control import MAX_LINE, Request, parse_reply, parse_request
 from tests.support.control_fakes import Fakes
 
@@ -30,6 +31,10 @@ class DocumentTests(SynchronousTestCase):
             self.assertIn(f"\n### {command.noun} {command.verb}\n", self.text)
         for code in ("bad-request", "bmc-auth", "no-free-display", "internal"):
             self.assertIn(f"| `{code}` |", self.text)
+
+    def test_every_state_of_a_console_is_there(self) -> None:
+        for state in ConsoleState:
+            self.assertIn(f"\n| `{state.value}` |", self.text)
 
     def test_the_grammar_tells_the_limit(self) -> None:
         self.assertIn(f"at most {MAX_LINE} bytes", reference.grammar())

@@ -84,10 +84,12 @@ class ShapeTests(SynchronousTestCase):
 
     def test_known_lists_have_chosen_columns(self) -> None:
         row = {"console": "c1", "device": "n1", "state": "ready", "viewers": 2, "idle": 600.0, "bmc": "10.0.0.1:623"}
+        row |= {"agent": "east", "proxy": "racks", "agent_away": True}
         (table,) = shape({"consoles": [row]})
         assert isinstance(table, Table)
-        self.assertEqual(table.columns, ("console", "device", "type", "user", "state", "viewers", "opened", "idle"))
-        self.assertEqual(table.rows, (("c1", "n1", "", "", "ready", "2", "", "10m"),))
+        columns = ("console", "device", "type", "user", "agent", "proxy", "state", "viewers", "opened", "idle")
+        self.assertEqual(table.columns, columns)
+        self.assertEqual(table.rows, (("c1", "n1", "", "", "east", "racks", "ready, agent away", "2", "", "10m"),))
         self.assertEqual(plain_lines(shape({"devices": []})[0]), ["no devices"])
 
     def test_viewers(self) -> None:

@@ -93,9 +93,12 @@ class StatusTests(SiteCase):
             {
                 "serial": 1,
                 "state": "ready",
+                "agent_away": False,
                 "stages": [
-                    {"name": "display", "label": "Starting the display", "begun_ms": 12, "done_ms": 130},
-                    {"name": "browser", "label": "Starting <b>it</b>", "begun_ms": 130, "done_ms": None},
+                    {"name": "display", "label": "Starting the display", "begun_ms": 12, "done_ms": 130,
+                     "failed": False},
+                    {"name": "browser", "label": "Starting <b>it</b>", "begun_ms": 130, "done_ms": None,
+                     "failed": False},
                 ],
                 "device": "node17",
                 "type": "panel",

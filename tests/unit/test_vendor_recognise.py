@@ -50,8 +50,8 @@ class RecogniseTests(SynchronousTestCase):
     def test_the_plain_panel_is_of_no_kind(self) -> None:
         panel = PanelInProcess(make_panel(Personality))
         error = self.assertRaises(VendorUnknown, panel.drive, recognise(FAMILIES))
-        self.assertIn("/page/login.html: 404", error.message)
-        self.assertIn("its title is", error.message)
+        self.assertIn("/page/login.html: 404", error.details["seen"])
+        self.assertRegex(error.message, "^The panel is of no known kind; its title is “[^”]*”[.]$")
         self.assertIn("vendor=", error.hint or "")
         paths = [request.path for request in panel.asked]
         self.assertEqual(len(paths), len(set(paths)))

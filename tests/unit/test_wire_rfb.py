@@ -97,6 +97,17 @@ MESSAGES = st.one_of(
 CONVERSATIONS = st.lists(MESSAGES, max_size=12)
 
 
+def questions_of(said: list[tuple[bytes, str]]) -> list[str]:
+    """What the judge is asked of each message. Texts before the first key or movement are the page's own doing."""
+
+    asked, acted = [], False
+    for message, kind in said:
+        acted = acted or message[0] in (4, 5, 255)
+        by_itself = kind == USER and not acted
+        asked += [] if kind == ALWAYS else [PROGRAM if by_itself else kind]
+    return asked
+
+
 def one_by_one(stream: bytes) -> list[bytes]:
     return [stream[at : at + 1] for at in range(len(stream))]
 
@@ -129,7 +140,7 @@ class SplittingTests(SynchronousTestCase):
     @given(CONVERSATIONS, PLACES)
     def test_who_may_everything(self, said: list[tuple[bytes, str]], places: list[int]) -> None:
         stream = b"".join(message for message, _ in said)
-        questions = [kind for _, kind in said if kind != ALWAYS]
+        questions = questions_of(said)
         for chunks in ([stream], cut(stream, places), one_by_one(stream)):
             messages = ClientMessages(judge := Says(True))
             self.assertEqual(b"".join(map(messages.feed, chunks)), stream)
@@ -226,8 +237,8 @@ class ClipboardTests(SynchronousTestCase):
 
     def test_what_is_whose_doing(self) -> None:
         for message, question in (
-            (cut_text(b"a text"), USER),
-            (clipboard(NOTIFY | TEXT), USER),
+            (cut_text(b"a text"), PROGRAM),  # USER, once there was a key or a movement
+            (clipboard(NOTIFY | TEXT), PROGRAM),
             (clipboard(NOTIFY), PROGRAM),
             (clipboard(CAPS | TEXT, bytes(4)), PROGRAM),
             (clipboard(REQUEST | TEXT), PROGRAM),
@@ -238,6 +249,16 @@ class ClipboardTests(SynchronousTestCase):
             self.assertTrue(self.passes(message, judge=judge))
             self.assertEqual(judge.asked, [question], message)
             self.assertFalse(self.passes(message, judge=Says(False)))
+
+    def test_a_text_on_coming_is_the_page_s_doing(self) -> None:
+        """Where it has control, that is. A text after a key or a movement is the user's."""
+
+        for text in (cut_text(b"a text"), clipboard(NOTIFY | TEXT)):
+            for act in (pointer(0), pointer(1), key(True, 0x61), qemu_key(True, 0x61, 30)):
+                asked = relay([text, act, text], Says(True))[1]
+                self.assertEqual((asked[0], asked[2]), (PROGRAM, USER))
+            passed, asked, _ = relay([text], Says(True, False))
+            self.assertEqual((passed, asked), (text, [PROGRAM, USER]))
 
     def test_directions(self) -> None:
         into = (cut_text(b"a text"), cut_text(b""), clipboard(NOTIFY | TEXT), clipboard(PROVIDE | TEXT, b"zipped"))

@@ -68,6 +68,7 @@ def console_json(console: Console) -> dict[str, Any]:
         "slot_since": seconds(console.slot_since),
         "slot_until": seconds(console.slot_until),
         "closes_in": None if console.closes_in is None else round(console.closes_in, 1),
+        "agent_away": console.agent_away,
         "reason": console.reason,
         "message": console.message,
         "log": console.log,
