@@ -40,7 +40,7 @@ _COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "devices": ("name", "address", "port", "username", "vendor", "location", "notes"),
     "proxies": ("name", "agent", "locations", "type", "idle", "login_buttons", "encrypt", "java", "consoles"),
     "fields": ("name", "label", "type", "default"),
-    "consoles": ("console", "device", "type", "user", "agent", "proxy", "state", "viewers", "opened", "idle"),
+    "consoles": ("console", "device", "type", "user", "agent", "proxy", "state", "viewers", "idle"),
     "viewers": ("viewer", "user", "control", "credentials", "connected", "steers", "peer", "joined"),
     "revoked": ("viewer", "user", "control", "credentials", "connected", "peer"),
     "closed": ("console", "device", "type", "user", "state", "reason"),
@@ -53,6 +53,8 @@ _COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "findings": ("level", "what", "words", "advice"),
     "available": ("name", "there", "archive"),
 }
+_OPTIONAL: Final = frozenset({"proxy"})
+"""Columns that are left out where no row has anything in them."""
 _HIDDEN: Final = frozenset({"noun", "verb", "command"})
 
 
@@ -147,6 +149,7 @@ def _is_rows(value: object) -> TypeGuard[list[Any]]:
 
 def _table(name: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     columns = _COLUMNS.get(name) or tuple(dict.fromkeys(key for row in rows for key in row))
+    columns = tuple(column for column in columns if column not in _OPTIONAL or any(row.get(column) for row in rows))
     cells = tuple(tuple(_cell(column, row) for column in columns) for row in rows)
     heads = tuple(clean(_HEADS.get(column, column).replace("_", " ")) for column in columns)
     return Table(clean(name.replace("_", " ")), heads, cells)

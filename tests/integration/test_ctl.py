@@ -110,8 +110,8 @@ class RequestTests(CtlTestCase):
         status, out, err = await self.run_ctl("console", "list")
         self.assertEqual((status, err), (0, ""))
         head, first, second = out.splitlines()
-        self.assertEqual(head.split(), ["CONSOLE", "DEVICE", "TYPE", "USER", "STATE", "VIEWERS", "OPENED", "IDLE"])
-        self.assertEqual(first.split()[:6], ["c1", "node17", "panel", "alice", "ready", "1"])
+        self.assertEqual(head.split(), ["CONSOLE", "DEVICE", "TYPE", "USER", "AGENT", "STATE", "VIEWERS", "IDLE"])
+        self.assertEqual(first.split()[:7], ["c1", "node17", "panel", "alice", "local", "ready", "1"])
         self.assertEqual(second.split()[0], "c2")
 
     async def test_facts_and_progress(self) -> None:

@@ -37,6 +37,9 @@ class FlowTests(RelayCase):
         self.serve()
         self.display.keeps = False
         client, end = await self.greeted()
+        move = bytes((5, 0, 0, 1, 0, 1))  # texts before it would be no activity
+        client.transport.write(frame(BINARY, move))
+        await end.hears(len(move))
         end.pause()
         before = resident()
         text = cut_text(bytes(MIB))
@@ -50,7 +53,7 @@ class FlowTests(RelayCase):
         self.assertLess(resident() - before, 48 * MIB)
         pump.left = 4
         end.resume()
-        await end.hears((taken + 4) * len(text))
+        await end.hears(len(move) + (taken + 4) * len(text))
         first, *others = self.console.told
         self.assertEqual((first, set(others)), ("viewers 1", {"active"}))  # once a second
 

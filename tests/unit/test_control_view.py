@@ -87,9 +87,12 @@ class ShapeTests(SynchronousTestCase):
         row |= {"agent": "east", "proxy": "racks", "agent_away": True}
         (table,) = shape({"consoles": [row]})
         assert isinstance(table, Table)
-        columns = ("console", "device", "type", "user", "agent", "proxy", "state", "viewers", "opened", "idle")
+        columns = ("console", "device", "type", "user", "agent", "proxy", "state", "viewers", "idle")
         self.assertEqual(table.columns, columns)
-        self.assertEqual(table.rows, (("c1", "n1", "", "", "east", "racks", "ready, agent away", "2", "", "10m"),))
+        self.assertEqual(table.rows, (("c1", "n1", "", "", "east", "racks", "ready, agent away", "2", "10m"),))
+        (table,) = shape({"consoles": [row | {"proxy": ""}]})
+        assert isinstance(table, Table)
+        self.assertEqual(table.columns, tuple(column for column in columns if column != "proxy"))
         self.assertEqual(plain_lines(shape({"devices": []})[0]), ["no devices"])
 
     def test_viewers(self) -> None:
