@@ -15,7 +15,7 @@ from ipmiproxyd.wire.rfb_hello import vnc_des
 
 CERTIFICATE: Final = "vnc-certificate.pem"
 KEY: Final = "vnc-key.pem"
-PASSWORD: Final = "vnc-password"  # noqa: S105 (a file's name)
+SIGN_IN: Final = "vnc-sign-in"
 
 _FILE_KEY: Final = Secret(bytes((23, 82, 107, 6, 35, 78, 88, 7)).decode("ascii"))
 """With it VNC programs hide the password in a file. Everybody knows it."""
@@ -36,7 +36,7 @@ class Guard:
         "-SecurityTypes", "X509Vnc",
         "-X509Cert", f"{HOME}/{CERTIFICATE}",
         "-X509Key", f"{HOME}/{KEY}",
-        "-PasswordFile", f"{HOME}/{PASSWORD}",
+        "-rfbauth", f"{HOME}/{SIGN_IN}",
     )  # fmt: skip
 
     @classmethod
@@ -53,5 +53,5 @@ class Guard:
         return (
             JobFile(place="home", name=CERTIFICATE, text=self.own.certificate),
             JobFile(place="home", name=KEY, text=self.own.key.reveal()),
-            JobFile(place="home", name=PASSWORD, text=hidden, encoding="base64"),
+            JobFile(place="home", name=SIGN_IN, text=hidden, encoding="base64"),
         )

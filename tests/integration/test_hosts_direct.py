@@ -12,11 +12,12 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint
 
+from ipmiproxyd.agents.sandbox import HOME
 from ipmiproxyd.errors import BadCertificate, BmcAuth, BmcUnsupported
 from ipmiproxyd.interfaces import VncServer
 from ipmiproxyd.model import Secret
 from ipmiproxyd.relay.backend import Backend, connect
-from ipmiproxyd.tools.guard import CERTIFICATE, KEY, PASSWORD
+from ipmiproxyd.tools.guard import CERTIFICATE, KEY, SIGN_IN
 from tests.support.hosts_world import HostsWorld
 from tests.support.vnc_servers import shown_password
 
@@ -47,7 +48,7 @@ class DirectTests(DirectWorld):
         self.assertEqual(len(self.hosts.panel.run(ways).splitlines()), 1)
 
         files = self._files(display)
-        password = shown_password(files[PASSWORD])
+        password = shown_password(files[SIGN_IN])
         fingerprint = hashlib.sha256(ssl.PEM_cert_to_DER_cert(files[CERTIFICATE].decode())).hexdigest()
         (await self.sign_in(password, fingerprint)).close()
         for kind, wrong in (
@@ -71,7 +72,7 @@ class DirectTests(DirectWorld):
 
         uid = self.east.host.user_of(display)
         root = next(root for pid in self.east.host.here(uid) if (root := _home(pid)).joinpath(KEY).is_file())
-        return {name: (root / name).read_bytes() for name in (CERTIFICATE, KEY, PASSWORD)}
+        return {name: (root / name).read_bytes() for name in (CERTIFICATE, KEY, SIGN_IN)}
 
     async def sign_in(self, password: str, fingerprint: str) -> Backend:
         """From the panel host."""
@@ -106,4 +107,4 @@ class FirewallTests(DirectWorld):
 
 
 def _home(pid: int) -> Path:
-    return Path(f"/proc/{pid}/root/home/console")
+    return Path(f"/proc/{pid}/root").joinpath(HOME.lstrip("/"))

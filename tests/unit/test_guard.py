@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from ipmiproxyd.agents.sandbox import HOME
 from ipmiproxyd.errors import AgentUnreachable
 from ipmiproxyd.model import ConsoleState
-from ipmiproxyd.tools.guard import CERTIFICATE, KEY, PASSWORD, Guard
+from ipmiproxyd.tools.guard import CERTIFICATE, KEY, SIGN_IN, Guard
 from ipmiproxyd.tools.xvnc import Display
 from tests.support.console_life import Life
 from tests.support.fake_rooms import FakeEndpoint
@@ -31,13 +31,13 @@ class GuardTests(SynchronousTestCase):
             "-SecurityTypes X509Vnc",
             f"-X509Cert {HOME}/{CERTIFICATE}",
             f"-X509Key {HOME}/{KEY}",
-            f"-PasswordFile {HOME}/{PASSWORD}",
+            f"-rfbauth {HOME}/{SIGN_IN}",
         ):
             self.assertIn(option, options)
         self.assertEqual(options.count("-SecurityTypes"), 1)
         self.assertLessEqual(set(self.guard.files), set(files))
         told = f"{server} {files} {self.guard}"
-        for secret in (self.password, self.files[KEY].text.splitlines()[1], self.files[PASSWORD].text):
+        for secret in (self.password, self.files[KEY].text.splitlines()[1], self.files[SIGN_IN].text):
             self.assertNotIn(secret, told)
         (plain, _), _ = Display().programs(7)
         self.assertIn("-SecurityTypes None", " ".join(plain.argv))
@@ -45,7 +45,7 @@ class GuardTests(SynchronousTestCase):
     def test_password_file_is_that_of_vncpasswd(self) -> None:
         said = f"{self.password}\n".encode()
         hidden = subprocess.run(["vncpasswd", "-f"], input=said, capture_output=True, check=True).stdout
-        self.assertEqual(base64.b64decode(self.files[PASSWORD].text), hidden)
+        self.assertEqual(base64.b64decode(self.files[SIGN_IN].text), hidden)
         self.assertEqual(len(self.password), 8)
 
     def test_each_is_another_one(self) -> None:

@@ -1,0 +1,105 @@
+"""Agents: where they are, what is run there, and the streams to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from ipmiproxyd.model.secret import Secret
+
+SSH_AGENT: Final = "ssh-agent"
+"""In the place of a key's file: whatever keys the daemon's ssh-agent holds."""
+Users = Literal["auto", "always", "never"]
+Transport = Literal["ssh", "direct"]
+"""How the displays of an agent on another machine are reached: as all else, or by ports that are open there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteAgent:
+    """An agent on another machine, as an operator tells of it.
+
+    ``key`` is the path of a private key's file where the daemon runs, or SSH_AGENT; ``passphrase`` decrypts it.
+    ``host_keys`` are fingerprints ("SHA256:…") of the host's keys that are trusted. ``python`` runs the runner;
+    ``runner`` is where that is installed, for sudo to start it. ``users`` says whether displays have Unix users of
+    their own ("auto": where the runner may be root), ``group`` which Unix group reaches them ("" for the account's
+    own). ``folder`` is what is ours there, ``jobs_name`` the runner's folder ("" for their defaults). ``transport``
+    concerns the displays only.
+    """
+
+    name: str
+    host: str
+    port: int = 22
+    user: str = "ipmiproxyd"
+    key: str
+    passphrase: Secret = field(default_factory=lambda: Secret(""))
+    host_keys: tuple[str, ...] = ()
+    python: str = "/usr/bin/python3"
+    users: Users = "auto"
+    group: str = ""
+    runner: str = "/usr/local/lib/ipmiproxyd/runner.py"
+    folder: str = ""
+    jobs_name: str = ""
+    transport: Transport = "ssh"
+    notes: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """One short program run on an agent. ``argv`` holds no secret; secrets go by ``stdin``.
+
+    The agent supplies PATH, LANG=C.UTF-8 and a HOME of its own in which the tools' small files are.
+    ``timeout`` in seconds; then TERM and, two seconds later, KILL to the whole process group. The same befalls a
+    program that says more than ``output_limit`` bytes.
+    """
+
+    argv: tuple[str, ...]
+    stdin: bytes = field(default=b"", repr=False)
+    timeout: float = 20.0
+    output_limit: int = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a :class:`Command` ended. Exactly one of ``status`` and ``signal`` is set."""
+
+    status: int | None
+    signal: int | None = None
+    stdout: bytes = field(default=b"", repr=False)
+    stderr: bytes = field(default=b"", repr=False)
+    timed_out: bool = False
+
+    @property
+    def ok(self) -> bool:
+        return self.status == 0
+
+    @property
+    def last_words(self) -> str:
+        """The last line of its standard error, for people."""
+
+        said = self.stderr.decode("utf-8", "replace").strip().splitlines()
+        return said[-1] if said else "it said nothing"
+
+
+@dataclass(frozen=True, slots=True)
+class UnixStream:
+    """A UNIX socket on an agent."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class TcpStream:
+    """A TCP port as seen from an agent."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class DirectStream:
+    """A TCP port of an agent's own machine, connected to across the network, whatever else goes through SSH."""
+
+    port: int
+
+
+StreamAddress = UnixStream | TcpStream | DirectStream
