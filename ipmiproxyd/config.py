@@ -15,12 +15,13 @@ import socket
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal, get_args
 
 from ipmiproxyd import config_kinds as kinds
 from ipmiproxyd.config_kinds import AGENT_NAME, AGENT_NAME_WORDS, SOCKET_PATH_LIMIT, KindError
-from ipmiproxyd.config_sections import Problem, read_section, setting, suggestion, suggestion_in
+from ipmiproxyd.config_sections import Problem, read_section, setting, suggestion
 from ipmiproxyd.model import Clipboard, ConsoleType, Transport
 from ipmiproxyd.vendors.generic import Generic, read_generic
 
@@ -273,7 +274,7 @@ def parse(text: str) -> Settings:
     vendors = _read_vendors(document.pop("vendor", {}), problems)
     agents = _read_agents(document.pop("agents", {}), problems)
     read = {
-        section: read_section(section, _SECTIONS[section], raw, problems, _hint)
+        section: read_section(section, _SECTIONS[section], raw, problems, partial(_elsewhere, but=section))
         for section, raw in _sections(document, problems)
     }
     sections = {name: _SECTIONS[name](**values) for name, values in read.items()}
@@ -310,10 +311,6 @@ def _sections(document: Mapping[str, Any], problems: list[Problem]) -> Iterator[
             problems.append(Problem(written, f"stands outside of any section{_elsewhere(written, '')}"))
 
 
-def _hint(section: str, declared: Iterable[str], name: str) -> str:
-    return _elsewhere(name, section) or suggestion(name, declared)
-
-
 def _read_agents(described: object, problems: list[Problem]) -> dict[str, RemoteAgentSettings]:
     """The agents on other machines: [agents.NAME]."""
 
@@ -325,8 +322,8 @@ def _read_agents(described: object, problems: list[Problem]) -> dict[str, Remote
         key = f"agents.{name}"
         if not AGENT_NAME.fullmatch(name):
             problems.append(Problem(key, f"is no name for an agent: it may have {AGENT_NAME_WORDS}"))
-        values = read_section(key, RemoteAgentSettings, raw, problems, suggestion_in)
-        missing = [need for need in RemoteAgentSettings.NEEDED if values.get(need) in (None, "", Path())]
+        values = read_section(key, RemoteAgentSettings, raw, problems)
+        missing = [need for need in RemoteAgentSettings.NEEDED if not values.get(need)]
         told = {problem.key for problem in problems}
         problems += [Problem(f"{key}.{need}", "must be set") for need in missing if f"{key}.{need}" not in told]
         if not missing:

@@ -35,19 +35,15 @@ def suggestion(written: str, known: Iterable[str]) -> str:
     return f", did you mean {near[0]}?" if near else ""
 
 
-def suggestion_in(_section: str, declared: Iterable[str], name: str) -> str:
-    return suggestion(name, declared)
-
-
 def read_section(
     section: str,
     declaration: Any,
     raw: Mapping[str, Any],
     problems: list[Problem],
-    hint: Callable[[str, Iterable[str], str], str],
+    elsewhere: Callable[[str], str] = lambda _name: "",
 ) -> dict[str, Any]:
-    """The settings that stand in a section, by name. ``declaration`` is its dataclass; ``hint`` says in words what else
-    may be meant by a name that is not declared."""
+    """The settings that stand in a section, by name. ``declaration`` is its dataclass; ``elsewhere`` says in words
+    where a name belongs that is not declared, if anywhere."""
 
     declared = {item.name: item for item in dataclasses.fields(declaration)}
     values: dict[str, Any] = {}
@@ -55,9 +51,8 @@ def read_section(
         name = written.replace("-", "_")
         key = f"{section}.{name}"
         if name not in declared:
-            problems.append(
-                Problem(f"{section}.{written}", f"there is no such setting{hint(section, declared, name)}")
-            )
+            hint = elsewhere(name) or suggestion(name, declared)
+            problems.append(Problem(f"{section}.{written}", f"there is no such setting{hint}"))
         elif name in values:
             problems.append(Problem(key, "is set twice, once with - and once with _"))
         else:

@@ -80,10 +80,16 @@ class Agent(Protocol):
 _A = TypeVar("_A", bound=Agent)
 
 
+def is_leaving(agents: Mapping[str, Any], name: str) -> bool:
+    """Whether an agent is being removed, where ``agents`` know such a thing: nothing new is begun on it."""
+
+    return name in getattr(agents, "leaving", ())
+
+
 def agent_named(agents: Mapping[str, _A], name: str) -> _A:
     """The agent that an operator means, for something new. Raises NotFound, also for one that is being removed."""
 
-    if name in getattr(agents, "leaving", ()):
+    if is_leaving(agents, name):
         raise NotFound(f"The agent {name} is being removed.")
     try:
         return agents[name]

@@ -39,7 +39,7 @@ from ipmiproxyd.control.listen import control_endpoint
 from ipmiproxyd.control.server import ControlServer
 from ipmiproxyd.daemon import DaemonService, Parts
 from ipmiproxyd.errors import ProxyError
-from ipmiproxyd.interfaces import VncServer, agent_named
+from ipmiproxyd.interfaces import Store, VncServer, agent_named
 from ipmiproxyd.log import LoggedService, make_observer
 from ipmiproxyd.model import RemoteAgent, Secret
 from ipmiproxyd.notify import Heartbeat, Notifier
@@ -108,16 +108,7 @@ def make_daemon(settings: Settings, reactor: Any, notifier: Notifier) -> DaemonS
     vendors = VendorDesk(panels, store, by_key(settings.vendors.values()), agents)
     web = WebSessions(vendors, panels, agents, reactor)
     browsers = BrowserSessions(vendors, panels, agents, reactor)
-    javas = JavaConsoles(
-        JavaFiles(python=settings.agent.python),
-        panels,
-        store,
-        reactor,
-        java_dir=str(settings.java.dir),
-        archives=str(settings.java.archives),
-        default=settings.java.default,
-        pack200=settings.java.pack200,
-    )
+    javas = _javas(settings, reactor, panels, store)
     types = Types(debug=settings.panel.debug, is_local=lambda name: name in agents and agents[name].kind == "local")
     around = Surroundings(
         store=store,
@@ -164,15 +155,7 @@ def make_daemon(settings: Settings, reactor: Any, notifier: Notifier) -> DaemonS
         )
     )
 
-    power = IpmiPower(
-        lambda name: agent_named(agents, name),
-        store,
-        reactor,
-        program=settings.ipmi.ipmitool,
-        parallel=settings.ipmi.parallel,
-        timeout=settings.ipmi.timeout,
-        ciphers=settings.ipmi.ciphers,
-    )
+    power = _power(settings, reactor, agents, store)
     desk = JavaDesk(javas, agents, consoles.javas_in_use)
     table = make_commands(StoredDevices(store), power, consoles, vendors, desk, operators, proxies, daemon, defaults)
     daemon.serve(ControlServer(table, __version__, reactor), endpoint)
@@ -289,6 +272,33 @@ def _relay(settings: Settings, reactor: Any, grants: GrantBook) -> WebRelayHost:
     )
 
 
+def _javas(settings: Settings, reactor: Any, panels: PanelHttp, store: Store) -> JavaConsoles:
+    mine = settings.java
+    return JavaConsoles(
+        JavaFiles(python=settings.agent.python),
+        panels,
+        store,
+        reactor,
+        java_dir=str(mine.dir),
+        archives=str(mine.archives),
+        default=mine.default,
+        pack200=mine.pack200,
+    )
+
+
+def _power(settings: Settings, reactor: Any, agents: Fleet, store: Store) -> IpmiPower:
+    mine = settings.ipmi
+    return IpmiPower(
+        lambda name: agent_named(agents, name),
+        store,
+        reactor,
+        program=mine.ipmitool,
+        parallel=mine.parallel,
+        timeout=mine.timeout,
+        ciphers=mine.ciphers,
+    )
+
+
 def _limits(settings: Settings) -> Limits:
     mine = settings.consoles
     return Limits(
@@ -310,6 +320,7 @@ def _consoles(
     browsers: BrowserSessions,
     javas: JavaConsoles,
 ) -> ConsoleManager:
+    check = functools.partial(_try_screen, clock=around.clock)
     workshop = Workshop(
         agents=around.agents,
         displays=around.displays,
@@ -322,7 +333,7 @@ def _consoles(
         browser=PanelBrowser(program=settings.panel.chromium, python=settings.agent.python),
         panels=panels,
         names=names,
-        check=lambda server: _try_screen(server, around.clock),
+        check=check,
         lease=settings.agent.lease,
         start_timeout=settings.consoles.open_timeout,
     )
@@ -335,11 +346,7 @@ def _consoles(
     stages["html5"] = Html5Opening(workshop, manager.serve, vendors, web, browsers)
     stages["java"] = JavaOpening(workshop, manager.serve, vendors, web, javas, JavaProgram())
     stages["vnc"] = VncOpening(
-        around.agents,
-        manager.serve,
-        lambda server: _try_screen(server, around.clock),
-        around.clock,
-        settings.consoles.open_timeout,
+        around.agents, manager.serve, check, around.clock, settings.consoles.open_timeout
     )
     return manager
 

@@ -11,7 +11,7 @@ from twisted.logger import Logger
 from ipmiproxyd.agents.children import shielded
 from ipmiproxyd.agents.findings import Finding
 from ipmiproxyd.interfaces import Agent
-from ipmiproxyd.model import Job
+from ipmiproxyd.model import Job, RemoteAgent
 
 log = Logger()
 
@@ -55,6 +55,9 @@ class RemoteHosted(HostedAgent, Protocol):
     isolated: bool
     when_isolated: Callable[[], None]
     neighbour: Callable[[str], str]
+
+    async def change(self, agent: RemoteAgent) -> None:
+        """Be as it is told now, at once. Streams and programs are lost; jobs go on."""
 
 
 Welcome = Callable[[Agent], Coroutine[Any, Any, None]]

@@ -21,13 +21,12 @@ from ipmiproxyd.agents.with_runner import (
     LOOPBACK,
     RUNNER_LIMIT,
     AgentWithRunner,
-    Users,
     as_line,
     place_of,
     tcp_endpoint,
 )
 from ipmiproxyd.errors import AgentUnreachable
-from ipmiproxyd.model import Command, DirectStream, Outcome, StreamAddress, UnixStream
+from ipmiproxyd.model import Command, DirectStream, Outcome, StreamAddress, UnixStream, Users
 
 BESIDE: Final = "This agent is the daemon's own machine: browsers and Java of the consoles run beside the daemon."
 APART: Final = "A separate host for consoles is safer: add one with agent add (see docs/agents.md)."

@@ -58,9 +58,8 @@ class RefusedError(Exception):
         self.code, self.message = code, message
 
 
-# --- the document ----------------------------------------------------------------------------------------------------
+# --- the document: a rule is a pattern for a text, or a pair of numbers (floats if the first is one) -----------------
 
-# A rule is a pattern for a text, or a pair of numbers (floats if the first is one).
 ID = r"(?!(?:alive|tombstones|displays|lock)\Z)[A-Za-z0-9][A-Za-z0-9_-]{0,47}"
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}"
 FOLDER = r"(?:/(?!\.{1,2}(?:/|\Z))[^/\0\n]{1,100})+"
@@ -288,14 +287,15 @@ class Site:
                 make_folder(self.cache, 0o711, caller(), -1)
 
     def state(self, job: str) -> Object | None:
-        try:
-            with open(os.open(f"{self.jobs}/{job}/state.json", os.O_RDONLY | os.O_NOFOLLOW), encoding="utf-8") as file:
-                state: Object = json.load(file)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        if state["state"] != "ended" and identity(int(state["keeper"].split(":")[1])) != state["keeper"]:
-            state |= {"state": "lost", "code": "job-failed", "reason": "The job's keeper was killed"}
-        return state
+        for _ in range(2):  # a keeper that is gone may have had its last word after the first look
+            try:
+                with open(os.open(f"{self.jobs}/{job}/state.json", os.O_RDONLY | os.O_NOFOLLOW)) as file:
+                    state: Object = json.load(file)
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            if state["state"] == "ended" or identity(int(state["keeper"].split(":")[1])) == state["keeper"]:
+                return state
+        return state | {"state": "lost", "code": "job-failed", "reason": "The job's keeper was killed"}
 
     def console_user(self, display: int) -> tuple[str, int, int]:
         """Name, uid and gid of the Unix user that a display runs as; makes the user where there is none yet."""

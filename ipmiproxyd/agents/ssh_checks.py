@@ -22,7 +22,7 @@ from ipmiproxyd.agents.ssh_exec import RemoteProgram
 from ipmiproxyd.agents.ssh_transport import Transport
 from ipmiproxyd.agents.with_runner import RUNNER_LIMIT
 from ipmiproxyd.errors import AgentUnreachable, ProxyError
-from ipmiproxyd.model import Outcome, StreamAddress, TcpStream, UnixStream
+from ipmiproxyd.model import Outcome, RemoteAgent, StreamAddress, TcpStream, UnixStream
 
 SESSIONS_NEEDED: Final = 10
 """Sessions at once over one connection that we may need: sshd's own MaxSessions."""
@@ -223,31 +223,28 @@ def _open_sessions(connection: Connection) -> int:
     return sum(channel.name == b"session" and channel.is_open for channel in connection.channels.values())
 
 
-def runner_finding(
-    found: Mapping[str, Any], *, user: str, python: str, installed: str, wanted: bool, can_fix: bool
-) -> Finding:
+def runner_finding(found: Mapping[str, Any], agent: RemoteAgent, *, can_fix: bool) -> Finding:
     """As whom displays run, and why.
 
-    :param found: what was found when the connection was made (see ``preparing.py``), and ``sudo``: why the runner
-        cannot be started as root.
-    :param wanted: displays may have users of their own.
+    :param found: see :class:`~ipmiproxyd.agents.ssh_greeting.Seen`.
     :param can_fix: ``fix=yes`` may be of use: it has not been tried in vain.
     """
 
     if found["as_root"]:
         return Finding("runner", "ok", "The runner is the daemon's own; each display has a Unix user of its own.")
-    if not wanted:
+    user = agent.user
+    if agent.users == "never":
         return Finding("runner", "ok", f"All displays run as {user}, as is set (users=never).")
     words = f"All displays run there as the one user {user}"
     rule = (
         f"put into /etc/sudoers.d/ipmiproxyd-agent: "
         f"Defaults:{user} !use_pty, !requiretty, !mail_badpass (a line of its own), and "
-        f"{user} ALL=(root) NOPASSWD: {python} -I -S {installed}"
+        f"{user} ALL=(root) NOPASSWD: {agent.python} -I -S {agent.runner}"
     )
     if found["installed"]:
         return Finding("runner", "warning", f"{words}: sudo says {found['sudo']!r}.", f"As root there, {rule}")
     fix = " (agent check fix=yes does that where the account has sudo)" if can_fix else ""
-    advice = f"As root there: {install_command(installed)}{fix}; and {rule}"
+    advice = f"As root there: {install_command(agent.runner)}{fix}; and {rule}"
     return Finding("runner", "warning", f"{words}: the runner is not installed there.", advice)
 
 

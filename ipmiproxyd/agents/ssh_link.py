@@ -24,7 +24,7 @@ from ipmiproxyd.agents.ssh_keys import Identity, identities
 from ipmiproxyd.agents.ssh_transport import HOST_KEYS, Transport, host_key_problem
 from ipmiproxyd.agents.with_runner import tcp_endpoint
 from ipmiproxyd.errors import AgentUnreachable, HostKeyChanged, HostKeyUnknown, KeyRefused, ProxyError
-from ipmiproxyd.model import Secret
+from ipmiproxyd.model import RemoteAgent, Secret
 
 SIGN_IN_LIMIT: Final = 15.0
 """Seconds from the TCP connection until we are signed in."""
@@ -60,6 +60,18 @@ class SshPlace:
     passphrase: Secret = field(default_factory=lambda: Secret(""))
     host_keys: tuple[str, ...] = ()
     known_hosts: tuple[Path, ...] = ()
+
+    @classmethod
+    def of(cls, agent: RemoteAgent, known_hosts: tuple[Path, ...]) -> SshPlace:
+        return cls(
+            host=agent.host,
+            port=agent.port,
+            user=agent.user,
+            key=agent.key,
+            passphrase=agent.passphrase,
+            host_keys=agent.host_keys,
+            known_hosts=known_hosts,
+        )
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host

@@ -47,20 +47,14 @@ class SshMaker:
 
     def make(self, agent: RemoteAgent) -> SshAgent:
         return SshAgent(
-            agent.name,
-            self._place(agent),
+            agent,
+            known_hosts=self._known_hosts,
             home_files=self._home_files,
             user_prefix=self._user_prefix,
             lease=self._lease,
             displays=self._displays,
             reactor=self._reactor,
-            **_settings(agent),
         )
-
-    async def change(self, hosted: SshAgent, agent: RemoteAgent) -> None:
-        """Let an agent that is there be as it is told now."""
-
-        await hosted.change(self._place(agent), **_settings(agent))
 
     async def vouched(
         self,
@@ -80,7 +74,7 @@ class SshMaker:
         ToolMissing, and Exists where a neighbour is.
         """
 
-        place = self._place(agent)
+        place = SshPlace.of(agent, self._known_hosts)
         if check:
             async with identities(self._reactor, str(place.key), place.passphrase):
                 pass  # what is wrong with it is said first
@@ -101,7 +95,7 @@ class SshMaker:
         return agent
 
     async def _try_out(self, agent: RemoteAgent, neighbour: Callable[[str], str]) -> None:
-        transport = await sign_in(self._reactor, agent.name, self._place(agent))
+        transport = await sign_in(self._reactor, agent.name, SshPlace.of(agent, self._known_hosts))
         try:
             made = self.make(agent)
             made.neighbour = neighbour
@@ -109,32 +103,9 @@ class SshMaker:
         finally:
             await hang_up(transport)
 
-    def _place(self, agent: RemoteAgent) -> SshPlace:
-        return SshPlace(
-            host=agent.host,
-            port=agent.port,
-            user=agent.user,
-            key=agent.key,
-            passphrase=agent.passphrase,
-            host_keys=agent.host_keys,
-            known_hosts=self._known_hosts,
-        )
-
 
 def _trusted(place: str, shown: Mapping[str, str], known: Collection[str]) -> tuple[str, ...]:
     trusted = tuple(key for key in shown.values() if key in known)
     if not trusted:
         raise host_key_problem(place, shown, known)
     return trusted
-
-
-def _settings(agent: RemoteAgent) -> dict[str, Any]:
-    return {
-        "folder": agent.folder,
-        "jobs_name": agent.jobs_name,
-        "python": agent.python,
-        "users": agent.users,
-        "group": agent.group,
-        "installed": agent.runner,
-        "transport": agent.transport,
-    }

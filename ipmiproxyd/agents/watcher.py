@@ -90,14 +90,15 @@ class Jobs:
         return sorted(name for name in os.listdir(self.folder) if os.path.exists(f"{self.folder}/{name}/state.json"))
 
     def state(self, job: str) -> Object | None:
-        try:
-            with open(f"{self.folder}/{job}/state.json", encoding="utf-8") as file:
-                state: Object = json.load(file)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        if state["state"] != "ended" and identity(int(state["keeper"].split(":")[1])) != state["keeper"]:
-            state |= {"state": "lost", "code": "job-failed", "reason": "The job's keeper was killed"}
-        return state
+        for _ in range(2):  # a keeper that is gone may have had its last word after the first look
+            try:
+                with open(f"{self.folder}/{job}/state.json", encoding="utf-8") as file:
+                    state: Object = json.load(file)
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            if state["state"] == "ended" or identity(int(state["keeper"].split(":")[1])) == state["keeper"]:
+                return state
+        return state | {"state": "lost", "code": "job-failed", "reason": "The job's keeper was killed"}
 
     def public(self, state: Object) -> Object:
         """A job as it is told to others."""

@@ -7,7 +7,8 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from types import ModuleType
+from typing import Any, Final
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint
@@ -29,9 +30,7 @@ from ipmiproxyd.errors import (
     TimedOut,
     ToolMissing,
 )
-from ipmiproxyd.model import DirectStream, Job, JobSpec, JobStage, Outcome, StreamAddress, TcpStream, UnixStream
-
-Users = Literal["auto", "always", "never"]
+from ipmiproxyd.model import DirectStream, Job, JobSpec, JobStage, Outcome, StreamAddress, TcpStream, UnixStream, Users
 
 DIAL_LIMIT: Final = 10.0
 LOOPBACK: Final = "127.0.0.1"
@@ -129,10 +128,10 @@ class AgentWithRunner(ABC):
 
     # --- what they have in common -------------------------------------------------------------------------------------
 
-    def load_texts(self) -> None:
-        """Read what travels to the agent with each job. Blocks."""
+    def load_texts(self, *more: ModuleType) -> None:
+        """Read what travels to the agent with each job, and more. Blocks."""
 
-        self._texts = {part.__name__: Path(str(part.__file__)).read_text() for part in (box, fence, inside)}
+        self._texts = {part.__name__: Path(str(part.__file__)).read_text() for part in (box, fence, inside, *more)}
 
     def members(self, jobs: str, group: int) -> Mapping[str, Any]:
         """What :meth:`common` gives, for a folder of jobs (its name for a runner that is root) and the group that
@@ -344,7 +343,7 @@ def place_of(houses: Sequence[str], jobs: str, *, as_root: bool) -> str:
     return f"{houses[as_root]} {jobs.rpartition('/')[2]}"
 
 
-def tcp_endpoint(reactor: Any, host: str, port: int, timeout: float = DIAL_LIMIT) -> IStreamClientEndpoint:
+def tcp_endpoint(reactor: Any, host: str, port: int) -> IStreamClientEndpoint:
     """Connects to a host by TCP."""
 
     kind: Any = HostnameEndpoint
@@ -352,7 +351,7 @@ def tcp_endpoint(reactor: Any, host: str, port: int, timeout: float = DIAL_LIMIT
         kind = TCP4ClientEndpoint
     elif isIPv6Address(host):
         kind = TCP6ClientEndpoint
-    endpoint: IStreamClientEndpoint = kind(reactor, host, port, timeout=timeout)
+    endpoint: IStreamClientEndpoint = kind(reactor, host, port, timeout=DIAL_LIMIT)
     return endpoint
 
 

@@ -21,13 +21,15 @@ from ipmiproxyd.interfaces import Consoles, agent_named
 from ipmiproxyd.model import BMC_CIPHER, BMC_REFUSED, Console, ConsoleState, Proxy, RemoteAgent
 from ipmiproxyd.store.agents import StoredAgents
 from ipmiproxyd.tools import java_console, panel_http, vendors
-from ipmiproxyd.wire.agent import changed, checked
+from ipmiproxyd.wire.agent import changed, checked, to_document
 
 OPEN: Final = (ConsoleState.OPENING, ConsoleState.READY, ConsoleState.CLOSING)
 IN_USE: Final = (*OPEN, ConsoleState.LOST)
 """Those whose programs may be there."""
 HOMES: Final = frozenset({"user", "folder", "jobs_name", "users", "group", "runner", "python"})
 """Fields that say where the programs of consoles are kept, and as whom they run."""
+SHOWN: Final = {"host_keys": "host_key", "runner": "runner_path"}
+"""Fields that have other names where they are shown."""
 REMEMBERED: Final = {
     BMC_CIPHER: 1, BMC_REFUSED: 1, java_console.AGENT_KIND: 0, panel_http.KIND: 1, vendors.KIND: 0,
 }  # fmt: skip
@@ -40,8 +42,6 @@ class AgentMaker(Protocol):
     """See :class:`~ipmiproxyd.agents.ssh_maker.SshMaker`."""
 
     def make(self, agent: RemoteAgent) -> RemoteHosted: ...
-
-    async def change(self, hosted: Any, agent: RemoteAgent) -> None: ...
 
     async def vouched(
         self, agent: RemoteAgent, *, check: bool, known_hosts: bool, neighbour: Callable[[str], str]
@@ -205,7 +205,7 @@ class AgentDesk:
         if changed(before, {"notes": after.notes}) != after:
             hosted: Any = self._fleet[after.name]
             hosted.isolated = await self._stored.still_isolated(after)
-            await self._rooms.maker().change(hosted, after)
+            await hosted.change(after)
         log.info("agent {agent} was changed", agent=after.name)
 
     def _check_homes(self, before: RemoteAgent, after: RemoteAgent) -> None:
@@ -320,22 +320,8 @@ class AgentDesk:
 def _fields(agent: RemoteAgent) -> dict[str, Any]:
     """As it may be shown: of the secret only whether it is "set"."""
 
-    return {
-        "host": agent.host,
-        "port": agent.port,
-        "user": agent.user,
-        "key": agent.key,
-        "passphrase": "set" if agent.passphrase else "",
-        "host_key": list(agent.host_keys),
-        "python": agent.python,
-        "users": agent.users,
-        "group": agent.group,
-        "runner_path": agent.runner,
-        "folder": agent.folder,
-        "jobs_name": agent.jobs_name,
-        "transport": agent.transport,
-        "notes": agent.notes,
-    }
+    shown = {SHOWN.get(field, field): value for field, value in to_document(agent).items() if field != "name"}
+    return {**shown, "passphrase": "set" if agent.passphrase else ""}
 
 
 def _is_here(host: str) -> bool:

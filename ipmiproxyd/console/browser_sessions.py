@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError
@@ -46,7 +47,7 @@ log = Logger()
 class BrowserSessions:
     """Signs out of what browsers are signed in to, by the ledger."""
 
-    def __init__(self, desk: VendorDesk, panels: PanelHttp, agents: Any, clock: IReactorTime) -> None:
+    def __init__(self, desk: VendorDesk, panels: PanelHttp, agents: Mapping[str, Agent], clock: IReactorTime) -> None:
         self._desk = desk
         self._panels = panels
         self._agents = agents
@@ -64,7 +65,9 @@ class BrowserSessions:
 
         agent = self._agents.get(record.data["agent"])
         device = from_document(record.data["device"])
-        cookies = {} if agent is None else await self._cookies(agent, UnixStream(record.key))
+        if agent is None:
+            return
+        cookies = await self._cookies(agent, UnixStream(record.key))
         if not cookies:
             return
         try:

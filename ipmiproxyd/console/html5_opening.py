@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ipmiproxyd.console.browser_sessions import BrowserSessions
-from ipmiproxyd.console.opening import Serve, Workshop, held_names, serve_page, start_job
+from ipmiproxyd.console.opening import Serve, Workshop, at_panel, start_job
 from ipmiproxyd.console.reach import reach_of
 from ipmiproxyd.console.session import ConsoleSession
 from ipmiproxyd.console.web_sessions import WebSessions
@@ -26,9 +26,7 @@ class Html5Opening:
         self._browsers = browsers
 
     async def __call__(self, session: ConsoleSession) -> None:
-        await serve_page(session, self._serve)
-        session.stage("panel", "Contacting the server's management panel")
-        async with held_names(session, self._shop) as addresses:
+        async with at_panel(session, self._shop, self._serve) as addresses:
             await self._open(session, addresses)
 
     async def _open(self, session: ConsoleSession, addresses: Mapping[str, str]) -> None:

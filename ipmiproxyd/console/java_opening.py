@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from twisted.logger import Logger
 
-from ipmiproxyd.console.opening import Serve, Workshop, held_names, serve_page, start_job
+from ipmiproxyd.console.opening import Serve, Workshop, at_panel, start_job
 from ipmiproxyd.console.reach import reach_of
 from ipmiproxyd.console.session import ConsoleSession
 from ipmiproxyd.console.web_sessions import KIND as WEB_SESSION
@@ -46,9 +46,7 @@ class JavaOpening:
         self._program = program
 
     async def __call__(self, session: ConsoleSession) -> None:
-        await serve_page(session, self._serve)
-        session.stage("panel", "Contacting the server's management panel")
-        async with held_names(session, self._shop) as addresses:
+        async with at_panel(session, self._shop, self._serve) as addresses:
             await self._open(session, addresses)
 
     async def _open(self, session: ConsoleSession, addresses: Mapping[str, str]) -> None:

@@ -23,7 +23,7 @@ from ipmiproxyd.console.sharing import Sharing
 from ipmiproxyd.console.timing import limited
 from ipmiproxyd.console.types import CANNOT_WORK, NAMES, Types, first_sentence, hindrance, still_worth
 from ipmiproxyd.errors import BadValue, Cancelled, LimitReached, NotFound, ProxyError, TimedOut
-from ipmiproxyd.interfaces import Agent, Grants, Progress, RelayHost, Store, VncServer, agent_named
+from ipmiproxyd.interfaces import Agent, Grants, Progress, RelayHost, Store, VncServer, agent_named, is_leaving
 from ipmiproxyd.model import Console, ConsoleState, ConsoleType, Grant, Job, LedgerRecord, OpenRequest
 
 KIND: Final = "console"
@@ -306,7 +306,7 @@ class ConsoleManager:
 
     def _ending_of(self, session: ConsoleSession, reason: str) -> Ending:
         agent = session.request.agent
-        if agent in getattr(self._around.agents, "leaving", ()):
+        if is_leaving(self._around.agents, agent):
             return Ending("agent-removed", f"The agent {agent}, on which it ran, was removed.")
         return Ending(reason, BY_COMMAND)
 
@@ -472,7 +472,7 @@ async def _all_closed(sessions: Sequence[ConsoleSession]) -> None:
 def _why(ending: Ending) -> ProxyError:
     if ending.error is None:
         return Cancelled(f"The console was closed while it was being opened: {ending.message}")
-    return type(ending.error)(ending.error.message, hint=ending.error.hint)
+    return ending.error.again()
 
 
 def _no_such(console_id: str) -> NotFound:

@@ -67,11 +67,9 @@ class PanelOpening:
         self._shown = shown
 
     async def __call__(self, session: ConsoleSession) -> None:
-        await serve_page(session, self._serve)
         shop = self._shop
         device, agent = session.request.device, shop.agents[session.request.agent]
-        session.stage("panel", "Contacting the server's management panel")
-        async with held_names(session, shop) as addresses:
+        async with at_panel(session, shop, self._serve) as addresses:
             tls, pin = await shop.panels.trusted(agent, device)
             family = await self._desk.known(agent, device)
             ports = ALL if family is None else family.ports("panel")
@@ -150,9 +148,12 @@ async def serve_page(session: ConsoleSession, serve: Serve) -> None:
 
 
 @asynccontextmanager
-async def held_names(session: ConsoleSession, shop: Workshop) -> AsyncIterator[Mapping[str, str]]:
-    """The addresses of the hosts that a console is about: they stay what they are while it opens."""
+async def at_panel(session: ConsoleSession, shop: Workshop, serve: Serve) -> AsyncIterator[Mapping[str, str]]:
+    """The console's page is served and its panel's turn comes. Yields the addresses of the hosts that the console is
+    about: they stay what they are while it opens."""
 
+    await serve_page(session, serve)
+    session.stage("panel", "Contacting the server's management panel")
     device = session.request.device
     async with shop.names.hold(shop.agents[session.request.agent], device) as addresses:
         for host in hosts_of(device):

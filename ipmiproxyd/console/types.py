@@ -42,7 +42,6 @@ NAMES: Final[Mapping[ConsoleType, str]] = {
 CANNOT_WORK: Final = (BmcUnsupported, Html5Only, NoLicence, ToolMissing, BadJnlp, VendorUnknown, JobFailed)
 """Why another type may do better. A refused sign-in is not among them: it would be the same for every type."""
 
-
 NEED_A_FAMILY: Final[Sequence[ConsoleType]] = ("java", "html5")
 """What takes a panel that is recognised."""
 

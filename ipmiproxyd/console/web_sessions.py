@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Final
 
 from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
@@ -34,7 +35,7 @@ log = Logger()
 class WebSessions:
     """Signs in and out, by the ledger."""
 
-    def __init__(self, desk: VendorDesk, panels: PanelHttp, agents: Any, clock: IReactorTime) -> None:
+    def __init__(self, desk: VendorDesk, panels: PanelHttp, agents: Mapping[str, Agent], clock: IReactorTime) -> None:
         self._desk = desk
         self._panels = panels
         self._agents = agents

@@ -52,7 +52,7 @@ export class Card {
       const time = element("span", "time", stage.done !== null ? duration(stage.done - stage.begun) : "");
       const item = element("li", kind);
       item.append(element("span", "sign"), element("span", "label", stage.label), time);
-      if (SPOKEN[kind]) item.append(element("span", "unseen", SPOKEN[kind]));
+      if (kind === "failed") item.append(element("span", "unseen", "failed")); // for who does not see the sign
       if (kind === "now") {
         running = { time, begun: stage.begun };
         item.setAttribute("aria-current", "step");
@@ -86,9 +86,6 @@ export class Card {
     row.hidden = actions.length === 0;
   }
 }
-
-/** For who does not see the sign. */
-const SPOKEN = { failed: "failed" };
 
 function kindOf(stage, failed) {
   if (stage.failed) return "failed";

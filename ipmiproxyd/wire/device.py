@@ -9,7 +9,6 @@ from dataclasses import fields, replace
 from typing import Any, Final, get_args
 from urllib.parse import urlsplit
 
-from ipmiproxyd.errors import BadValue
 from ipmiproxyd.model import Device, Interface, Privilege, Secret, TcpStream, WebTrust
 from ipmiproxyd.wire.fields import (
     JAVA,
@@ -19,6 +18,7 @@ from ipmiproxyd.wire.fields import (
     NAME_WORDS,
     Check,
     check_all,
+    check_changes,
     choice,
     matching,
     secret,
@@ -57,11 +57,7 @@ def changed(device: Device, changes: Mapping[str, Any]) -> Device:
     :raises BadValue: no such field, or its new value is not valid.
     """
 
-    for name in changes:
-        if name not in _CHECKS:
-            raise BadValue(f"A device has no field {name!r}.")
-    if changes.get("name", device.name) != device.name:
-        raise BadValue("A device's name cannot be changed.", hint="Remove the device and add it under the new name.")
+    check_changes(_CHECKS, "device", device.name, changes)
     return checked(replace(device, **changes))
 
 

@@ -30,6 +30,19 @@ def check_all(checks: Mapping[str, Check], value: object) -> None:
         raise BadValue("; ".join(problems) + ".")
 
 
+def check_changes(checks: Mapping[str, Check], what: str, name: str, changes: Mapping[str, Any]) -> None:
+    """See whether there are the fields to be changed, and the thing's ``name`` is left alone. Raises BadValue.
+
+    :param what: a word for such a thing.
+    """
+
+    for field in changes:
+        if field not in checks:
+            raise BadValue(f"A {what} has no field {field!r}.")
+    if changes.get("name", name) != name:
+        raise BadValue(f"A {what}'s name cannot be changed.", hint=f"Remove the {what} and add it under the new name.")
+
+
 def text(limit: int, *, lines: bool = False) -> Check:
     def check(value: object) -> str | None:
         text = value.reveal() if isinstance(value, Secret) else value

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from typing import Any, Final, get_args
 
 from ipmiproxyd.errors import BadValue
 from ipmiproxyd.model import ConsoleType, Proxy
-from ipmiproxyd.wire.fields import JAVA, JAVA_WORDS, LOCATION, NAME, NAME_WORDS, Check, check_all, choice, matching
+from ipmiproxyd.wire.fields import (
+    JAVA,
+    JAVA_WORDS,
+    LOCATION,
+    NAME,
+    NAME_WORDS,
+    Check,
+    check_all,
+    check_changes,
+    choice,
+    matching,
+)
 
 MOST_LOCATIONS: Final = 256
 SHORTEST_IDLE: Final = 60.0
@@ -36,19 +47,14 @@ def changed(proxy: Proxy, changes: Mapping[str, Any]) -> Proxy:
     :raises BadValue: no such field, or its new value is not valid.
     """
 
-    for name in changes:
-        if name not in _CHECKS:
-            raise BadValue(f"A proxy has no field {name!r}.")
-    if changes.get("name", proxy.name) != proxy.name:
-        raise BadValue("A proxy's name cannot be changed.", hint="Remove the proxy and add it under the new name.")
+    check_changes(_CHECKS, "proxy", proxy.name, changes)
     if changes.get("certificate") == "":
         changes = {"key": "", **changes}
     return checked(replace(proxy, **changes))
 
 
 def to_document(proxy: Proxy) -> dict[str, Any]:
-    document = {field.name: getattr(proxy, field.name) for field in fields(Proxy)}
-    return {**document, "locations": list(proxy.locations)}
+    return {**asdict(proxy), "locations": list(proxy.locations)}
 
 
 def from_document(document: Mapping[str, Any]) -> Proxy:

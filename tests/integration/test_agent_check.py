@@ -100,7 +100,7 @@ if AM_ROOT:
 
         async def test_sudo_installs_what_is_missing_or_old(self) -> None:
             self.allow_all()
-            agent = await self.make_agent(installed=str(self.runner))
+            agent = await self.make_agent(runner=str(self.runner))
             self.assertEqual(agent.describe()["runner"], "sent")
             fixed = await agent.repair()
             assert fixed is not None
@@ -108,13 +108,13 @@ if AM_ROOT:
             self.assertEqual(self.runner.read_text(), Path(runner.__file__).read_text())
             self.assertEqual((self.runner.stat().st_uid, self.runner.stat().st_mode & 0o777), (0, 0o644))
             self.assertIsNone(await agent.repair())
-            agent = await self.make_agent(installed=str(self.runner))
+            agent = await self.make_agent(runner=str(self.runner))
             self.assertEqual((agent.describe()["runner"], agent.describe()["isolation"]), ("installed", "users"))
             self.assertEqual(by_name(await agent.check())["runner"].level, "ok")
 
             with self.runner.open("a") as file:
                 file.write("# an old one\n")
-            late = await self.make_agent(installed=str(self.runner))
+            late = await self.make_agent(runner=str(self.runner))
             error: Any = await self.assertFailure(Deferred.fromCoroutine(late.check()), AgentOutdated)
             self.assertIn("fix=yes", error.hint)
             self.assertEqual(late.describe()["runner"], "outdated")
@@ -124,7 +124,7 @@ if AM_ROOT:
         async def test_what_has_changed_since_the_connection_was_made(self) -> None:
             """It is taken into use at once; but with another runner than ours nothing is begun."""
 
-            agent = await self.make_agent(installed=str(self.runner))
+            agent = await self.make_agent(runner=str(self.runner))
             self.assertEqual(by_name(await agent.check())["runner"].level, "warning")
             self.allow_all()
             self.runner.parent.mkdir(parents=True)
@@ -150,7 +150,7 @@ if AM_ROOT:
             account = login_account()
             self.runner.parent.mkdir(parents=True)
             os.chown(self.runner.parent, account.pw_uid, account.pw_gid)
-            agent = await self.make_agent(installed=str(self.runner))
+            agent = await self.make_agent(runner=str(self.runner))
             fixed = await agent.repair()
             assert fixed is not None
             self.assertIn("can be changed by others than root", fixed.words)
@@ -159,16 +159,16 @@ if AM_ROOT:
         async def test_sudo_that_refuses(self) -> None:
             self.rooted.mkdir()
             shutil.copy(runner.__file__, self.rooted / "runner.py")
-            agent = await self.make_agent(installed=str(self.rooted / "runner.py"))
+            agent = await self.make_agent(runner=str(self.rooted / "runner.py"))
             found = by_name(await agent.check())["runner"]
             self.assertEqual(found.level, "warning")
             self.assertIn("sudo", found.words)
             self.assertIn(f"NOPASSWD: {PYTHON} -I -S {self.rooted}/runner.py", found.advice)
-            agent = await self.make_agent(installed=str(self.runner))
+            agent = await self.make_agent(runner=str(self.runner))
             fixed = await agent.repair()
             assert fixed is not None
             self.assertEqual(fixed.level, "fault")
             self.assertIn("As root there", fixed.advice)
-            agent = await self.make_agent(installed=str(self.rooted / "runner.py"), users="always")
+            agent = await self.make_agent(runner=str(self.rooted / "runner.py"), users="always")
             error = await self.assertFailure(Deferred.fromCoroutine(agent.check()), AgentUnreachable)
             self.assertIn("sudo", str(error))

@@ -73,9 +73,9 @@ class BrowserTests(LocalCase):
         return spec, client
 
     async def until(
-        self, client: RfbClient, good: Callable[[Screen], bool], what: str, patience: float = 20.0
+        self, client: RfbClient, good: Callable[[Screen], bool], what: str
     ) -> Screen:
-        limit = time.monotonic() + patience
+        limit = time.monotonic() + 20
         while time.monotonic() < limit:
             screen = await client.look()
             if good(screen):

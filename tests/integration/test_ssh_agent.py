@@ -30,7 +30,7 @@ from ipmiproxyd.model import Command, Secret, StreamAddress, TcpStream, UnixStre
 from tests.support import leftovers
 from tests.support.agent_suite import MESSAGE, JobSuite, RunSuite
 from tests.support.end_peer import resident
-from tests.support.ssh_case import AM_ROOT, PYTHON, SshCase
+from tests.support.ssh_case import AM_ROOT, SshCase
 from tests.support.sshd import Sshd, make_key
 
 CLOCK = cast(Any, reactor)
@@ -166,16 +166,7 @@ class SshConnectionTests(SshCase):
         looking = Deferred.fromCoroutine(agent.check())
         self.patch(ssh_link, "SIGN_IN_LIMIT", 30.0)
         self.patch(ssh, "START_WAIT", 10.0)
-        await agent.change(
-            self.sshd.place(),
-            folder=str(self.folder / "mine" / "agent"),
-            jobs_name=self.jobs_dir.name,
-            python=PYTHON,
-            users="auto",
-            group="",
-            installed=str(self.installed),
-            transport="ssh",
-        )
+        await agent.change(self.told())
         told = agent.describe()
         self.assertEqual((told["state"], told.get("problem")), ("connected", None))
         self.assertEqual((await looking)[0].what, "ssh")

@@ -19,7 +19,7 @@ from ipmiproxyd.agents.ssh_link import Link
 from ipmiproxyd.agents.ssh_packets import CIPHERS, MACS
 from ipmiproxyd.agents.ssh_streams import StreamEndpoint
 from ipmiproxyd.errors import AgentUnreachable
-from ipmiproxyd.model import TcpStream, UnixStream
+from ipmiproxyd.model import UnixStream
 from tests.integration.test_ssh_agent import Talker
 from tests.support import leftovers
 from tests.support.scratch import scratch
@@ -27,6 +27,7 @@ from tests.support.sshd import Sshd
 
 CLOCK = cast(Any, reactor)
 BULK = 3 << 20
+MORE_ROUNDS = 3
 
 COMBINATIONS = (
     ("aes128-gcm@openssh.com", "hmac-sha1"),  # the MAC does not count
@@ -60,24 +61,20 @@ class LinkCase(TestCase):
         self.addCleanup(lambda: Deferred.fromCoroutine(link.close()))
         return link
 
-    async def stream(self, link: Link, *, tcp: bool) -> tuple[Talker, Talker]:
+    async def stream(self, link: Link) -> tuple[Talker, Talker]:
         far = Talker()
-        if tcp:
-            port = CLOCK.listenTCP(0, Factory.forProtocol(lambda: far), interface="127.0.0.1")
-            address: Any = TcpStream("127.0.0.1", port.getHost().port)
-        else:
-            folder = scratch(self)
-            folder.chmod(0o711)
-            port = CLOCK.listenUNIX(str(folder / "s"), Factory.forProtocol(lambda: far), mode=0o666)
-            address = UnixStream(str(folder / "s"))
+        folder = scratch(self)
+        folder.chmod(0o711)
+        address = UnixStream(str(folder / "s"))
+        port = CLOCK.listenUNIX(address.path, Factory.forProtocol(lambda: far), mode=0o666)
         self.addCleanup(port.stopListening)
         near = cast(Talker, await StreamEndpoint(CLOCK, link, address).connect(Factory.forProtocol(Talker)))
         await far.made
         self.addCleanup(lambda: far.transport.abortConnection())
         return near, far
 
-    async def is_used(self, link: Link, *, tcp: bool = False) -> None:
-        near, far = await self.stream(link, tcp=tcp)
+    async def is_used(self, link: Link) -> None:
+        near, far = await self.stream(link)
         down, up = os.urandom(BULK), os.urandom(BULK)
         near.transport.write(up)
         far.transport.write(down)
@@ -98,8 +95,16 @@ class SshCipherTests(LinkCase):
         self.patch(PacketTransport, "ssh_NEWKEYS", counted)
 
     async def works(self, *more: str) -> None:
-        await self.is_used(self.link(await self.sshd(*more)))
-        self.assertGreater(self.exchanges, 3)
+        """Data goes through whole while keys are renewed. How often they are, is not exact: what is on its way when one
+        side asks for new ones still comes under the old ones."""
+
+        link = self.link(await self.sshd(*more))
+        await self.is_used(link)
+        for _ in range(MORE_ROUNDS):
+            if self.exchanges > 3:
+                return
+            await self.is_used(link)
+        self.fail(f"{self.exchanges} exchanges of keys in {MORE_ROUNDS + 1} rounds")
 
     async def test_each_that_is_offered(self) -> None:
         offered = {name for cipher, mac in COMBINATIONS for name in (cipher.encode(), mac.encode())}
@@ -157,7 +162,7 @@ class SshCheatTests(LinkCase):
         """What is said when a connection that is up is tampered with."""
 
         link = self.link(self.real, port=self.port)
-        near, far = await self.stream(link, tcp=False)
+        near, far = await self.stream(link)
         Between.change = change
         far.transport.write(b"x" * 1000)
         await near.ended

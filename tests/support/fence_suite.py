@@ -122,16 +122,16 @@ class FenceSuite(AgentHelpers):
         near = scratch(self._test)
         near.chmod(0o755)
         servers = {
-            "bmc": (Server(self._test, (BMC, 0)), "tcp"),
-            "bmc-6": (Server(self._test, ("::1", 0)), "tcp"),
-            "bmc-other-port": (Server(self._test, (BMC, 0)), "tcp"),
-            "bmc-6-other-port": (Server(self._test, ("::1", 0)), "tcp"),
-            "other-bmc": (Server(self._test, ("127.0.0.3", 0)), "tcp"),
-            "agent": (Server(self._test, ("127.0.0.1", 0)), "tcp"),
+            "bmc": Server(self._test, (BMC, 0)),
+            "bmc-6": Server(self._test, ("::1", 0)),
+            "bmc-other-port": Server(self._test, (BMC, 0)),
+            "bmc-6-other-port": Server(self._test, ("::1", 0)),
+            "other-bmc": Server(self._test, ("127.0.0.3", 0)),
+            "agent": Server(self._test, ("127.0.0.1", 0)),
         }
-        allowed, allowed_6 = servers["bmc"][0].port, servers["bmc-6"][0].port
+        allowed, allowed_6 = servers["bmc"].port, servers["bmc-6"].port
         targets: dict[str, tuple[str, Any]] = {
-            name: (kind, (server._sock.getsockname()[0], server.port)) for name, (server, kind) in servers.items()
+            name: ("tcp", server._sock.getsockname()[:2]) for name, server in servers.items()
         }
         hidden = {
             "udp": Server(self._test, (BMC, allowed), kind=socket.SOCK_DGRAM),
@@ -174,7 +174,7 @@ class FenceSuite(AgentHelpers):
         devices = [line.split(":")[0].strip() for line in found.pop("interfaces").splitlines()[2:]]
         self._test.assertEqual(devices, ["lo"])
         self._test.assertEqual({name for name, told in found.items() if told not in OUT_OF_REACH}, set(), found)
-        self._test.assertEqual([server.visits for server, _ in servers.values()], [1, 1, 0, 0, 0, 0])
+        self._test.assertEqual([server.visits for server in servers.values()], [1, 1, 0, 0, 0, 0])
         self._test.assertEqual([server.visits for server in hidden.values()], [0, 0, 0])
 
     async def test_all_ports_of_a_bmc(self) -> None:

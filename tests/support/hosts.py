@@ -224,11 +224,11 @@ class AgentHost:
         finally:
             namespace.close()
 
-    async def is_clean(self, patience: float = leftovers.PATIENCE, *, away: bool = False) -> None:
+    async def is_clean(self, *, away: bool = False) -> None:
         """Wait until no console has left anything."""
 
-        await leftovers.until_none(self.console_processes, patience)
-        await leftovers.until_none(lambda: self.console_files(away), patience)
+        await leftovers.until_none(self.console_processes)
+        await leftovers.until_none(lambda: self.console_files(away))
         self._test.assertEqual([one for one in self.listening() if not one.endswith(":22")], [])
 
     def serving(self) -> list[int]:

@@ -14,7 +14,6 @@ from tests.support import leftovers
 from tests.support.daemon import DaemonProcess
 from tests.support.hosts import Hosts, Location
 from tests.support.scratch import scratch
-from tests.support.wire_client import WireClient
 from tests.support.world import SMALL_PROGRAM, World
 
 PORTS = (6081, 6200)
@@ -74,11 +73,11 @@ class HostsWorld(World):
         told: Mapping[str, Any] = next(agent for agent in agents if agent["name"] == name)
         return told
 
-    async def power(self, location: Location, number: int = 1, client: WireClient | None = None) -> tuple[str, str]:
+    async def power(self, location: Location, number: int = 1) -> tuple[str, str]:
         """Ask for a server's power by its location's agent: the code and what was said, "" and "on" or "off"."""
 
         line = f"power status device={location.name}{number} agent={location.name}"
-        reply = await (client or self.client).ask(line)
+        reply = await self.client.ask(line)
         return reply.code, reply.body.get("message") or reply.body["power"]
 
     async def until_power(self, location: Location, limit: float = 20.0) -> float:

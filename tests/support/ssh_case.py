@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,6 +14,8 @@ from twisted.trial.unittest import TestCase
 
 from ipmiproxyd.agents import runner
 from ipmiproxyd.agents.ssh import SshAgent
+from ipmiproxyd.agents.ssh_link import SshPlace
+from ipmiproxyd.model import RemoteAgent
 from tests.support.agent_suite import AgentHelpers, Endings
 from tests.support.scratch import remove_root_jobs, root_jobs, scratch
 from tests.support.sshd import Sshd, login_account
@@ -67,19 +70,38 @@ class SshCase(AgentHelpers, TestCase):
         self.agent = await self.make_agent()
         self.agent.watch(self.endings)
 
-    async def make_agent(self, **settings: Any) -> SshAgent:
+    def told(self, *, place: SshPlace | None = None, **settings: Any) -> RemoteAgent:
+        """What an operator would tell of the agent."""
+
+        where = place or self.sshd.place()
         given: dict[str, Any] = {
-            "place": self.sshd.place(),
             "folder": str(self.folder / "mine" / "agent"),
             "jobs_name": self.jobs_dir.name,
-            "home_files": {".config/small/file": "text"},
             "python": PYTHON,
-            "lease": self.lease,
-            "reactor": reactor,
-            "installed": str(self.installed),
+            "runner": str(self.installed),
             **settings,
         }
-        agent = SshAgent("far", **given)
+        return RemoteAgent(
+            name="far",
+            host=where.host,
+            port=where.port,
+            user=where.user,
+            key=str(where.key),
+            passphrase=where.passphrase,
+            host_keys=where.host_keys,
+            **given,
+        )
+
+    async def make_agent(self, *, displays: Sequence[int] = range(1, 101), **settings: Any) -> SshAgent:
+        agent = SshAgent(
+            self.told(**settings),
+            known_hosts=(),
+            home_files={".config/small/file": "text"},
+            user_prefix="easydcim_vnc_",
+            displays=displays,
+            lease=self.lease,
+            reactor=reactor,
+        )
         self.addCleanup(lambda: Deferred.fromCoroutine(agent.close()))
         await agent.start()
         return agent

@@ -44,6 +44,7 @@ class Hosted(FakeAgent):
         self.start_gate: Deferred[None] | None = None
         self.start_error: Exception | None = None
         self.is_closed = False
+        self.changed: RemoteAgent | None = None
 
     async def start(self) -> None:
         if self.start_gate is not None:
@@ -53,6 +54,10 @@ class Hosted(FakeAgent):
 
     async def close(self) -> None:
         self.is_closed = True
+
+    async def change(self, agent: RemoteAgent) -> None:
+        self.changed = agent
+        self.isolation = "users" if self.isolated else "none"
 
     def describe(self) -> Mapping[str, Any]:
         return {"isolation": self.isolation, "displays_run_as": "ipmiproxyd"}
@@ -164,10 +169,6 @@ class Maker:
     def make(self, agent: RemoteAgent) -> Hosted:
         return Hosted(agent.name)
 
-    async def change(self, hosted: Any, agent: RemoteAgent) -> None:
-        hosted.changed = agent
-        hosted.isolation = "users" if hosted.isolated else "none"
-
     async def vouched(self, agent: RemoteAgent, **_: Any) -> RemoteAgent:
         return agent
 
@@ -247,10 +248,11 @@ class DeskTests(SynchronousTestCase):
 
     def test_notes_connect_nobody_anew(self) -> None:
         self.do(self.desk.add(EAST))
+        east: Any = self.fleet["east"]
         self.do(self.desk.change("east", {"notes": "rack 4"}))
-        self.assertFalse(hasattr(self.fleet["east"], "changed"))
+        self.assertIsNone(east.changed)
         self.do(self.desk.change("east", {"port": 2222}))
-        self.assertEqual(self.fleet["east"].changed.port, 2222)  # type: ignore[attr-defined]
+        self.assertEqual(east.changed.port, 2222)
         self.assertEqual(self.do(self.desk.show("east"))["notes"], "rack 4")
 
     # --- with consoles ------------------------------------------------------------------------------------------------

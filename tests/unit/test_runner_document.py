@@ -385,3 +385,24 @@ class InsideTests(SynchronousTestCase):
         trace = b"java.lang.Error: x\n\tat a.b(c:1)\nCaused by: java.io.IOException: y z\n\tat d.e(f)\n\t... 9 more\n"
         cause = "Java ended by itself (exit status 1): Caused by: java.io.IOException: y z"
         self.assertEqual(inside.obituary("Java", 1, trace), cause)
+
+
+class LastWordTests(SynchronousTestCase):
+    """A keeper writes how its job ended just before it ends itself: maybe between a look at the state and one at it."""
+
+    def test_it_is_read(self) -> None:
+        folder = scratch(self)
+        (folder / "c1").mkdir()
+        state = folder / "c1" / "state.json"
+        begun = {"state": "starting", "keeper": "boot:1:1", "code": "", "reason": ""}
+        ended = {**begun, "state": "ended", "code": "no-free-display", "reason": "Port 5907 is in use"}
+
+        site = runner.Site.__new__(runner.Site)
+        site.jobs = str(folder)
+        for module, read in ((runner, site.state), (watcher, watcher.Jobs(str(folder)).state)):
+            for last, code in ((ended, "no-free-display"), (begun, "job-failed")):
+                state.write_text(json.dumps(begun))
+                self.patch(module, "identity", lambda _, last=last: "" if state.write_text(json.dumps(last)) else "")
+                found = read("c1")
+                assert found is not None
+                self.assertEqual(found["code"], code)

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any, Final, get_args
 
 from ipmiproxyd.control.arguments import (
-    UNSET,
     Argument,
     ArgumentType,
     Choice,
@@ -18,7 +17,8 @@ from ipmiproxyd.control.arguments import (
     Text,
     Values,
 )
-from ipmiproxyd.control.commands.bmc import Host, given_fields
+from ipmiproxyd.control.commands.bmc import Host
+from ipmiproxyd.control.commands.fields import Fields, given_fields, to_add, to_change
 from ipmiproxyd.control.declare import Call, Command
 from ipmiproxyd.errors import MissingArgument
 from ipmiproxyd.interfaces import Agents, Proxies
@@ -53,7 +53,7 @@ KEY: Final = Argument(
 HOST_KEY: Final = Argument(
     "host_key", Fingerprints(), "the fingerprint of the host's SSH key; several if it has several", default=()
 )
-_FIELDS: Final[tuple[Argument[Any], ...]] = (
+_FIELDS: Final[Fields] = (
     HOST,
     Argument("port", Integer(1, 65535), "its SSH port", default=22),
     Argument("user", Text(32, "name"), "whom to sign in as", default="ipmiproxyd"),
@@ -84,8 +84,8 @@ _FIELDS: Final[tuple[Argument[Any], ...]] = (
     ),
     Argument("notes", Text(4096), "anything worth knowing", default=""),
 )
-_ADDED: Final = tuple(dataclasses.replace(field, required=field in (HOST, KEY)) for field in _FIELDS)
-_CHANGED: Final = tuple(dataclasses.replace(field, default=UNSET) for field in _FIELDS)
+_ADDED: Final = to_add(_FIELDS, HOST, KEY)
+_CHANGED: Final = to_change(_FIELDS)
 CHECK: Final = Argument("check", Flag(), "sign in there first, and store nothing if that fails", default=True)
 KNOWN_HOSTS: Final = Argument(
     "known_hosts",
@@ -120,7 +120,7 @@ async def agent_for(values: Values, argument: Argument[str], device: Device, pro
     return values[argument] if proxy is None else proxy.agent
 
 
-def _given(call: Call, fields: tuple[Argument[Any], ...]) -> dict[str, Any]:
+def _given(call: Call, fields: Fields) -> dict[str, Any]:
     given = given_fields(call.values, fields)
     if HOST_KEY.name in given:
         given["host_keys"] = given.pop(HOST_KEY.name)

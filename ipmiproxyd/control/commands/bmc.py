@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final, get_args
 
 from ipmiproxyd.control.arguments import Argument, Choice, Integer, Name, SecretText, Text, Values
+from ipmiproxyd.control.commands.fields import given_fields
 from ipmiproxyd.errors import BadRequest, MissingArgument
 from ipmiproxyd.interfaces import Devices
 from ipmiproxyd.model import IPMI_PORT, Device, Interface, Privilege, WebTrust
@@ -12,7 +13,7 @@ from ipmiproxyd.wire.device import changed, checked, vnc_address
 
 
 class Host(Text):
-    """The address of a BMC; an IPv6 address may stand in brackets, as in a URL."""
+    """The address of a BMC or an agent; an IPv6 address may stand in brackets, as in a URL."""
 
     def parse(self, text: str) -> str:
         text = super().parse(text)
@@ -67,12 +68,6 @@ TARGET: Final[tuple[Argument[Any], ...]] = (DEVICE, *FIELDS)
 
 
 _VNC: Final = next(field for field in FIELDS if field.name == "vnc")
-
-
-def given_fields(values: Values, fields: tuple[Argument[Any], ...]) -> dict[str, Any]:
-    """Those of the fields that are on the request."""
-
-    return {field.name: values[field] for field in fields if field in values}
 
 
 async def target(

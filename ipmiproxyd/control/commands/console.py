@@ -101,74 +101,90 @@ def seconds(moment: float | None) -> float | None:
     return None if moment is None else round(moment, 3)
 
 
-def chosen(values: Values, argument: Argument[T], of_proxy: T | Literal["default"]) -> T:
+class Opening:
+    """The arguments of ``console open``, and what they ask for.
+
+    :ivar arguments: in the order in which they are shown.
+    """
+
+    def __init__(self, devices: Devices, proxies: Proxies, defaults: Defaults) -> None:
+        self._devices = devices
+        self._proxies = proxies
+        self._defaults = defaults
+        self._agent = reaching(defaults.agent)
+        self._type: Argument[ConsoleType] = Argument(
+            "type",
+            Choice[ConsoleType](get_args(ConsoleType)),
+            "what the console shows: the BMC's web panel (in a locked-down browser, or one for debugging), its Java "
+            "console, its HTML5 console, or the VNC server at vnc=",
+            default=defaults.type,
+        )
+        self._idle: Argument[float | None] = Argument(
+            "idle",
+            DurationOrNever(1, _MONTH),
+            "close the console after so long without a key, a move of the mouse, or a text for the clipboard",
+            default=defaults.idle,
+        )
+        self._max: Argument[float | None] = Argument(
+            "max", DurationOrNever(1, _MONTH), "close the console after so long in any case", default=defaults.max_time
+        )
+        self._clipboard: Argument[Clipboard] = Argument(
+            "clipboard",
+            Choice[Clipboard](get_args(Clipboard)),
+            "which way copied texts may go: in to the server, out to the browser",
+            default=defaults.clipboard,
+        )
+        self._buttons = Argument(
+            "login_buttons",
+            Flag(),
+            "let the page's buttons type the BMC's user name and password; they land in whatever has the focus",
+            default=defaults.login_buttons,
+        )
+        times = (self._idle, self._max)
+        self.arguments: Final[tuple[Argument[Any], ...]] = (
+            *TARGET, PROXY, self._agent, self._type, USER, *times, self._clipboard, self._buttons, EXISTING, WAIT,
+        )  # fmt: skip
+
+    async def request(self, values: Values) -> tuple[OpenRequest, list[str]]:
+        """And what is to be told about it."""
+
+        wanted = values.get(self._type) if self._type in values else None
+        device = await target(values, self._devices, just_vnc=wanted == "vnc", over=("java",))
+        named = self._agent in values
+        agent = values[self._agent] if named else ""
+        picked = await self._proxies.pick(device, name=values.get(PROXY) or "", agent=agent, user=values[USER])
+        proxy = picked or Proxy(name="", agent=self._defaults.agent, locations=(), type=self._defaults.type)
+        request = OpenRequest(
+            device=replace(device, java=device.java or proxy.java),
+            type=wanted or proxy.type,
+            fall_back=after(proxy.type, self._defaults.fall_back) if picked and not wanted else (),
+            proxy=proxy.name,
+            encrypt=proxy.encrypt,
+            certificate=proxy.files,
+            user=values[USER],
+            agent=agent or proxy.agent,
+            idle=_chosen(values, self._idle, proxy.idle),
+            max_time=values[self._max],
+            existing=values[EXISTING],
+            wait=values[WAIT],
+            clipboard=values[self._clipboard],
+            login_buttons=_chosen(values, self._buttons, proxy.login_buttons),
+        )
+        stray = [] if picked or named else await of_no_proxy(device, self._proxies)
+        return request, [f"{words}; agent {proxy.agent} is used." for words in stray]
+
+
+def _chosen(values: Values, argument: Argument[T], of_proxy: T | Literal["default"]) -> T:
     """What a request says; or else what its proxy says; or else the default."""
 
     return values[argument] if argument in values or of_proxy == "default" else of_proxy
 
 
 def commands(devices: Devices, consoles: Consoles, proxies: Proxies, defaults: Defaults) -> list[Command]:
-    where = reaching(defaults.agent)
-
-    shows: Argument[ConsoleType] = Argument(
-        "type",
-        Choice[ConsoleType](get_args(ConsoleType)),
-        "what the console shows: the BMC's web panel (in a locked-down browser, or one for debugging), its Java "
-        "console, its HTML5 console, or the VNC server at vnc=",
-        default=defaults.type,
-    )
-    idle_for: Argument[float | None] = Argument(
-        "idle",
-        DurationOrNever(1, _MONTH),
-        "close the console after so long without a key, a move of the mouse, or a text for the clipboard",
-        default=defaults.idle,
-    )
-    max_for: Argument[float | None] = Argument(
-        "max", DurationOrNever(1, _MONTH), "close the console after so long in any case", default=defaults.max_time
-    )
-    texts: Argument[Clipboard] = Argument(
-        "clipboard",
-        Choice[Clipboard](get_args(Clipboard)),
-        "which way copied texts may go: in to the server, out to the browser",
-        default=defaults.clipboard,
-    )
-    buttons = Argument(
-        "login_buttons",
-        Flag(),
-        "let the page's buttons type the BMC's user name and password; they land in whatever has the focus",
-        default=defaults.login_buttons,
-    )
-
-    async def request_for(values: Values) -> tuple[OpenRequest, list[str]]:
-        """And what is to be told about it."""
-
-        wanted = values.get(shows) if shows in values else None
-        device = await target(values, devices, just_vnc=wanted == "vnc", over=("java",))
-        named = where in values
-        agent = values[where] if named else ""
-        picked = await proxies.pick(device, name=values.get(PROXY) or "", agent=agent, user=values[USER])
-        proxy = picked or Proxy(name="", agent=defaults.agent, locations=(), type=defaults.type)
-        stray = await of_no_proxy(device, proxies) if picked is None and not named else []
-        request = OpenRequest(
-            device=replace(device, java=device.java or proxy.java),
-            type=wanted or proxy.type,
-            fall_back=after(proxy.type, defaults.fall_back) if picked and not wanted else (),
-            proxy=proxy.name,
-            encrypt=proxy.encrypt,
-            certificate=proxy.files,
-            user=values[USER],
-            agent=agent or proxy.agent,
-            idle=chosen(values, idle_for, proxy.idle),
-            max_time=values[max_for],
-            existing=values[EXISTING],
-            wait=values[WAIT],
-            clipboard=values[texts],
-            login_buttons=chosen(values, buttons, proxy.login_buttons),
-        )
-        return request, [f"{words}; agent {proxy.agent} is used." for words in stray]
+    opening = Opening(devices, proxies, defaults)
 
     async def open_one(call: Call) -> Mapping[str, Any]:
-        request, warnings = await request_for(call.values)
+        request, warnings = await opening.request(call.values)
         opened = await consoles.open(request, call.progress)
         console: Console = opened["console"]
         return {
@@ -213,7 +229,7 @@ def commands(devices: Devices, consoles: Consoles, proxies: Proxies, defaults: D
             noun="console",
             verb="open",
             summary="Open a console and tell the URL at which a browser finds it.",
-            arguments=(*TARGET, PROXY, where, shows, USER, idle_for, max_for, texts, buttons, EXISTING, WAIT),
+            arguments=opening.arguments,
             handler=open_one,
         ),
         Command(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from ipmiproxyd.control.arguments import UNSET
-from ipmiproxyd.control.commands.bmc import ADDRESS, FIELDS, NAME, NOTES, given_fields
+from ipmiproxyd.control.commands.bmc import ADDRESS, FIELDS, NAME, NOTES
+from ipmiproxyd.control.commands.fields import given_fields, to_add, to_change
 from ipmiproxyd.control.commands.proxy import of_no_proxy
 from ipmiproxyd.control.declare import Call, Command
 from ipmiproxyd.errors import MissingArgument
@@ -15,8 +14,8 @@ from ipmiproxyd.interfaces import Devices, Proxies
 from ipmiproxyd.model import Device, Secret
 
 _FIELDS = (*FIELDS, NOTES)
-_ADDED = tuple(dataclasses.replace(field, required=field is ADDRESS) for field in _FIELDS)
-_CHANGED = tuple(dataclasses.replace(field, default=UNSET) for field in _FIELDS)
+_ADDED = to_add(_FIELDS, ADDRESS)
+_CHANGED = to_change(_FIELDS)
 
 
 def device_json(device: Device) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from typing import Any, Final, Literal, get_args
 
 from ipmiproxyd.console.types import LABELS
 from ipmiproxyd.control.arguments import (
-    UNSET,
     Argument,
     Choice,
     DurationOrNever,
@@ -19,8 +18,8 @@ from ipmiproxyd.control.arguments import (
     Texts,
     show_duration,
 )
-from ipmiproxyd.control.commands.bmc import given_fields
 from ipmiproxyd.control.commands.defaults import Defaults
+from ipmiproxyd.control.commands.fields import Fields, given_fields, to_add, to_change
 from ipmiproxyd.control.declare import Call, Command
 from ipmiproxyd.errors import BadRequest, MissingArgument, ProxyError
 from ipmiproxyd.interfaces import Agents, Devices, Javas, Proxies
@@ -61,7 +60,7 @@ DISABLE_LOGIN_BUTTONS: Final = Argument(
 )
 
 
-def fields(agent: str) -> tuple[Argument[Any], ...]:
+def fields(agent: str) -> Fields:
     """Each is named like the field of model.Proxy that it fills. What is valid in them, wire.proxy knows."""
 
     return (
@@ -99,9 +98,8 @@ def proxy_json(proxy: Proxy, consoles: int) -> dict[str, Any]:
     """A proxy as it is shown. ``idle`` in seconds, null for never; it and ``login_buttons`` may be "default".
     ``consoles``: how many are open by it."""
 
-    shown = {field.name: getattr(proxy, field.name) for field in dataclasses.fields(proxy)}
     return {
-        **shown,
+        **dataclasses.asdict(proxy),
         "locations": list(proxy.locations),
         DISABLE_LOGIN_BUTTONS.name: _opposite(proxy.login_buttons),
         "consoles": consoles,
@@ -120,7 +118,7 @@ def _opposite(flag: bool | Literal["default"]) -> bool | Literal["default"]:
     return flag if flag == "default" else not flag
 
 
-def _given(call: Call, known: tuple[Argument[Any], ...]) -> dict[str, Any]:
+def _given(call: Call, known: Fields) -> dict[str, Any]:
     """The fields of model.Proxy that are on the request. Raises BadRequest for one that is there in both its ways."""
 
     given = given_fields(call.values, known)
@@ -139,31 +137,12 @@ def commands(
 ) -> list[Command]:
     known = fields(defaults.agent)
     both_ways = (*known, DISABLE_LOGIN_BUTTONS)
-    added = tuple(dataclasses.replace(field, required=field is LOCATIONS) for field in both_ways)
-    changed = tuple(dataclasses.replace(field, default=UNSET) for field in both_ways)
 
     def shown(proxy: Proxy) -> dict[str, Any]:
         return proxy_json(proxy, proxies.consoles(proxy.name))
 
     async def told(proxy: Proxy) -> dict[str, Any]:
-        return {**shown(proxy), "warnings": await java_warnings(proxy)}
-
-    async def java_warnings(proxy: Proxy) -> list[str]:
-        """Whether its Java is there, as far as an agent that is connected tells."""
-
-        there = {row["name"] for row in agents.listing() if row.get("connected", True)}
-        if not proxy.java or proxy.agent not in there:
-            return []
-        try:
-            listing = await javas.listing(proxy.agent)
-        except ProxyError:
-            return []
-        if proxy.java in {java["name"] for java in listing["installed"]}:
-            return []
-        return [
-            f"There is no Java {proxy.java} on the agent {proxy.agent}: its Java consoles cannot run with it "
-            f"(java list agent={proxy.agent} shows those that are there)."
-        ]
+        return {**shown(proxy), "warnings": await _java_warnings(proxy, agents, javas)}
 
     async def add(call: Call) -> Mapping[str, Any]:
         given = {"agent": defaults.agent, **_given(call, known)}
@@ -195,22 +174,18 @@ def commands(
             "type": [_choice(name, LABELS[name]) for name in types],
             "idle": [_choice("default", f"as set for all: {show_duration(defaults.idle)}"), *_idle_choices()],
         }
-        shown_as = {
-            LOGIN_BUTTONS.name: DISABLE_LOGIN_BUTTONS,
-            "type": next(dataclasses.replace(one, type=Choice(types)) for one in added if one.name == "type"),
-        }
-        told = [shown_as.get(field.name, field) for field in added[:-1]]
+        in_form = (NAME, *to_add(tuple(_in_form(field, types) for field in known), LOCATIONS))
         return {
-            "fields": [_field(field, choices.get(field.name, [])) for field in (NAME, *told)],
+            "fields": [_field(field, choices.get(field.name, [])) for field in in_form],
             "defaults": defaults.told(),
             "limits": dict(defaults.limits),
         }
 
     return [
         Command(noun="proxy", verb="add", summary="Store a proxy: how consoles of some locations are opened.",
-                arguments=(NAME, *added), handler=add),
+                arguments=(NAME, *to_add(both_ways, LOCATIONS)), handler=add),
         Command(noun="proxy", verb="set", summary="Change what is stored of a proxy; consoles that are open stay.",
-                arguments=(NAME, *changed), handler=change),
+                arguments=(NAME, *to_change(both_ways)), handler=change),
         Command(noun="proxy", verb="show", summary="Tell what is stored of a proxy.", arguments=(NAME,), handler=show),
         Command(noun="proxy", verb="list", summary="List the proxies, and how many consoles each has.",
                 handler=list_all),
@@ -219,6 +194,32 @@ def commands(
         Command(noun="proxy", verb="form", handler=form,
                 summary="Tell what a form for proxies needs: its fields with their choices, defaults and limits."),
     ]  # fmt: skip
+
+
+async def _java_warnings(proxy: Proxy, agents: Agents, javas: Javas) -> list[str]:
+    """Whether its Java is there, as far as an agent that is connected tells."""
+
+    there = {row["name"] for row in agents.listing() if row.get("connected", True)}
+    if not proxy.java or proxy.agent not in there:
+        return []
+    try:
+        listing = await javas.listing(proxy.agent)
+    except ProxyError:
+        return []
+    if proxy.java in {java["name"] for java in listing["installed"]}:
+        return []
+    return [
+        f"There is no Java {proxy.java} on the agent {proxy.agent}: its Java consoles cannot run with it "
+        f"(java list agent={proxy.agent} shows those that are there)."
+    ]
+
+
+def _in_form(field: Argument[Any], types: Sequence[ConsoleType]) -> Argument[Any]:
+    """As a form has it: the buttons the other way round, and of the types those that there may be."""
+
+    if field is LOGIN_BUTTONS:
+        return DISABLE_LOGIN_BUTTONS
+    return dataclasses.replace(field, type=Choice(types)) if field.name == "type" else field
 
 
 def _field(field: Argument[Any], choices: Sequence[Mapping[str, str]]) -> dict[str, Any]:
