@@ -402,7 +402,7 @@ class LastWordTests(SynchronousTestCase):
         for module, read in ((runner, site.state), (watcher, watcher.Jobs(str(folder)).state)):
             for last, code in ((ended, "no-free-display"), (begun, "job-failed")):
                 state.write_text(json.dumps(begun))
-                self.patch(module, "identity", lambda _, last=last: "" if state.write_text(json.dumps(last)) else "")
+                self.patch(module, "identity", lambda _, last=last: str(state.write_text(json.dumps(last))))
                 found = read("c1")
                 assert found is not None
                 self.assertEqual(found["code"], code)
