@@ -111,7 +111,7 @@ class LeavingTests(JavaWorld):
         for secret in (PASSWORD, *panel.personality.sessions):
             self.assertEqual(leftovers.seen_in_processes(secret.encode()), [])
         client.hang_up()
-        while not any(console["state"] == "closing" for console in (await self.listed())):
+        while any(console["state"] == "opening" for console in (await self.listed())):
             await leftovers.pause(0.02)
         hold.release()
         await self.until_gone()
