@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred
-from twisted.internet.defer import TimeoutError as KnockTimeout
-from twisted.internet.error import ConnectError, ConnectionRefusedError, DNSLookupError
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectError, ConnectingCancelledError, ConnectionRefusedError, DNSLookupError
+from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
@@ -135,10 +135,10 @@ class _Examination:
         try:
             return await limited(step.work(), limit, self._clock, TimedOut(f"It took longer than {limit:.0f} s."))
         except ProxyError as error:
-            return [Finding(step.what, "fault", error.message, error.hint or "")]
+            return [Finding(step.what, "fault", error.message, error.hint or AGAIN)]
         except Exception:
             log.failure("agent {agent}: the step {step} of a check", None, agent=self._agent.name, step=step.what)
-            return [Finding(step.what, "fault", "It could not be looked at: an internal error, see the log.")]
+            return [Finding(step.what, "fault", "It was not looked at: an internal error.", "See the daemon's log.")]
 
     def _steps(self) -> Sequence[Step]:
         return (
@@ -170,7 +170,7 @@ class _Examination:
             "account": traces.account,
         }
         findings = [one for name, words in told.items() for one in _worded(name, looks[name], words)]
-        return [*findings, *_leftovers(looks["jobs"], looks["processes"], strangers)]
+        return [*findings, *_leftovers(looks["jobs"], strangers, looks["processes"])]
 
     async def _looked(self) -> Mapping[str, Mapping[str, Any]]:
         agent, rooms = self._agent, self._rooms
@@ -197,12 +197,15 @@ class _Examination:
             raise AgentUnreachable(words, hint="Check python= of the agent.") from None
         return found
 
-    async def _strangers(self) -> Sequence[str]:
+    async def _strangers(self) -> Mapping[str, Any]:
         """Jobs that run and belong to no console. First the jobs: a console is known before its job is."""
 
-        running = [job.id for job in await self._agent.jobs() if job.running]
-        consoles = {console.id for console in self._rooms.consoles()}
-        return [job for job in running if console_of(job) not in consoles and job not in self._rooms.trials.jobs]
+        try:
+            running = [job.id for job in await self._agent.jobs() if job.running]
+        except ProxyError as error:
+            return {"failed": error.message}
+        known = {console.id for console in self._rooms.consoles()} | self._rooms.trials.jobs
+        return {"found": [job for job in running if console_of(job) not in known]}
 
     async def _in_force(self, look: Mapping[str, Any]) -> bool | None:
         """Whether the rules for VNC ports keep us out; None if that is not known. They drop what comes, and a port at
@@ -214,18 +217,7 @@ class _Examination:
         host = self._agent.host
         if not found["file"] or not host or self._agent.is_direct:
             return None
-        port = VNC_BASE_PORT + self._rooms.displays[-1]
-        factory = Factory.forProtocol(Protocol)
-        factory.noisy = False
-        knocking: Deferred[Any] = tcp_endpoint(self._clock, host, port).connect(factory)
-        try:
-            protocol = await knocking.addTimeout(KNOCK_LIMIT, self._clock)
-        except ConnectionRefusedError:
-            return False
-        except (KnockTimeout, ConnectError, DNSLookupError):
-            return True
-        protocol.transport.loseConnection()
-        return False
+        return await _is_silent(tcp_endpoint(self._clock, host, VNC_BASE_PORT + self._rooms.displays[-1]), self._clock)
 
     # --- Javas and trials ---------------------------------------------------------------------------------------------
 
@@ -258,7 +250,26 @@ class _Examination:
             browser = await self._made(Step("trial-browser", "Starting the browser with a page", 35.0, of_browser))
             return [*display, *browser]
         level = display[0].level
-        return [*display, Finding("trial-browser", level, "Not tried, as the trial before it came to nothing.")]
+        return [*display, Finding("trial-browser", level, "Not tried, as there was no display.", "See trial-display.")]
+
+
+async def _is_silent(endpoint: IStreamClientEndpoint, clock: IReactorTime) -> bool:
+    """Whether what is sent there is not even refused."""
+
+    factory = Factory.forProtocol(Protocol)
+    factory.noisy = False
+    knocking: Deferred[Any] = endpoint.connect(factory)
+    try:
+        protocol = await knocking.addTimeout(KNOCK_LIMIT, clock, onTimeoutCancel=lambda *_: None)
+    except ConnectionRefusedError:
+        return False
+    except ConnectingCancelledError:
+        raise CancelledError from None
+    except (ConnectError, DNSLookupError):
+        return True
+    if protocol is not None:
+        protocol.transport.loseConnection()
+    return protocol is None
 
 
 def _bmc_steps(check: BmcCheck) -> Sequence[Step]:
@@ -277,8 +288,9 @@ def _worded(name: str, look: Mapping[str, Any], words: Callable[[Any], list[Find
     return [Finding(WHAT.get(name, name), "warning", f"Not known: {look['failed']}.", AGAIN)]
 
 
-def _leftovers(jobs: Mapping[str, Any], processes: Mapping[str, Any], strangers: Sequence[str]) -> list[Finding]:
-    failed = [look["failed"] for look in (jobs, processes) if "failed" in look]
+def _leftovers(*looks: Mapping[str, Any]) -> list[Finding]:
+    failed = [look["failed"].rstrip(".") for look in looks if "failed" in look]
     if failed:
         return [Finding("leftovers", "warning", f"Not known: {'; '.join(failed)}.", AGAIN)]
-    return traces.leftovers(jobs["found"], strangers, processes["found"])
+    lost, strangers, processes = (look["found"] for look in looks)
+    return traces.leftovers(lost, strangers, processes)

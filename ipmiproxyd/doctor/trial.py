@@ -62,9 +62,9 @@ CAUSES: Final = (
         "be 0 where the host has it (/etc/sysctl.d/60-ipmiproxyd-agent.conf). Never use --no-sandbox.",
     ),
     Cause(
-        r"network fence cannot be made|bwrap: .*namespace|bwrap: .*Operation not permitted",
+        r"network fence cannot be made|bwrap: .*(?:namespace|user ns|Operation not permitted)",
         "Consoles cannot be fenced in.",
-        "See the finding namespaces.",
+        "See the finding namespaces. A console needs several: let user.max_user_namespaces be 10000 or so.",
     ),
     Cause(r"[Ff]ont", "The program found no font.", "apt-get install --no-install-recommends fonts-dejavu-core"),
     Cause(

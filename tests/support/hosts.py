@@ -259,13 +259,17 @@ class AgentHost:
 
 
 class HostSshd(Sshd):
-    """The sshd of a host. ``folder`` keeps the keys over its reboots."""
+    """The sshd of a host. ``folder`` keeps the keys over its reboots.
+
+    :ivar within: what starts it there, from its next start on: see few_namespaces.py.
+    """
 
     port = 22
     address = "0.0.0.0"
 
     def __init__(self, host: AgentHost, folder: Path) -> None:
         self._host = host
+        self.within: Sequence[str] = ()
         folder.mkdir(parents=True)
         super().__init__(folder, more=["ListenAddress [::]:22"])
 
@@ -291,7 +295,7 @@ class HostSshd(Sshd):
         return SSH_FOLDER
 
     def wrapped(self) -> Sequence[str]:
-        return self._host.inside()
+        return [*self._host.inside(), *self.within]
 
     @property
     def listener(self) -> int:
