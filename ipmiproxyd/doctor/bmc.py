@@ -27,10 +27,9 @@ from ipmiproxyd.wire.device import vnc_address
 CONNECT_LIMIT: Final = 4.0
 """Seconds that a port has for its answer."""
 MANY: Final = 48
-"""Ports that are tried at most; of more, those at the beginning."""
+"""Ports that are tried at most."""
 
 _SCHEMES: Final = {"http": 80, "https": 443}
-_KINDS: Final = {"java": "Java consoles", "html5": "HTML5 consoles", "panel": "the panel's pages"}
 _NOT_YET: Final = "Not looked at, as the panel's port cannot be reached."
 
 
@@ -55,7 +54,7 @@ class _Target:
 
     def __str__(self) -> str:
         host = f"[{self.address}]" if ":" in self.address else self.address
-        return f"{host}:{self.port} ({self.use})"
+        return f"{host}:{self.port}{f' ({self.use})' if self.use else ''}"
 
 
 class BmcCheck:
@@ -112,9 +111,8 @@ class BmcCheck:
         try:
             seen = await desk.probe(self._agent, device)
         except VendorUnknown as error:
-            there = f" Seen there: {error.details['seen']}." if error.details.get("seen") else ""
             advice = "type=panel shows it in a browser all the same; or describe it in the configuration (vendors.md)."
-            return [Finding("bmc-vendor", "warning", f"{error.message}{there}", advice)]
+            return [Finding("bmc-vendor", "warning", error.message, advice)]
         words = f"The panel is that of {seen.family.label}: {seen.why}."
         if device.vendor in ("auto", seen.family.key):
             return [Finding("bmc-vendor", "ok", words)]
@@ -138,7 +136,7 @@ class BmcCheck:
         async with self._rooms.names.hold(agent, device) as addresses:
             web, bmc = hosts_of(device)
             address = addresses.get(bmc, addresses[web])
-            targets = [_Target(address, port, uses, always=False) for port, uses in _by_port(needed).items()]
+            targets = [_Target(address, port, "", always=False) for port in _first(needed.values())]
             if not targets:
                 words = f"Consoles of {family.label} need no port beside the panel's."
                 return [Finding("bmc-console-ports", "ok", words)]
@@ -170,17 +168,10 @@ class BmcCheck:
         return found
 
 
-def _by_port(needed: Mapping[str, Sequence[Port]]) -> Mapping[int, str]:
-    """Port → the kinds of consoles that need it. Of wide ranges the beginning alone."""
+def _first(groups: Iterable[Sequence[Port]]) -> list[int]:
+    """Single ports; of wide ranges, such as all that there are, none."""
 
-    uses: dict[int, list[str]] = {}
-    for kind, ports in needed.items():
-        for port in _first(ranges(ports)):
-            uses.setdefault(port, []).append(_KINDS.get(kind, kind))
-    return {port: " and ".join(kinds) for port, kinds in list(uses.items())[:MANY]}
-
-
-def _first(spans: Iterable[tuple[int, int]]) -> list[int]:
+    spans = ranges(port for group in groups for port in group)
     return [port for first, last in spans if last - first < MANY for port in range(first, last + 1)][:MANY]
 
 
@@ -196,22 +187,29 @@ def _tls(device: Device, profile: str) -> Finding:
 
 
 def _told(what: str, targets: Sequence[_Target], found: Sequence[Mapping[str, Any]]) -> list[Finding]:
-    pairs = list(zip(targets, found, strict=True))
-    bad = [_unreached(what, target, one) for target, one in pairs if "ms" not in one]
-    good = ", ".join(f"{target} after {one['ms']} ms" for target, one in pairs if "ms" in one)
-    return [*bad, *([Finding(what, "ok", f"These answer: {good}.")] if good else [])]
+    """One finding for all that ended alike."""
+
+    good, alike = list[str](), dict[str, list[_Target]]()
+    for target, one in zip(targets, found, strict=True):
+        if "ms" in one:
+            good.append(f"{target} after {one['ms']} ms")
+        else:
+            how = next((word for word in ("silent", "refused") if word in one), "") or one["failed"]
+            alike.setdefault(how, []).append(target)
+    bad = [_unreached(what, how, group) for how, group in alike.items()]
+    return [*bad, *([Finding(what, "ok", f"These answer: {', '.join(good)}.")] if good else [])]
 
 
-def _unreached(what: str, target: _Target, found: Mapping[str, Any]) -> Finding:
-    if "silent" in found:
-        words = f"No answer from {target}: something drops what is sent there, or nothing is switched on."
-        return Finding(what, "fault", words, "Open this port in the firewalls between the agent and the BMC.")
-    if "refused" in found and not target.always:
-        words = f"{target} is closed just now. Some BMCs open such a port only while a console runs."
-        return Finding(what, "warning", words, "If consoles stay black: see whether the BMC has another port set.")
-    if "refused" in found:
-        advice = "See that the device's address is right (web=, vnc=), and that the BMC has this service switched on."
-        return Finding(what, "fault", f"Nothing listens at {target}.", advice)
-    words = f"{target} cannot be reached: {found['failed']}."
-    return Finding(what, "fault", words, "See the agent's network and routes: ip route get, from there.")
-
+def _unreached(what: str, how: str, targets: Sequence[_Target]) -> Finding:
+    names = ", ".join(map(str, targets))
+    if how == "silent":
+        words = f"No answer from {names}: something drops what is sent there, or nothing is switched on."
+        return Finding(what, "fault", words, "Open this in the firewalls between the agent and the BMC.")
+    if how != "refused":
+        advice = "See the agent's network and routes: ip route get, from there."
+        return Finding(what, "fault", f"{names} cannot be reached: {how}.", advice)
+    if not all(target.always for target in targets):
+        words = f"Closed just now: {names}. Some BMCs open such ports only while a console runs."
+        return Finding(what, "warning", words, "If consoles stay black: see whether the BMC has other ports set.")
+    advice = "See that the device's address is right (web=, vnc=), and that the BMC has this service switched on."
+    return Finding(what, "fault", f"Nothing listens at {names}.", advice)

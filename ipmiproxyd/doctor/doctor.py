@@ -222,19 +222,16 @@ class _Examination:
     # --- Javas and trials ---------------------------------------------------------------------------------------------
 
     async def _java(self) -> Sequence[Finding]:
+        javas, agent = self._rooms.javas, self._agent
+        installed = await javas.installed(agent)
         try:
-            told = await self._rooms.javas.listing(self._agent)
+            java, words = await javas.choice(agent, installed)
         except ToolMissing as error:
-            return [Finding("java", "fault", error.message, error.hint or "")]
-        able = [java for java in told["installed"] if java["windows"]]
-        if not able:
-            return [Finding("java", "fault", " ".join(told["warnings"]), "Java consoles do not work without.")]
-        used = next((java for java in told["installed"] if java["used"]), able[0])
-        names = ", ".join(f"{java['name']} ({java['version']})" for java in told["installed"])
-        words = f"There are {names}; consoles run with {used['name']}."
-        if told["warnings"] and told["chosen_by"] == "java use":
-            return [Finding("java", "warning", words, " ".join(told["warnings"]))]
-        return [Finding("java", "ok", words)]
+            return [Finding("java", "fault", f"{error.message} Java consoles do not work.", error.hint or "")]
+        there = f"There are {', '.join(one.label for one in installed)}; consoles run with {java.name}."
+        if words and await javas.used(agent):  # what nobody has chosen is missed by nobody
+            return [Finding("java", "warning", there, words)]
+        return [Finding("java", "ok", there)]
 
     async def _trials(self) -> Sequence[Finding]:
         trials, agent = self._rooms.trials, self._agent

@@ -125,7 +125,7 @@ def _disk(one: Mapping[str, Any]) -> Finding | None:
     if 0 <= one["files"] < LEAST_FILES:
         words = f"{path} ({what}) has no room for further files, however small."
     elif one["free"] < LEAST_DISK:
-        words = f"{path} ({what}) is full: {one['free'] >> 10} KiB are free. New consoles will be refused, or fail."
+        words = f"{path} ({what}) is full: {one['free'] >> 10} KiB are free, and what is to be written there fails."
     elif one["free"] < LITTLE_DISK:
         words, needed = f"{path} ({what}) is almost full: {one['free'] >> 20} MiB are free.", False
     else:
