@@ -214,7 +214,7 @@ async def _examine(client: WireClient) -> None:
     checked = await client.must("agent check name=local", CHECK_LIMIT)
     findings = checked["findings"]
     seconds = sum(one.get("ms", 0) for one in findings if one["what"].startswith("trial")) / 1000
-    print(f"It has: {summary([one['level'] for one in findings])}; both trial consoles took {seconds:.1f} s.")
+    print(f"Found: {summary([one['level'] for one in findings])}; the trial consoles took {seconds:.1f} s.")
     for one in findings:
         if one["level"] != "ok":
             print(f"  {one['level']}: {one['words']} {one['advice']}")
