@@ -268,7 +268,7 @@ class Link:
         self.since = self._reactor.seconds()
         self._transport, self._connection, self.problem = transport, transport.connection, None
         log.info("agent {agent}: connected to {place}", agent=self._name, place=str(place))
-        beat = _Beat(self._reactor, transport, self._name)
+        beat = Beat(self._reactor, transport, self._name)
         beat.start()
         transport.lost.addBoth(beat.stop)
         self._answer(None, patient=True)
@@ -377,7 +377,7 @@ async def hang_up(transport: Transport) -> None:
         await shielded(transport.lost)
 
 
-class _Beat:
+class Beat:
     """Asks now and then whether the agent is still there."""
 
     def __init__(self, reactor: Any, transport: Transport, name: str) -> None:

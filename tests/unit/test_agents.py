@@ -55,6 +55,9 @@ class Hosted(FakeAgent):
     async def close(self) -> None:
         self.is_closed = True
 
+    async def look_again(self) -> Finding:
+        return Finding("runner", "warning", "Consoles are open.", "Close them.")
+
     async def change(self, agent: RemoteAgent) -> None:
         self.changed = agent
         self.isolation = "users" if self.isolated else "none"
@@ -170,6 +173,9 @@ class Maker:
         return Hosted(agent.name)
 
     async def vouched(self, agent: RemoteAgent, **_: Any) -> RemoteAgent:
+        return agent
+
+    async def trusted(self, agent: RemoteAgent, **_: Any) -> RemoteAgent:
         return agent
 
 

@@ -26,6 +26,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "config_sections",
         "config",
         "tools agents store access",
+        "provision",
         "console",
         "relay control web",
         "log notify options ctl daemon",
