@@ -161,8 +161,7 @@ class SshAgent(AgentWithRunner):
         return [*come, sessions, *forwarding, runs]
 
     async def look_again(self) -> Finding:
-        self._link.redial()
-        return await self._runner_finding(await self._link.connection())
+        return await self._runner_finding(await self._link.dialled_now())
 
     async def _runner_finding(self, connection: Connection) -> Finding:
         """What is there now, which may be another runner, or another rule for sudo, than when the connection was made.
@@ -260,7 +259,7 @@ class SshAgent(AgentWithRunner):
         useless."""
 
         try:
-            seen = await self._greeting(connection).look(isolated=self.isolated, can_fix=self._can_fix)
+            seen = await self._greeting(connection).look(isolated=self.isolated)
         except AgentOutdated as error:
             self._outdated = error
             raise

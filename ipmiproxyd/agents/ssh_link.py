@@ -168,6 +168,20 @@ class Link:
         self._failed_at = -FRESH
         self._dial_now()
 
+    async def dialled_now(self) -> Connection:
+        """The connection; where there is none, what comes of dialling from now on: what an attempt met with that had
+        begun before does not count."""
+
+        is_late = not self.is_up and self._pausing is None
+        self.redial()
+        try:
+            return await self.connection()
+        except ProxyError:
+            if not is_late:
+                raise
+        self.redial()
+        return await self.connection()
+
     @property
     def transport(self) -> Transport | None:
         """Of the connection, while there is one."""

@@ -11,6 +11,7 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
 from ipmiproxyd.agents import runner
+from ipmiproxyd.agents.ssh_greeting import JOBS
 from ipmiproxyd.agents.ssh_keys import public_keys
 from ipmiproxyd.agents.ssh_link import Beat, SshPlace, hang_up, sign_in
 from ipmiproxyd.errors import AgentUnreachable, KeyRefused, ToolMissing
@@ -93,6 +94,7 @@ class Provisioner:
             "runner": {"path": agent.runner, "version": runner.VERSION},
             "python": agent.python,
             "users": agent.users,
+            "jobs_name": agent.jobs_name or JOBS,
             "prefix": self._user_prefix,
             "displays": list(self._displays),
             "transport": agent.transport,

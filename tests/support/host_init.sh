@@ -1,7 +1,7 @@
-# Process 1 of a host that a test makes: sh host_init.sh NAME FIRST_UID LAST_UID. Its namespaces are there already.
+# Process 1 of a host that a test makes: sh host_init.sh NAME FIRST_UID LAST_UID [bare]. Its namespaces are there already.
 # Its files are the machine's, with all that changes in memory; /run, /tmp and /home are empty.
 set -e
-name=$1 first=$2 last=$3
+name=$1 first=$2 last=$3 kind=$4
 mount -t tmpfs -o size=64m,mode=755 tmpfs /mnt
 mkdir /mnt/upper /mnt/work /mnt/root
 mount -t overlay overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work /mnt/root
@@ -21,9 +21,6 @@ cd /
 # As on a host that has never seen a console. The users that it makes have numbers that nobody else has: the kernel
 # knows them by these alone, here and on the machine.
 sed -i '/^\(easydcim_vnc_\|ipmiproxyd\)/d' etc/passwd etc/group etc/shadow etc/gshadow
-echo "ipmiproxyd:x:$first:$first::/home/ipmiproxyd:/bin/sh" >>etc/passwd
-echo "ipmiproxyd:x:$first:" >>etc/group
-echo "ipmiproxyd:*:19000:0:99999:7:::" >>etc/shadow
 sed -i '/^SYS_[UG]ID_M/d' etc/login.defs
 echo "SYS_UID_MIN $((first + 1))
 SYS_UID_MAX $last
@@ -31,10 +28,15 @@ SYS_GID_MIN $((first + 1))
 SYS_GID_MAX $last" >>etc/login.defs
 printf '127.0.0.1 localhost\n::1 localhost\n127.0.1.1 %s\n' "$name" >etc/hosts
 mkdir -p -m 755 run/sshd run/lock etc/ssh/host
-rm -rf etc/sudoers.d/* usr/local/lib/ipmiproxyd var/cache/ipmiproxyd
-mkdir -m 755 usr/local/lib/ipmiproxyd
-mkdir -m 700 -p home/ipmiproxyd/.ssh
-chown -R "$first:$first" home/ipmiproxyd
+rm -rf etc/sudoers.d/* usr/local/lib/ipmiproxyd var/cache/ipmiproxyd var/lib/ipmiproxyd-agent root/.ssh
+if [ "$kind" != bare ]; then
+    echo "ipmiproxyd:x:$first:$first::/home/ipmiproxyd:/bin/sh" >>etc/passwd
+    echo "ipmiproxyd:x:$first:" >>etc/group
+    echo "ipmiproxyd:*:19000:0:99999:7:::" >>etc/shadow
+    mkdir -m 755 usr/local/lib/ipmiproxyd
+    mkdir -m 700 -p home/ipmiproxyd/.ssh
+    chown -R "$first:$first" home/ipmiproxyd
+fi
 
 exec /usr/bin/python3 -I -S -c '
 import os, signal

@@ -64,11 +64,13 @@ class AgentHost:
 
     :param number: 0 to 3, another one for each host of a test.
     :param keys: the folder of its SSH keys, which it keeps.
+    :param bare: it is no agent: there is no account for one, and no runner. Only the programs are there.
     :ivar sshd: answers at port 22 of all its addresses.
     """
 
-    def __init__(self, test: TestCase, name: str, number: int, keys: Path) -> None:
+    def __init__(self, test: TestCase, name: str, number: int, keys: Path, *, bare: bool = False) -> None:
         self.name = name
+        self.bare = bare
         self._test = test
         self._child = Child()
         self._init = 0
@@ -84,6 +86,7 @@ class AgentHost:
         self._child.when_ended().addCallback(lambda _: None if up.called else up.cancel())
         apart = ["unshare", "--net", "--uts", "--ipc", "--mount", "--pid", "--fork", "--kill-child=KILL"]
         init = ["sh", str(INIT), self.name, str(self.first_uid), str(self.first_uid + USERS - 1)]
+        init += ["bare"] if self.bare else []
         argv = ["setpriv", "--pdeathsig", "KILL", *apart, "--propagation", "private", *init]
         the_reactor().spawnProcess(self._child, "/usr/bin/setpriv", argv, env={"PATH": PATH})
         try:
@@ -97,10 +100,12 @@ class AgentHost:
     def _install(self) -> None:
         """What docs/agents.md tells to do as root."""
 
+        self.sshd.put_keys()
+        if self.bare:
+            return
         self.install_runner()
         shutil.copy(REPOSITORY / "etc/sudoers.d/ipmiproxyd-agent", self.path(SUDOERS))
         self.path(SUDOERS).chmod(0o440)
-        self.sshd.put_keys()
 
     def install_runner(self) -> None:
         shutil.copy(runner.__file__, self.path(RUNNER))
@@ -156,17 +161,21 @@ class AgentHost:
     def console_processes(self) -> dict[int, str]:
         """What belongs to consoles: all of the displays' users, and what left whoever had started it (keepers)."""
 
-        return {
-            one.pid: f"{one.uid} {one.command[:200]}"
-            for one in self.processes()
-            if one.uid > self.first_uid or (one.parent == 1 and not one.command.startswith("sshd"))
-        }
+        account = self._uid_of("ipmiproxyd")
+        users = [one for one in self.processes() if one.uid > self.first_uid and one.uid != account]
+        left = [one for one in self.processes() if one.parent == 1 and not one.command.startswith("sshd")]
+        return {one.pid: f"{one.uid} {one.command[:200]}" for one in (*users, *left)}
 
     def user_of(self, display: int) -> int:
         """The number of a display's Unix user."""
 
+        found = self._uid_of(f"easydcim_vnc_{display}")
+        assert found is not None, f"display {display} has no user"
+        return found
+
+    def _uid_of(self, name: str) -> int | None:
         users = (line.split(":") for line in self.path("/etc/passwd").read_text().splitlines())
-        return next(int(user[2]) for user in users if user[0] == f"easydcim_vnc_{display}")
+        return next((int(user[2]) for user in users if user[0] == name), None)
 
     async def probe(self, targets: Sequence[Sequence[Any]]) -> list[Any]:
         """What root reaches there, outside of any console: see probe.py."""
@@ -267,7 +276,7 @@ class HostSshd(Sshd):
     def __init__(self, host: AgentHost, folder: Path) -> None:
         self._host = host
         folder.mkdir(parents=True)
-        super().__init__(folder, more=["ListenAddress [::]:22"])
+        super().__init__(folder, more=["ListenAddress [::]:22"], accounts=host.bare)
 
     def put_keys(self) -> None:
         """What is in the folder counts on the host from its next start on (``authorized_keys`` at once)."""
@@ -305,9 +314,11 @@ class Location:
     :ivar namespace: the BMC network's; ``reactor`` starts things there.
     """
 
-    def __init__(self, test: TestCase, panel: NetworkNamespace, name: str, number: int, folder: Path) -> None:
+    def __init__(
+        self, test: TestCase, panel: NetworkNamespace, name: str, number: int, folder: Path, *, bare: bool = False
+    ) -> None:
         self.name = name
-        self.host = AgentHost(test, name, number, folder / "keys")
+        self.host = AgentHost(test, name, number, folder / "keys", bare=bare)
         self.namespace = NetworkNamespace.make()
         test.addCleanup(self.namespace.close)
         self.reactor: Any = ReactorIn(reactor, self.namespace)
@@ -402,12 +413,15 @@ class Location:
 class Hosts:
     """The panel host and its locations. In ``panel`` run the daemon and its viewers."""
 
-    def __init__(self, test: TestCase, folder: Path, names: Sequence[str] = ("east", "west")) -> None:
+    def __init__(
+        self, test: TestCase, folder: Path, names: Sequence[str] = ("east", "west"), *, bare: bool = False
+    ) -> None:
         self.panel = NetworkNamespace.make()
         test.addCleanup(self.panel.close)
         self.reactor = ReactorIn(reactor, self.panel)
         self.locations = {
-            name: Location(test, self.panel, name, number, folder / name) for number, name in enumerate(names, 1)
+            name: Location(test, self.panel, name, number, folder / name, bare=bare)
+            for number, name in enumerate(names, 1)
         }
 
     async def probe(self, targets: Sequence[Sequence[Any]]) -> list[Any]:

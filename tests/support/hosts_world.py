@@ -22,12 +22,16 @@ PORTS = (6081, 6200)
 class HostsWorld(World):
     """Locations ``east`` and ``west``, their agents of the same names, and devices ``east1``, … as started.
 
+    :cvar names: of the locations; ``west`` is the last one.
+    :cvar bare: the hosts there are no agents yet, and the daemon knows of none.
     :cvar bmcs: the servers of which the BMC alone runs, without a panel: a location and its number.
     :cvar panels: those of which both run.
     :cvar small: the browser is a small program; for what does not depend on it.
     """
 
     timeout: ClassVar[float] = 90
+    names: ClassVar[Sequence[str]] = ("east", "west")
+    bare: ClassVar[bool] = False
     small: ClassVar[bool] = True
     lease: ClassVar[str] = "60s"
     bmcs: ClassVar[Sequence[tuple[str, int]]] = ()
@@ -36,10 +40,10 @@ class HostsWorld(World):
     async def _prepare(self) -> None:
         self.folder = scratch(self)
         self.folder.chmod(0o711)
-        self.hosts = Hosts(self, self.folder)
+        self.hosts = Hosts(self, self.folder, self.names, bare=self.bare)
         self.reactor = self.hosts.reactor
         await self.hosts.start()
-        self.east, self.west = self.hosts["east"], self.hosts["west"]
+        self.east, self.west = self.hosts[self.names[0]], self.hosts[self.names[-1]]
         for name, number in self.panels:
             await self.hosts[name].server(number, users=self.users, personality=self.personality).start()
         for name, number in self.bmcs:
@@ -56,7 +60,7 @@ class HostsWorld(World):
         mine: dict[str, dict[str, Any]] = {
             "relay": {"ports": f"{PORTS[0]}-{PORTS[1]}"},
             "agent": {"lease": self.lease},
-            "agents": {name: one.settings() for name, one in self.hosts.locations.items()},
+            "agents": {} if self.bare else {name: one.settings() for name, one in self.hosts.locations.items()},
         }
         if self.small:
             mine["panel"] = {"chromium": SMALL_PROGRAM}

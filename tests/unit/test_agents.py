@@ -179,7 +179,9 @@ class Maker:
         return agent
 
 
-class DeskTests(SynchronousTestCase):
+class DeskTestCase(SynchronousTestCase):
+    """A desk over a store in memory."""
+
     def setUp(self) -> None:
         self.store = MemoryStore()
         self.fleet = Fleet()
@@ -210,6 +212,8 @@ class DeskTests(SynchronousTestCase):
     def do(self, work: Any) -> Any:
         return self.successResultOf(Deferred.fromCoroutine(work))
 
+
+class DeskTests(DeskTestCase):
     def test_stored_and_loaded(self) -> None:
         told = self.do(self.desk.add(EAST))
         self.assertEqual((told["passphrase"], told["from"], told["limits"]["displays"]), ("set", "store", 5))
