@@ -12,7 +12,7 @@ from twisted.internet.defer import DeferredSemaphore, succeed
 from ipmiproxyd.agents.children import run_child
 from ipmiproxyd.agents.ssh_channel import Connection
 from ipmiproxyd.agents.ssh_exec import SESSIONS, RemoteProgram
-from ipmiproxyd.errors import AgentUnreachable, SudoRefused
+from ipmiproxyd.errors import AgentUnreachable, SudoRefused, ToolMissing
 from ipmiproxyd.model import Administrator, Outcome
 
 LIMIT: Final = 30.0
@@ -118,12 +118,16 @@ class Account:
     async def run(
         self, argv: Sequence[str], stdin: bytes, limit: float, on_line: Callable[[bytes], None] | None = None
     ) -> Outcome:
-        """A program, as root. Nobody breaks it off: if this is cancelled, it only is not listened to any more."""
+        """A program, as root. Nobody breaks it off: if this is cancelled, it only is not listened to any more. Raises
+        ToolMissing, AgentUnreachable."""
 
         command = (*self._root.argv, *argv)
         given = self._root.stdin + stdin
         program = self._program(lambda: command, stdin=lambda: given, on_line=on_line, as_root=lambda: True)
-        return await run_child(program, limit)
+        outcome = await run_child(program, limit)
+        if program.missing:
+            raise ToolMissing(f"{command[0]} is not there on the agent {self._name}.", hint="Install it there.")
+        return outcome
 
 
 def _says(outcome: Outcome, words: Sequence[str]) -> bool:
