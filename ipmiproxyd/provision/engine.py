@@ -9,7 +9,11 @@ from typing import Any, Final
 from ipmiproxyd.agents import runner
 from ipmiproxyd.agents.scripts import modules_input, script_argv
 
-MODULES: Final = ("talk", "system", "files", "record", "work", "accounts", "privileges", "main")
+MODULES: Final = (
+    *("talk", "system", "files", "record", "work"),
+    *("apt", "installing", "accounts", "privileges", "firewall", "kernel"),
+    "main",
+)
 """Each after those that it imports."""
 _HOST: Final = Path(__file__).with_name("host")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 
 from ipmiproxyd.provision.host import files
@@ -28,15 +29,17 @@ TOOLS_FOLDER = ".ipmiproxyd"
 def make_account(work: Work) -> None:
     entry, name = work.host.entries("passwd").get(work.account), work.account
     known = work.record.find("account", name)
+    if entry is not None and int(entry[2]) == 0:
+        raise FailedError("forbidden", f"{name} is root on the host", "Name an ordinary account: user=ipmiproxyd.")
     if entry is None or (known and not _is_complete(work, name)):
         _add_account(work, f"/home/{name}")
     elif os.path.basename(entry[6]) in NO_SHELLS:
         if work.begin(f"The account {name} gets the shell {SHELL}", "shell", name, before=entry[6]):
             work.host.change_users(["usermod", "--shell", SHELL, name])
-    elif int(entry[2]) == 0:
-        raise FailedError("forbidden", f"{name} is root on the host", "Name an ordinary account: user=ipmiproxyd.")
     else:
         work.record.want("account", name)
+    if entry is not None and not known and work.record.changes:
+        work.left_behind(name, [f"{entry[5]}/{TOOLS_FOLDER}"])
 
 
 def _is_complete(work: Work, name: str) -> bool:
@@ -59,9 +62,10 @@ def _add_account(work: Work, home: str) -> None:
         work.host.change_users(["userdel", name], fine=(6, 12))  # of a run that was killed
         work.host.change_users(["groupdel", name], fine=(6,))
     own = ["--gid", name] if change["group_was"] else ["--user-group"]
-    argv = ["useradd", "--system", *own, "--create-home", "--home-dir", home, "--shell", SHELL, "--key", "HOME_MODE=0700"]
+    argv = ["useradd", "--system", *own, "--create-home", "--home-dir", home, "--shell", SHELL]
     # No password opens it, which is not the same as a locked account: some configurations of sshd keep that out.
-    work.host.change_users([*argv, "--password", "*", "--comment", "ipmiproxyd", name])
+    argv += ["--key", "HOME_MODE=0700", "--password", "*", "--comment", "ipmiproxyd", name]
+    work.host.change_users(argv)
 
 
 def undo_account(work: Work, change: Change) -> None:
@@ -120,3 +124,72 @@ def put_key(work: Work) -> None:
     mode, uid, gid = (now["mode"], now["uid"], now["gid"]) if now["type"] == "file" else (0o600, uid, gid)
     words = f"The daemon's key for the account {work.account}"
     work.put(path, files.new_file(content, mode, uid, gid), words, lines=new)
+
+
+# --- the users of displays --------------------------------------------------------------------------------------------
+
+
+def display_uids(work: Work) -> set[int]:
+    """Of all users that are marked as ours, whoever made them."""
+    return {int(entry[2]) for entry in work.host.entries("passwd").values() if _is_marked(entry)} - {0}
+
+
+def _is_marked(entry: list[str]) -> bool:
+    return (entry[4].rstrip(","), entry[6]) == (DISPLAY_GECOS, DISPLAY_SHELL)
+
+
+def make_displays(work: Work) -> None:
+    """One for each display, as the runner would make it once it needs it."""
+    prefix, users = work.document["prefix"], work.host.entries("passwd")
+    names = [f"{prefix}{number}" for number in work.document["displays"]]
+    foreign = [name for name in names if name in users and not _is_marked(users[name])]
+    if foreign:
+        listed = ", ".join(foreign[:10])
+        work.teller.warning(
+            f"Not made by ipmiproxyd, and left as they are: the users {listed}. Their displays stay unused"
+        )
+    marked = {name for name, entry in users.items() if _is_marked(entry)}
+    complete = marked & set(work.host.entries("shadow"))
+    groups = {entry[2] for entry in work.host.entries("group").values()}
+    missing = [name for name in names if name not in foreign and not (name in complete and users[name][3] in groups)]
+    if len(marked.union(missing)) > USERS_LIMIT:
+        work.teller.warning(f"There may be {USERS_LIMIT} users of displays, and no more")
+        missing = missing[: max(USERS_LIMIT - len(marked), 0)]
+    if not missing:
+        work.record.want("displays", prefix)
+        return
+    before = sorted(name for name in marked if name.startswith(prefix))
+    words = f"{len(missing)} Unix users for displays: {missing[0]} to {missing[-1]}"
+    if work.begin(words, "displays", prefix, before=before) is None:
+        return
+    for done, name in enumerate(missing):
+        work.teller.go_on()
+        work.teller.progress(work.stage, 100 * done / len(missing), f"The user {name}")
+        _make_display(work, name, name in marked)
+
+
+def _make_display(work: Work, name: str, half: bool) -> None:
+    if half or name in work.host.entries("group"):  # of a run that was killed
+        work.host.change_users(["userdel", name], fine=(6, 12))
+        work.host.change_users(["groupdel", name], fine=(6,))
+    argv = ["useradd", "--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent"]
+    argv += ["--shell", DISPLAY_SHELL, "--comment", DISPLAY_GECOS, name]
+    work.host.change_users(argv, fine=(9,))  # the runner was quicker
+
+
+def undo_displays(work: Work, change: Change) -> None:
+    """Of all that carry the prefix and our mark, whoever made them since."""
+    users = work.host.entries("passwd")
+    pattern = re.compile(re.escape(change["key"]) + "[0-9]+")
+    ours = {name: int(entry[2]) for name, entry in users.items() if _is_marked(entry) and pattern.fullmatch(name)}
+    gone = sorted(set(ours) - set(change["before"]))
+    if not gone or not work.tell(f"{len(gone)} Unix users of displays are removed"):
+        return
+    if not work.host.end_processes({ours[name] for name in gone}):
+        raise FailedError("in-use", "Processes of displays on the host do not end")
+    for done, name in enumerate(gone):
+        work.teller.go_on()
+        work.teller.progress(work.stage, 100 * done / len(gone), f"The user {name}")
+        work.host.change_users(["userdel", name], fine=(6, 12))
+        if name in work.host.entries("group"):
+            work.host.change_users(["groupdel", name], fine=(6,))

@@ -20,7 +20,7 @@ import platform
 import re
 import sys
 
-from ipmiproxyd.provision.host import accounts, files, privileges, work
+from ipmiproxyd.provision.host import accounts, files, firewall, installing, kernel, privileges, work
 from ipmiproxyd.provision.host.record import Record, alone
 from ipmiproxyd.provision.host.system import Host, System
 from ipmiproxyd.provision.host.talk import FailedError, StoppedError, Teller
@@ -62,69 +62,108 @@ def checked(document: Object) -> Object:
     runner = document.get("runner")
     if not isinstance(runner, dict) or not re.fullmatch(PATH, str(runner.get("path"))):
         raise FailedError("bad-request", "The document's runner is not as it must be")
+    if not isinstance(document["displays"], list) or not all(
+        type(one) is int and 0 < one < 1000 for one in document["displays"]
+    ):
+        raise FailedError("bad-request", "The document's displays are not as they must be")
+    packages = document["packages"]
+    if packages is not None and not all(re.fullmatch(RULES["browser"], str(one)) for one in packages):
+        raise FailedError("bad-request", "The document's packages are not as they must be")
     return document
 
 
-# --- verbs ------------------------------------------------------------------------------------------------------------
+# --- verbs -----------------------------------------------------------------------------------------------------------
 
 
-def provision(it: Work) -> None:
-    always: list[tuple[str, str, Callable[[Work], None]]] = [
-        ("account", "The daemon's account", accounts.make_account),
-        ("key", "The daemon's key", accounts.put_key),
+def provision(it: Work, system: System) -> None:
+    as_root = it.document["users"] != "never"
+    stages: list[tuple[str, str, bool, Callable[[Work], None]]] = [
+        ("packages", "The packages", True, lambda work: installing.install(work, system)),
+        ("account", "The daemon's account", True, accounts.make_account),
+        ("key", "The daemon's key", True, accounts.put_key),
+        ("users", "The users of displays", as_root, accounts.make_displays),
+        ("runner", "The runner", as_root, privileges.put_runner),
+        ("sudo", "The rule for sudo", as_root, privileges.allow),
+        ("firewall", "The firewall", True, firewall.put),
+        ("kernel", "The kernel's settings", True, kernel.put),
     ]
-    as_root: list[tuple[str, str, Callable[[Work], None]]] = [
-        ("runner", "The runner", privileges.put_runner),
-        ("sudo", "The rule for sudo", privileges.allow),
-    ]
-    for name, text, stage in always + (as_root if it.document["users"] != "never" else []):
-        it.enter(name, text)
-        stage(it)
+    for name, text, wanted, stage in stages:
+        if wanted:
+            it.enter(name, text)
+            stage(it)
+    mine = firewall.facts(it.document)
+    if not it.dry_run and it.record.changes and it.record.tenants.get(it.account) != mine:
+        it.record.tenants[it.account] = mine
+        it.record.save()
 
 
-def update(it: Work) -> None:
-    it.enter("runner", "The runner")
-    privileges.put_runner(it)
-    it.enter("sudo", "The rule for sudo")
-    privileges.allow(it)
+def update(it: Work, _: System) -> None:
+    if it.document["users"] != "never":
+        it.enter("runner", "The runner")
+        privileges.put_runner(it)
+        it.enter("sudo", "The rule for sudo")
+        privileges.allow(it)
 
 
 UNDO: dict[str, Callable[[Work, Change], None]] = {
     "file": work.undo_file,
     "folder": work.undo_folder,
+    "traces": work.undo_traces,
+    "packages": installing.undo,
     "account": accounts.undo_account,
     "shell": accounts.undo_shell,
+    "displays": accounts.undo_displays,
+    "table": firewall.undo_table,
+    "units": firewall.undo_units,
+    "sysctl": kernel.undo_setting,
 }
 
 
-def unprovision(it: Work) -> None:
+def unprovision(it: Work, _: System) -> None:
     """In reverse. What others want, too, stays."""
     record = it.record
-    for change in record.changes[::-1]:
-        if it.account not in change["tenants"]:
-            continue
+    installing.take_over_bootstrap(it)
+    mine = [change for change in record.changes if it.account in change["tenants"]]
+    nobodys = [change for change in mine if len(change["tenants"]) == 1]
+    if any(change["kind"] == "displays" for change in nobodys) and not it.document["force"]:
+        refuse_in_use(it)
+    for change in mine[::-1]:
         if it.stage != change["stage"]:
             it.enter(change["stage"], f"Taking back: {change['stage']}")
-        if len(change["tenants"]) > 1:
+        if change in nobodys:
+            UNDO[change["kind"]](it, change)
             if not it.dry_run:
-                change["tenants"].remove(it.account)
-                record.save()
-            continue
-        UNDO[change["kind"]](it, change)
-        if not it.dry_run:
-            record.drop(change)
-    if not it.dry_run and it.account in record.tenants:
-        del record.tenants[it.account]
-        record.save()
-    if not it.dry_run and record.is_empty:
+                record.drop(change)
+    if not it.dry_run:
+        leave(it)
+
+
+def refuse_in_use(it: Work) -> None:
+    if it.host.processes_of(accounts.display_uids(it)):
+        raise FailedError("in-use", "Consoles are open on the host", "Close them first, or say it with force=yes.")
+
+
+def leave(it: Work) -> None:
+    """What others want, too, is theirs alone from now on."""
+    record = it.record
+    for change in record.changes:
+        if it.account in change["tenants"]:
+            change["tenants"].remove(it.account)
+    record.tenants.pop(it.account, None)
+    record.save()
+    if record.is_empty:
         record.clear()
+    elif record.tenants:
+        record.account = min(record.tenants)
+        it.enter("firewall", "The firewall")
+        firewall.apply(it, record.tenants)
 
 
-def look(_: Work) -> None:
+def look(_: Work, __: System) -> None:
     """The facts say all."""
 
 
-VERBS: dict[str, Callable[[Work], None]] = {
+VERBS: dict[str, Callable[[Work, System], None]] = {
     "provision": provision,
     "unprovision": unprovision,
     "update": update,
@@ -146,7 +185,7 @@ def facts(it: Work, system: System) -> Object:
         "account": bool(entry),
         "home": entry[5] if entry else "",
         "runner": hashlib.sha256(files.content_of(runner)).hexdigest() if runner["type"] == "file" else "",
-        "provisioned": it.account in it.record.tenants,
+        "provisioned": any(it.account in change["tenants"] for change in it.record.changes),
         "tenants": sorted(it.record.tenants),
     }
 
@@ -162,7 +201,7 @@ def run(given: Object, teller: Teller, host: Host) -> None:
         it = work.Work(host, Record(host.root, document["account"]), teller, document)
         it.enter("look", "Looking at the host")
         system = System(host)
-        VERBS[document["verb"]](it)
+        VERBS[document["verb"]](it, system)
         teller.say(event="done", changed=it.changed, facts=facts(it, system))
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 
 from ipmiproxyd.provision.host import files
 from ipmiproxyd.provision.host.talk import FailedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from ipmiproxyd.provision.host.files import State
@@ -17,6 +20,15 @@ if TYPE_CHECKING:
     from ipmiproxyd.provision.host.talk import Teller
 
     Object = dict[str, Any]
+
+TRACES = (
+    *(f"/etc/{name}-" for name in ("passwd", "group", "shadow", "gshadow", "subuid", "subgid")),
+    "/etc/.pwd.lock",
+    "/run/ipmiproxyd-jobs",
+    "/run/ipmiproxyd-displays",
+    "/var/cache/ipmiproxyd",
+)
+"""What the tools for users leave, and the runner at work. Whatever of it was not there before goes last."""
 
 
 class Work:
@@ -51,9 +63,21 @@ class Work:
             self.tell(words)
             return None
         self.teller.go_on()
+        self.prepare()
         change = self.record.begin(self.stage, kind, key, **facts)
         self.tell(words)
         return change
+
+    def prepare(self) -> None:
+        """Before the first change."""
+        if not self.record.changes:
+            self.left_behind("host", TRACES)
+
+    def left_behind(self, key: str, paths: Sequence[str]) -> None:
+        """Write down what is not there, and will be without our doing."""
+        absent = [path for path in paths if not self.host.exists(path)]
+        if absent and not self.dry_run:
+            self.record.begin(self.stage, "traces", key, paths=absent)
 
     # --- files --------------------------------------------------------------------------------------------------------
 
@@ -149,3 +173,13 @@ def undo_folder(work: Work, change: Change) -> None:
             files.put(work.host.root, path, before)
     else:
         work.teller.warning(f"{path} has files that are not ours, and is left")
+
+
+def undo_traces(work: Work, change: Change) -> None:
+    """Quietly: nobody asked for them."""
+    for path in [] if work.dry_run else map(work.host.path, change["paths"]):
+        if os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path)
+        else:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
