@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from ipmiproxyd import config_kinds as kinds
 from ipmiproxyd.agents.children import shielded
 from ipmiproxyd.console.agent_desk import AgentDesk
 from ipmiproxyd.errors import BadValue, Busy, MissingArgument, NotFound, ProxyError
@@ -19,6 +20,8 @@ from ipmiproxyd.wire.agent import checked, differing
 
 NEEDED: Final = ("host", "key")
 """Fields without which nothing can be begun."""
+BROWSER: Final = kinds.name(r"[a-z0-9][a-z0-9+.-]{0,63}", "chromium, none, or the name of a package")
+REPOSITORY: Final = kinds.name(r"|deb [^\n\0]{1,500}", "a line for apt: deb http://mirror.example.org/debian bookworm main")
 NOTHING: Final = "Nothing had to be changed."
 
 log = Logger()
@@ -27,7 +30,9 @@ log = Logger()
 class Reached(Protocol):
     """A host, where an administrator is signed in, and root or able to become it."""
 
-    async def work(self, verb: Verb, wanted: Wanted, *, dry_run: bool, progress: Progress) -> Report: ...
+    async def work(
+        self, verb: Verb, wanted: Wanted, *, dry_run: bool = False, force: bool = False, progress: Progress
+    ) -> Report: ...
 
 
 class Provisioner(Protocol):
@@ -63,6 +68,7 @@ class ProvisionDesk:
         progress: Progress = lambda _: None,
     ) -> Mapping[str, Any]:
         tell = self._timed(progress)
+        _check(wanted)
         with self._alone(name):
             known = await self._agents.known(name)
             agent = await self._new(name, fields, known_hosts) if known is None else _as_given(known, fields)
@@ -101,7 +107,7 @@ class ProvisionDesk:
             async with self._provisioner().reach(agent, by) as host:
                 report, warnings = await self._agents.withdraw(
                     name,
-                    lambda: host.work("unprovision", Wanted(), dry_run=False, progress=tell),
+                    lambda: host.work("unprovision", Wanted(), force=force, progress=tell),
                     force=force,
                     keep=keep,
                 )
@@ -114,7 +120,7 @@ class ProvisionDesk:
         with self._alone(name):
             agent = await self._known(name)
             async with self._provisioner().reach(agent, by) as host:
-                report = await host.work("update", Wanted(), dry_run=False, progress=tell)
+                report = await host.work("update", Wanted(), progress=tell)
             tell({"stage": "agent", "text": "Taking it into use"})
             return _answer(report, await self._agents.look_again(name), dry_run=False)
 
@@ -170,6 +176,17 @@ class ProvisionDesk:
             else:
                 changes.append(f"The Java {done['name']}")
         return Report(tuple(changes), tuple(warnings))
+
+
+def _check(wanted: Wanted) -> None:
+    """Raises BadValue for what no host would understand."""
+
+    for field, kind in (("browser", BROWSER), ("repository", REPOSITORY)):
+        try:
+            kind(getattr(wanted, field))
+        except kinds.KindError as error:
+            ((_, words),) = error.mistakes
+            raise BadValue(f"{field} {words}.") from None
 
 
 def _is_meant(wanted: str, name: str) -> bool:

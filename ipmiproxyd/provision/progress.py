@@ -11,6 +11,7 @@ from twisted.logger import Logger
 from ipmiproxyd.errors import (
     AgentOutdated,
     AgentUnreachable,
+    BadRequest,
     Busy,
     Forbidden,
     InternalError,
@@ -37,6 +38,7 @@ _ERRORS: Final[Mapping[str, type[ProxyError]]] = {
     for error in (
         AgentOutdated,
         AgentUnreachable,
+        BadRequest,
         Busy,
         Forbidden,
         InUse,
@@ -123,7 +125,8 @@ class Listener:
         if last:
             message = _text(last, "message") or "It failed without a word"
             kind = _ERRORS.get(str(last.get("code")), InternalError)
-            raise kind(message if message.endswith(".") else f"{message}.", hint=_text(last, "hint") or AGAIN)
+            hint = _text(last, "hint") or (None if kind is BadRequest else AGAIN)
+            raise kind(message if message.endswith(".") else f"{message}.", hint=hint)
         if outcome.timed_out:
             raise TimedOut(f"The agent {self._name} did not get done with it in time.", hint=AGAIN)
         raise AgentUnreachable(f"It broke off on the agent {self._name}: {outcome.last_words}.", hint=AGAIN)

@@ -11,7 +11,6 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
 from ipmiproxyd.agents import runner
-from ipmiproxyd.agents.ssh_greeting import JOBS
 from ipmiproxyd.agents.ssh_keys import public_keys
 from ipmiproxyd.agents.ssh_link import Beat, SshPlace, hang_up, sign_in
 from ipmiproxyd.errors import AgentUnreachable, KeyRefused, ToolMissing
@@ -94,7 +93,6 @@ class Provisioner:
             "runner": {"path": agent.runner, "version": runner.VERSION},
             "python": agent.python,
             "users": agent.users,
-            "jobs_name": agent.jobs_name or JOBS,
             "prefix": self._user_prefix,
             "displays": list(self._displays),
             "transport": agent.transport,
@@ -112,8 +110,13 @@ class Reached:
         self._account = account
         self._document = document
 
-    async def work(self, verb: Verb, wanted: Wanted, *, dry_run: bool, progress: Progress) -> Report:
-        """Let the engine do it. Raises Busy, SystemUnsupported, PackagesFailed, AgentUnreachable, TimedOut, …"""
+    async def work(
+        self, verb: Verb, wanted: Wanted, *, dry_run: bool = False, force: bool = False, progress: Progress
+    ) -> Report:
+        """Let the engine do it. Raises Busy, SystemUnsupported, PackagesFailed, AgentUnreachable, TimedOut, …
+
+        :param force: what still runs for displays ends, where the host is put back.
+        """
 
         try:
             if not self._account.has_python:
@@ -122,7 +125,8 @@ class Reached:
                 if dry_run:
                     return Report(("Python, and what is found to be missing then",))
                 await self._bootstrap(wanted, progress)
-            return await self._engine(verb, wanted, dry_run=dry_run, progress=progress)
+            asked = {"verb": verb, "dry_run": dry_run, "force": force}
+            return await self._engine({**asked, "browser": wanted.browser, "repository": wanted.repository}, progress)
         except AgentUnreachable as error:
             raise AgentUnreachable(error.message, hint=error.hint or AGAIN) from None
 
@@ -135,15 +139,8 @@ class Reached:
         outcome = await self._account.run(bootstrap.argv(wanted.repository), b"", bootstrap.LIMIT)
         bootstrap.judge(self._agent.name, outcome)
 
-    async def _engine(self, verb: Verb, wanted: Wanted, *, dry_run: bool, progress: Progress) -> Report:
-        document = {
-            **self._document,
-            "verb": verb,
-            "dry_run": dry_run,
-            "browser": wanted.browser,
-            "repository": wanted.repository,
-        }
-        stdin = await deferToThread(engine_input, document)
-        listener = Listener(self._agent.name, progress, self._reactor.seconds, dry_run=dry_run)
+    async def _engine(self, asked: Mapping[str, Any], progress: Progress) -> Report:
+        stdin = await deferToThread(engine_input, {**self._document, **asked})
+        listener = Listener(self._agent.name, progress, self._reactor.seconds, dry_run=asked["dry_run"])
         outcome = await self._account.run(engine_argv(self._agent.python), stdin, LIMIT, listener.line)
         return listener.report(outcome)

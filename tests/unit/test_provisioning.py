@@ -53,7 +53,10 @@ class FakeProvisioner:
         finally:
             self.reached -= 1
 
-    async def work(self, verb: Verb, _: Wanted, *, dry_run: bool, progress: Progress) -> Report:
+    async def work(
+        self, verb: Verb, _: Wanted, *, dry_run: bool = False, force: bool = False, progress: Progress
+    ) -> Report:
+        self.forced = force
         self.at_work.append((verb, self.name, dry_run))
         progress({"stage": "look", "text": "Looking"})
         if self.gate is not None:
@@ -95,6 +98,8 @@ class DeskTests(DeskTestCase):
 
     def test_a_new_one(self) -> None:
         self.failureResultOf(self.provision({}), MissingArgument)
+        for wrong in (Wanted(browser="--x"), Wanted(repository="http://x")):
+            self.failureResultOf(self.provision(wanted=wrong), BadValue)
         looked = self.done(self.provision(dry_run=True, wanted=Wanted(javas=("8",))))
         self.assertEqual((looked["changes"][0], len(looked["changes"])), ("The runner", 2))
         self.assertNotIn("east", self.fleet)
