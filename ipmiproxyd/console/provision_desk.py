@@ -21,7 +21,9 @@ from ipmiproxyd.wire.agent import checked, differing
 NEEDED: Final = ("host", "key")
 """Fields without which nothing can be begun."""
 BROWSER: Final = kinds.name(r"[a-z0-9][a-z0-9+.-]{0,63}", "chromium, none, or the name of a package")
-REPOSITORY: Final = kinds.name(r"|deb [^\n\0]{1,500}", "a line for apt: deb http://mirror.example.org/debian bookworm main")
+REPOSITORY: Final = kinds.name(
+    r"|deb [^\n\0]{1,500}", "a line for apt such as deb http://mirror.example.org/debian bookworm main"
+)
 NOTHING: Final = "Nothing had to be changed."
 
 log = Logger()

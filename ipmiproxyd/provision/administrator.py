@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
@@ -37,7 +37,7 @@ class Root:
     """How to become root: a command in front of others, and what it wants to read first."""
 
     argv: tuple[str, ...] = ()
-    stdin: bytes = b""
+    stdin: bytes = field(default=b"", repr=False)
 
 
 class Account:
@@ -65,7 +65,7 @@ class Account:
             raise AgentUnreachable(f"A shell does not work on the agent {self._name}: {outcome.last_words}.")
         pairs = [line.partition(" ") for line in outcome.stdout.decode("utf-8", "replace").splitlines()]
         found = {name: value for name, _, value in pairs}
-        self.caller = found.get("from", "")
+        self.caller = found.get("from", "").partition("%")[0]
         self.has_python = "python" in found
         if found.get("uid") != "0":
             self._root = await self._by_sudo(found)

@@ -23,7 +23,7 @@ class BareWorld(HostsWorld):
 
     names: ClassVar[Sequence[str]] = ("east",)
     bare: ClassVar[bool] = True
-    settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {"displays": {"range": "101-103"}}
+    settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {"displays": {"range": "11-13"}}
 
     async def _prepare(self) -> None:
         await super()._prepare()
@@ -91,13 +91,15 @@ class BareWorld(HostsWorld):
 
 
 class LifeTests(BareWorld):
+    """Its displays are reached at their ports, which are closed to everybody else."""
+
     panels: ClassVar[Sequence[tuple[str, int]]] = (("east", 1),)
 
     async def test_from_a_bare_host_to_a_console_and_back(self) -> None:
         await self.is_refused_as_long_as_nobody_vouches()
         self.let_in()
         await self.is_only_looked_at()
-        reply = await self.client.ask(self.line())
+        reply = await self.client.ask(self.line(transport="direct"))
         self.assertTrue(reply.ok, reply)
         self.assertEqual((reply.body["state"], reply.body["runner"]), ("connected", "installed"))
         self.assertEqual((reply.body["isolation"], reply.body["dry_run"]), ("users", False))
@@ -110,7 +112,7 @@ class LifeTests(BareWorld):
         opened = await self.opened("device=east1 agent=east")
         viewer = await self.use(opened["url"])
 
-        again = await self.client.must(self.line())
+        again = await self.client.must("agent provision name=east")
         self.assertEqual((again["changes"], again["words"]), ([], "Nothing had to be changed."))
         self.assertIn("another user", (await self.refused(self.line(user="other"), "bad-value"))["message"])
         await self.picture(viewer)
@@ -205,6 +207,7 @@ class RefusalTests(BareWorld):
             self.assertEqual((await self.client.must(self.line(**words)))["changes"], [])
         self.assertIn("kept", await self.client.must("agent unprovision name=east as=ada keep=yes"))
         self.assertEqual((self.account(), await self.names_known()), ([], ["local", "east"]))
+        self.assertEqual((await self.client.must("agent provision name=east as=ada"))["state"], "connected")
 
     async def is_cut_and_completed(self, line: str) -> None:
         """The connection is cut in the middle; the same line completes it."""
