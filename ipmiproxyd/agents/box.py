@@ -21,7 +21,7 @@ fence, out of the sandbox's reach. It ends with the sandbox, and the sandbox wit
 
 from __future__ import annotations
 
-import binascii
+import base64
 import contextlib
 import errno
 import json
@@ -82,7 +82,7 @@ def content(file: Object) -> bytes:
     if file["encoding"] == "utf-8":
         return bytes(file["text"].encode())
     try:
-        return binascii.a2b_base64(file["text"], strict_mode=True)
+        return base64.b64decode(file["text"], validate=True)
     except ValueError as error:
         raise OverError("job-failed", f"The file {file['name']} is not in base64") from error
 
@@ -182,7 +182,7 @@ def sandbox(vnc: str, files: list[tuple[int, str]], python: str, java: str, othe
         elif os.path.isdir(path):
             args += ["--ro-bind", path, path]
     args += ["--seccomp", str(others[2])] if others[2] >= 0 else []
-    for fd, path in zip(others[:2], ("/etc/hosts", os.path.realpath("/etc/resolv.conf")), strict=True):
+    for fd, path in zip(others[:2], ("/etc/hosts", os.path.realpath("/etc/resolv.conf"))):
         # What lies elsewhere is not in the sandbox at all.
         if path.startswith(("/etc/", "/usr/")) and os.path.isfile(path) and not os.path.islink(path):
             args += ["--ro-bind-data", str(fd), path]
@@ -295,7 +295,7 @@ class Box:
     def take(self, channel: socket.socket, dials: list[Any]) -> None:
         """Serve the sockets that the fence has made; none come if there are none, or it has failed."""
         _, fds, _, _ = socket.recv_fds(channel, 1, len(dials))
-        for fd, dial in zip(fds, dials, strict=False):
+        for fd, dial in zip(fds, dials):
             self.forwarder.serve(socket.socket(fileno=fd), dial)
         self.loop.close(channel)
 
