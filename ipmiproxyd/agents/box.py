@@ -170,10 +170,20 @@ def memory_limit_met(display: int) -> int:
 # --- the sandbox -----------------------------------------------------------------------------------------------------
 
 
-def sandbox(vnc: str, files: list[tuple[int, str]], python: str, java: str, others: tuple[int, int, int]) -> list[str]:
+def knows_sizes(bwrap: str) -> bool:
+    """Whether this bubblewrap limits what it keeps in memory: that of Debian 11 cannot, and there the display's control
+    group does alone. Its text is looked into, since a run of it would take longer."""
+    with open(bwrap, "rb") as file:
+        return b"--size" in file.read()
+
+
+def sandbox(
+    vnc: str, files: list[tuple[int, str]], python: str, java: str, others: tuple[int, int, int], *, sizes: bool
+) -> list[str]:
     """bubblewrap's arguments. ``files``: descriptors and the places of their contents; ``others``: those of /etc/hosts,
-    of an empty file, and of a filter for system calls, or -1."""
-    limit, small = str(TMPFS_LIMIT), str(SMALL_TMPFS_LIMIT)
+    of an empty file, and of a filter for system calls, or -1. ``sizes``: it :func:`knows_sizes`. inside.py gives the
+    folders their modes: not every bubblewrap can."""
+    limit, small = ((["--size", str(size)] if sizes else []) for size in (TMPFS_LIMIT, SMALL_TMPFS_LIMIT))
     args = ["bwrap", "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--hostname", "console"]
     args += ["--new-session", "--die-with-parent", "--as-pid-1", "--cap-drop", "ALL"]
     for path in ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/etc"):
@@ -186,18 +196,16 @@ def sandbox(vnc: str, files: list[tuple[int, str]], python: str, java: str, othe
         # What lies elsewhere is not in the sandbox at all.
         if path.startswith(("/etc/", "/usr/")) and os.path.isfile(path) and not os.path.islink(path):
             args += ["--ro-bind-data", str(fd), path]
-    args += ["--proc", "/proc", "--dev", "/dev", "--size", limit, "--perms", "1777", "--tmpfs", SHM]
-    args += ["--remount-ro", "/dev", "--size", small, "--tmpfs", "/run", "--size", small, "--tmpfs", "/var"]
-    args += ["--perms", "0700", "--dir", RUN]
-    args += ["--perms", "0700", "--size", limit, "--tmpfs", HOME, "--bind", vnc, f"{RUN}/vnc"]
-    args += ["--perms", "1777", "--size", limit, "--tmpfs", TMP]
-    args += ["--perms", "1777", "--dir", f"{TMP}/.X11-unix"]
+    args += ["--proc", "/proc", "--dev", "/dev", *limit, "--tmpfs", SHM, "--remount-ro", "/dev"]
+    args += [*small, "--tmpfs", "/run", *small, "--tmpfs", "/var", "--dir", RUN]
+    args += [*limit, "--tmpfs", HOME, "--bind", vnc, f"{RUN}/vnc"]
+    args += [*limit, "--tmpfs", TMP, "--dir", f"{TMP}/.X11-unix"]
     args += ["--ro-bind-try", "/var/cache/fontconfig", "/var/cache/fontconfig"]
     chromium = os.path.isdir("/etc/chromium")
     args += ["--tmpfs", "/etc/chromium", "--dir", POLICIES] if chromium else []
-    args += ["--perms", "0755", "--size", limit, "--tmpfs", LIBRARY]
+    args += [*limit, "--tmpfs", LIBRARY]
     for fd, place in files:
-        args += ["--perms", "0444", "--file", str(fd), place]
+        args += ["--file", str(fd), place]
     args += ["--remount-ro", LIBRARY, *(["--remount-ro", "/etc/chromium"] if chromium else [])]
     args += ["--ro-bind", java, java] if java and not java.startswith(("/usr/", "/opt/")) else []
     args += ["--remount-ro", "/"]
@@ -235,7 +243,7 @@ class Box:
         document = memory_file(json.dumps(told).encode())
         calls = self.fence.socket_filter(other_calls=bool(given["java"]) and is_32_bit(given["java"]))
         others = (memory_file(hosts(given["reach"]).encode()), memory_file(b""), memory_file(calls) if calls else -1)
-        argv = sandbox(self.vnc, files, python, given["java"], others)
+        argv = sandbox(self.vnc, files, python, given["java"], others, sizes=knows_sizes(bwrap))
         return bwrap, argv, [document, *(fd for fd in others if fd >= 0), *(fd for fd, _ in files)]
 
     def run(self) -> None:
