@@ -60,7 +60,7 @@ FIELDS: Final[Fields] = (
     KEY,
     Argument("passphrase", SecretText(), "of the key, where that is encrypted"),
     HOST_KEY,
-    Argument("python", Text(512, "program"), "the Python there, 3.11 or later", default="/usr/bin/python3"),
+    Argument("python", Text(512, "program"), "the Python there, 3.9 or later", default="/usr/bin/python3"),
     Argument(
         "users",
         Choice[Users](get_args(Users)),
