@@ -38,11 +38,11 @@ class BareWorld(HostsWorld):
     """
 
     settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {"displays": {"range": "11-13"}}
-    locations: ClassVar[Sequence[str]] = ("east",)
+    names: ClassVar[Sequence[str]] = ("east",)
     host: BareHost
 
     async def make_hosts(self) -> Hosts:
-        return Hosts(self, self.folder, self.locations, BareHost)
+        return Hosts(self, self.folder, self.names, BareHost)
 
     def agents(self) -> Mapping[str, Any]:
         return {}

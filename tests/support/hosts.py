@@ -276,13 +276,17 @@ MakeHost = Callable[[TestCase, str, int, Path], AgentHost]
 
 
 class HostSshd(Sshd):
-    """The sshd of a host. ``folder`` keeps the keys over its reboots."""
+    """The sshd of a host. ``folder`` keeps the keys over its reboots.
+
+    :ivar within: what starts it there, from its next start on: see few_namespaces.py.
+    """
 
     port = 22
     address = "0.0.0.0"
 
     def __init__(self, host: AgentHost, folder: Path) -> None:
         self.host = host
+        self.within: Sequence[str] = ()
         folder.mkdir(parents=True)
         super().__init__(folder, more=["ListenAddress [::]:22"])
 
@@ -308,7 +312,7 @@ class HostSshd(Sshd):
         return SSH_FOLDER
 
     def wrapped(self) -> Sequence[str]:
-        return self.host.inside()
+        return [*self.host.inside(), *self.within]
 
     @property
     def listener(self) -> int:

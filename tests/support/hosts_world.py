@@ -22,12 +22,14 @@ PORTS = (6081, 6200)
 class HostsWorld(World):
     """Locations ``east`` and ``west``, their agents of the same names, and devices ``east1``, … as started.
 
+    :cvar names: of the locations; with one alone, that is east and west.
     :cvar bmcs: the servers of which the BMC alone runs, without a panel: a location and its number.
     :cvar panels: those of which both run.
     :cvar small: the browser is a small program; for what does not depend on it.
     """
 
     timeout: ClassVar[float] = 90
+    names: ClassVar[Sequence[str]] = ("east", "west")
     small: ClassVar[bool] = True
     lease: ClassVar[str] = "60s"
     bmcs: ClassVar[Sequence[tuple[str, int]]] = ()
@@ -52,7 +54,7 @@ class HostsWorld(World):
             await self.client.must(self.add_device(server.name, server))
 
     async def make_hosts(self) -> Hosts:
-        return Hosts(self, self.folder)
+        return Hosts(self, self.folder, self.names)
 
     def agents(self) -> Mapping[str, Any]:
         """Those of the daemon's configuration."""
@@ -65,7 +67,7 @@ class HostsWorld(World):
 
     @property
     def west(self) -> Location:
-        return self.hosts["west"]
+        return self.hosts[self.names[-1]]
 
     def _settings(self) -> Mapping[str, Mapping[str, Any]]:
         mine: dict[str, dict[str, Any]] = {
