@@ -29,7 +29,7 @@ from ipmiproxyd.errors import AgentUnreachable
 from ipmiproxyd.model import Command, DirectStream, Outcome, StreamAddress, UnixStream, Users
 
 BESIDE: Final = "This agent is the daemon's own machine: browsers and Java of the consoles run beside the daemon."
-APART: Final = "A separate host for consoles is safer: add one with agent add (see docs/agents.md)."
+APART: Final = "A separate host for consoles is safer: agent provision makes one (see docs/agents.md)."
 
 log = Logger()
 

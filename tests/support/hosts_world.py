@@ -38,10 +38,9 @@ class HostsWorld(World):
     async def _prepare(self) -> None:
         self.folder = scratch(self)
         self.folder.chmod(0o711)
-        self.hosts = Hosts(self, self.folder, self.names)
+        self.hosts = await self.make_hosts()
         self.reactor = self.hosts.reactor
         await self.hosts.start()
-        self.east, self.west = self.hosts["east"], self.hosts[self.names[-1]]
         for name, number in self.panels:
             await self.hosts[name].server(number, users=self.users, personality=self.personality).start()
         for name, number in self.bmcs:
@@ -54,11 +53,27 @@ class HostsWorld(World):
             server = self.hosts[name].servers[number]
             await self.client.must(self.add_device(server.name, server))
 
+    async def make_hosts(self) -> Hosts:
+        return Hosts(self, self.folder, self.names)
+
+    def agents(self) -> Mapping[str, Any]:
+        """Those of the daemon's configuration."""
+
+        return {name: one.settings() for name, one in self.hosts.locations.items()}
+
+    @property
+    def east(self) -> Location:
+        return self.hosts["east"]
+
+    @property
+    def west(self) -> Location:
+        return self.hosts[self.names[-1]]
+
     def _settings(self) -> Mapping[str, Mapping[str, Any]]:
         mine: dict[str, dict[str, Any]] = {
             "relay": {"ports": f"{PORTS[0]}-{PORTS[1]}"},
             "agent": {"lease": self.lease},
-            "agents": {name: one.settings() for name, one in self.hosts.locations.items()},
+            "agents": dict(self.agents()),
         }
         if self.small:
             mine["panel"] = {"chromium": SMALL_PROGRAM}
