@@ -117,7 +117,7 @@ class Fence:
         except OSError as error:
             raise FenceError("job-failed", f"The network fence cannot be made: {error}{reason(error)}") from error
         if doors:
-            redirect(self.rules(dict(zip(self.families, doors, strict=True))))
+            redirect(self.rules(dict(zip(self.families, doors))))
         return [*listeners, *doors]
 
     def rules(self, doors: dict[int, socket.socket]) -> str:

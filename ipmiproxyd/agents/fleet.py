@@ -30,6 +30,18 @@ class HostedAgent(Agent, Protocol):
         """A name of the place where its jobs are kept, the same for every agent that keeps them there; empty as long
         as it is not known."""
 
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What the runner told of itself: ``user``, ``own_users``, ``jobs``, ``cache``; empty until it has."""
+
+    @property
+    def folder(self) -> str:
+        """What is ours there. Raises AgentUnreachable where that is not known."""
+
+    @property
+    def host(self) -> str:
+        """Its address for the daemon; empty for the daemon's own machine."""
+
     async def start(self) -> None: ...
 
     async def close(self) -> None: ...
@@ -55,6 +67,10 @@ class RemoteHosted(HostedAgent, Protocol):
     isolated: bool
     when_isolated: Callable[[], None]
     neighbour: Callable[[str], str]
+
+    async def look_again(self) -> Finding:
+        """Take what is there now into use, at once: over the connection that there is, or by a new one. Returns what is
+        to be said of the runner. Raises what stands in the way."""
 
     async def change(self, agent: RemoteAgent) -> None:
         """Be as it is told now, at once. Streams and programs are lost; jobs go on."""

@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +74,10 @@ class AgentHost:
         self._init = 0
         # Unix users with numbers of their own: on this machine, too, the kernel counts and kills by them alone.
         self.first_uid = 1_000_000 + USERS * (4 * os.getpid() + number)
-        self.sshd = HostSshd(self, keys)
+        self.sshd = self.make_sshd(keys)
+
+    def make_sshd(self, keys: Path) -> HostSshd:
+        return HostSshd(self, keys)
 
     async def start(self) -> None:
         """Returns when it is there, without network and sshd."""
@@ -83,7 +86,7 @@ class AgentHost:
         self._child = Child(lambda line: up.callback(None) if line == "up" else None)
         self._child.when_ended().addCallback(lambda _: None if up.called else up.cancel())
         apart = ["unshare", "--net", "--uts", "--ipc", "--mount", "--pid", "--fork", "--kill-child=KILL"]
-        init = ["sh", str(INIT), self.name, str(self.first_uid), str(self.first_uid + USERS - 1)]
+        init = ["sh", str(INIT), self.name, str(self.first_uid), str(self.first_uid + USERS - 1), *self.below()]
         argv = ["setpriv", "--pdeathsig", "KILL", *apart, "--propagation", "private", *init]
         the_reactor().spawnProcess(self._child, "/usr/bin/setpriv", argv, env={"PATH": PATH})
         try:
@@ -92,9 +95,14 @@ class AgentHost:
             await self._child.stop(IReactorTime(reactor))
             raise RuntimeError(f"the host {self.name} did not start: {self._child.output!r}") from error
         (self._init,) = children_of(self._child.pid)
-        self._install()
+        self.install()
 
-    def _install(self) -> None:
+    def below(self) -> Sequence[str]:
+        """Where its files come from, if not from this machine, see host_init.sh."""
+
+        return ()
+
+    def install(self) -> None:
         """What docs/agents.md tells to do as root."""
 
         self.install_runner()
@@ -156,17 +164,23 @@ class AgentHost:
     def console_processes(self) -> dict[int, str]:
         """What belongs to consoles: all of the displays' users, and what left whoever had started it (keepers)."""
 
+        users = {uid for name, uid in self.users().items() if name.startswith("easydcim_vnc_")}
         return {
             one.pid: f"{one.uid} {one.command[:200]}"
             for one in self.processes()
-            if one.uid > self.first_uid or (one.parent == 1 and not one.command.startswith("sshd"))
+            if one.uid in users or (one.parent == 1 and not one.command.startswith("sshd"))
         }
+
+    def users(self) -> dict[str, int]:
+        """Its Unix users and their numbers."""
+
+        users = (line.split(":") for line in self.path("/etc/passwd").read_text().splitlines())
+        return {user[0]: int(user[2]) for user in users}
 
     def user_of(self, display: int) -> int:
         """The number of a display's Unix user."""
 
-        users = (line.split(":") for line in self.path("/etc/passwd").read_text().splitlines())
-        return next(int(user[2]) for user in users if user[0] == f"easydcim_vnc_{display}")
+        return self.users()[f"easydcim_vnc_{display}"]
 
     async def probe(self, targets: Sequence[Sequence[Any]]) -> list[Any]:
         """What root reaches there, outside of any console: see probe.py."""
@@ -234,7 +248,7 @@ class AgentHost:
     def serving(self) -> list[int]:
         """The sshd processes that serve connections, also those of an sshd that listens no more."""
 
-        servers = [one for one in self.processes() if one.command.startswith("sshd: ")]
+        servers = [one for one in self.processes() if one.command.startswith(("sshd: ", "sshd-session: "))]
         return [one.pid for one in servers if "[listener]" not in one.command]
 
     # --- troubles -----------------------------------------------------------------------------------------------------
@@ -258,14 +272,21 @@ class AgentHost:
                 filler.unlink()
 
 
+MakeHost = Callable[[TestCase, str, int, Path], AgentHost]
+
+
 class HostSshd(Sshd):
-    """The sshd of a host. ``folder`` keeps the keys over its reboots."""
+    """The sshd of a host. ``folder`` keeps the keys over its reboots.
+
+    :ivar within: what starts it there, from its next start on: see few_namespaces.py.
+    """
 
     port = 22
     address = "0.0.0.0"
 
     def __init__(self, host: AgentHost, folder: Path) -> None:
-        self._host = host
+        self.host = host
+        self.within: Sequence[str] = ()
         folder.mkdir(parents=True)
         super().__init__(folder, more=["ListenAddress [::]:22"])
 
@@ -273,12 +294,12 @@ class HostSshd(Sshd):
         """What is in the folder counts on the host from its next start on (``authorized_keys`` at once)."""
 
         for file in self.folder.iterdir():
-            shutil.copy(file, self._host.path(f"{SSH_FOLDER}/{file.name}"))
+            shutil.copy(file, self.host.path(f"{SSH_FOLDER}/{file.name}"))
 
     async def finish(self) -> None:
         """With its host: what it serves may wait for a network that is not there."""
 
-        await self._host.stop()
+        await self.host.stop()
 
     async def all_ended(self) -> None:
         """Once its host has."""
@@ -291,7 +312,7 @@ class HostSshd(Sshd):
         return SSH_FOLDER
 
     def wrapped(self) -> Sequence[str]:
-        return self._host.inside()
+        return [*self.host.inside(), *self.within]
 
     @property
     def listener(self) -> int:
@@ -302,12 +323,15 @@ class Location:
     """An agent and its BMC network, with two servers ``NAME1`` and ``NAME2``, whose BMCs have the usual ports.
 
     :param number: 1 to 3.
+    :param make: makes the host, as :class:`AgentHost` does.
     :ivar namespace: the BMC network's; ``reactor`` starts things there.
     """
 
-    def __init__(self, test: TestCase, panel: NetworkNamespace, name: str, number: int, folder: Path) -> None:
+    def __init__(
+        self, test: TestCase, panel: NetworkNamespace, name: str, number: int, folder: Path, make: MakeHost
+    ) -> None:
         self.name = name
-        self.host = AgentHost(test, name, number, folder / "keys")
+        self.host = make(test, name, number, folder / "keys")
         self.namespace = NetworkNamespace.make()
         test.addCleanup(self.namespace.close)
         self.reactor: Any = ReactorIn(reactor, self.namespace)
@@ -400,14 +424,20 @@ class Location:
 
 
 class Hosts:
-    """The panel host and its locations. In ``panel`` run the daemon and its viewers."""
+    """The panel host and its locations. In ``panel`` run the daemon and its viewers.
 
-    def __init__(self, test: TestCase, folder: Path, names: Sequence[str] = ("east", "west")) -> None:
+    :param make: makes the agents' hosts.
+    """
+
+    def __init__(
+        self, test: TestCase, folder: Path, names: Sequence[str] = ("east", "west"), make: MakeHost = AgentHost
+    ) -> None:
         self.panel = NetworkNamespace.make()
         test.addCleanup(self.panel.close)
         self.reactor = ReactorIn(reactor, self.panel)
         self.locations = {
-            name: Location(test, self.panel, name, number, folder / name) for number, name in enumerate(names, 1)
+            name: Location(test, self.panel, name, number, folder / name, make)
+            for number, name in enumerate(names, 1)
         }
 
     async def probe(self, targets: Sequence[Sequence[Any]]) -> list[Any]:

@@ -22,12 +22,14 @@ PORTS = (6081, 6200)
 class HostsWorld(World):
     """Locations ``east`` and ``west``, their agents of the same names, and devices ``east1``, … as started.
 
+    :cvar names: of the locations; with one alone, that is east and west.
     :cvar bmcs: the servers of which the BMC alone runs, without a panel: a location and its number.
     :cvar panels: those of which both run.
     :cvar small: the browser is a small program; for what does not depend on it.
     """
 
     timeout: ClassVar[float] = 90
+    names: ClassVar[Sequence[str]] = ("east", "west")
     small: ClassVar[bool] = True
     lease: ClassVar[str] = "60s"
     bmcs: ClassVar[Sequence[tuple[str, int]]] = ()
@@ -36,10 +38,9 @@ class HostsWorld(World):
     async def _prepare(self) -> None:
         self.folder = scratch(self)
         self.folder.chmod(0o711)
-        self.hosts = Hosts(self, self.folder)
+        self.hosts = await self.make_hosts()
         self.reactor = self.hosts.reactor
         await self.hosts.start()
-        self.east, self.west = self.hosts["east"], self.hosts["west"]
         for name, number in self.panels:
             await self.hosts[name].server(number, users=self.users, personality=self.personality).start()
         for name, number in self.bmcs:
@@ -52,11 +53,27 @@ class HostsWorld(World):
             server = self.hosts[name].servers[number]
             await self.client.must(self.add_device(server.name, server))
 
+    async def make_hosts(self) -> Hosts:
+        return Hosts(self, self.folder, self.names)
+
+    def agents(self) -> Mapping[str, Any]:
+        """Those of the daemon's configuration."""
+
+        return {name: one.settings() for name, one in self.hosts.locations.items()}
+
+    @property
+    def east(self) -> Location:
+        return self.hosts["east"]
+
+    @property
+    def west(self) -> Location:
+        return self.hosts[self.names[-1]]
+
     def _settings(self) -> Mapping[str, Mapping[str, Any]]:
         mine: dict[str, dict[str, Any]] = {
             "relay": {"ports": f"{PORTS[0]}-{PORTS[1]}"},
             "agent": {"lease": self.lease},
-            "agents": {name: one.settings() for name, one in self.hosts.locations.items()},
+            "agents": dict(self.agents()),
         }
         if self.small:
             mine["panel"] = {"chromium": SMALL_PROGRAM}

@@ -93,6 +93,7 @@ class Sshd:
 
     address = ADDRESS
     port = 0
+    configuration = _CONFIGURATION
 
     def __init__(self, folder: Path, *, more: Sequence[str] = ()) -> None:
         self.folder = folder
@@ -104,7 +105,7 @@ class Sshd:
             with socket.socket() as probe:
                 probe.bind((self.address, 0))
                 self.port = probe.getsockname()[1]
-        text = _CONFIGURATION.format(address=self.address, port=self.port, folder=self.seen_as())
+        text = self.configuration.format(address=self.address, port=self.port, folder=self.seen_as())
         (folder / "sshd.conf").write_text(text + "\n".join(more) + "\n")
 
     def seen_as(self) -> str:
