@@ -1,8 +1,9 @@
-# Process 1 of a host that a test makes: sh host_init.sh NAME FIRST_UID LAST_UID [ROOT PACKAGES]. Its namespaces are
-# there already. Its files are the machine's, or those of a Debian in the folder ROOT, with all that changes in memory;
-# /run and /tmp are empty, and so is /home of the machine's. A ROOT gets its packages from the folder PACKAGES alone.
+# Process 1 of a host that a test makes: sh host_init.sh NAME FIRST_UID LAST_UID agent|bare [ROOT PACKAGES]. Its
+# namespaces are there already. Its files are the machine's, or those of a Debian in the folder ROOT, with all that
+# changes in memory; /run and /tmp are empty, and so is /home of the machine's. A ROOT has the folder PACKAGES as its
+# only source of them.
 set -e
-name=$1 first=$2 last=$3 root=${4:-/} packages=${5-}
+name=$1 first=$2 last=$3 kind=$4 root=${5:-/} packages=${6-}
 size=64m
 [ -z "$packages" ] || size=4g
 mount -t tmpfs -o size=$size,mode=755 tmpfs /mnt
@@ -13,6 +14,8 @@ if [ -n "$packages" ]; then
     mkdir -p srv/packages
     mount --bind "$packages" srv/packages
     mount -o remount,bind,ro srv/packages
+    rm -rf etc/apt/sources.list.d/* etc/resolv.conf
+    echo 'deb [trusted=yes] file:/srv/packages ./' >etc/apt/sources.list
 fi
 mount --rbind /dev dev
 mount -t tmpfs tmpfs dev/shm
@@ -26,8 +29,9 @@ pivot_root . mnt
 umount -l /mnt
 cd /
 
-# The users that it makes have numbers that nobody else has: the kernel knows them by these alone, here and on the
-# machine.
+# As on a host that has never seen a console. The users that it makes have numbers that nobody else has: the kernel
+# knows them by these alone, here and on the machine.
+sed -i '/^\(easydcim_vnc_\|ipmiproxyd\)/d' etc/passwd etc/group etc/shadow etc/gshadow
 sed -i '/^SYS_[UG]ID_M/d' etc/login.defs
 echo "SYS_UID_MIN $((first + 1))
 SYS_UID_MAX $last
@@ -35,18 +39,11 @@ SYS_GID_MIN $((first + 1))
 SYS_GID_MAX $last" >>etc/login.defs
 printf '127.0.0.1 localhost\n::1 localhost\n127.0.1.1 %s\n' "$name" >etc/hosts
 mkdir -p -m 755 run/sshd run/lock etc/ssh/host
-
-if [ -n "$packages" ]; then
-    rm -rf etc/apt/sources.list.d etc/resolv.conf
-    echo 'deb [trusted=yes] file:/srv/packages ./' >etc/apt/sources.list
-    mkdir -m 700 -p root/.ssh
-else
-    # As on a host that has never seen a console.
-    sed -i '/^\(easydcim_vnc_\|ipmiproxyd\)/d' etc/passwd etc/group etc/shadow etc/gshadow
+rm -rf etc/sudoers.d/* usr/local/lib/ipmiproxyd var/cache/ipmiproxyd var/lib/ipmiproxyd-agent root/.ssh
+if [ "$kind" = agent ]; then
     echo "ipmiproxyd:x:$first:$first::/home/ipmiproxyd:/bin/sh" >>etc/passwd
     echo "ipmiproxyd:x:$first:" >>etc/group
     echo "ipmiproxyd:*:19000:0:99999:7:::" >>etc/shadow
-    rm -rf etc/sudoers.d/* usr/local/lib/ipmiproxyd var/cache/ipmiproxyd
     mkdir -m 755 usr/local/lib/ipmiproxyd
     mkdir -m 700 -p home/ipmiproxyd/.ssh
     chown -R "$first:$first" home/ipmiproxyd
