@@ -129,7 +129,7 @@ class Fence:
             own = "tcp dport != {}-{} ".format(*OWN_PORTS) if is_loopback(address) else ""
             door = doors[family].getsockname()[1]
             lines.append(f"{word} daddr {address} tcp dport {first}-{last} {own}redirect to :{door}")
-        return "\n".join(["table inet fence {", "chain out {", "type nat hook output priority -100;", *lines, "}", "}"])
+        return "\n".join(["table inet fence {", "chain led {", "type nat hook output priority -100;", *lines, "}", "}"])
 
 
 def family_of(address: str) -> int:

@@ -156,7 +156,7 @@ class AgentHost:
         found = []
         for folder in self.path("/proc").iterdir():
             if folder.name.isdigit() and folder.name != "1" and (status := _status(folder)):
-                command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                command = leftovers.read(folder / "cmdline").replace(b"\0", b" ").decode(errors="replace")
                 uid = int(status["Uid"].split()[0])
                 found.append(HostProcess(int(folder.name), int(status["PPid"]), uid, command))
         return found

@@ -25,7 +25,9 @@ class RootsWorld(HostsWorld):
 
     suite: ClassVar[str]
     packages: ClassVar[Sequence[str]] = ()
-    small = False
+    timeout: ClassVar[float] = 300
+    names: ClassVar[Sequence[str]] = ("east",)
+    small: ClassVar[bool] = False
     personality = "supermicro"
     users = (BmcUser("ADMIN", PASSWORD),)
     panels: ClassVar[Sequence[tuple[str, int]]] = (("east", 1),)
@@ -33,7 +35,7 @@ class RootsWorld(HostsWorld):
     async def make_hosts(self) -> Hosts:
         debian = Debian(self.suite)
         await deferToThread(debian.make, self.packages)
-        return Hosts(self, self.folder, ["east"], functools.partial(RootHost, debian))
+        return Hosts(self, self.folder, self.names, functools.partial(RootHost, debian))
 
     def agents(self) -> Mapping[str, Any]:
         return {}

@@ -11,6 +11,8 @@ from ipmiproxyd.provision.host.talk import FailedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from ipmiproxyd.provision.host.apt import Package
     from ipmiproxyd.provision.host.record import Change
     from ipmiproxyd.provision.host.system import System
@@ -118,7 +120,7 @@ def _would(work: Work, missing: list[str]) -> None:
 
 def _begin(work: Work, words: str) -> Change:
     work.prepare()
-    facts = {"items": {}, "upgraded": [], "users": [], "groups": [], "window": None}
+    facts: dict[str, Any] = {"items": {}, "upgraded": [], "users": [], "groups": [], "window": None}
     absent = [path for path in LEFTOVERS if not work.host.exists(path)]
     change = work.record.begin(work.stage, "packages", KEY, **facts, leftovers=absent)
     if work.document["verb"] == "provision":
