@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from twisted.internet.threads import deferToThread
 
@@ -25,10 +25,7 @@ class RootsWorld(HostsWorld):
 
     suite: ClassVar[str]
     packages: ClassVar[Sequence[str]] = ()
-    timeout: ClassVar[float] = 300
-    names: ClassVar[Sequence[str]] = ("east",)
-    bare: ClassVar[bool] = True
-    small: ClassVar[bool] = False
+    small = False
     personality = "supermicro"
     users = (BmcUser("ADMIN", PASSWORD),)
     panels: ClassVar[Sequence[tuple[str, int]]] = (("east", 1),)
@@ -36,4 +33,7 @@ class RootsWorld(HostsWorld):
     async def make_hosts(self) -> Hosts:
         debian = Debian(self.suite)
         await deferToThread(debian.make, self.packages)
-        return Hosts(self, self.folder, self.names, functools.partial(RootHost, debian))
+        return Hosts(self, self.folder, ["east"], functools.partial(RootHost, debian))
+
+    def agents(self) -> Mapping[str, Any]:
+        return {}

@@ -43,6 +43,7 @@ class Work:
         self.dry_run: bool = document["dry_run"]
         self.stage = "look"
         self.changed: list[str] = []
+        self._would: set[tuple[str, str]] = set()
 
     def enter(self, stage: str, text: str) -> None:
         self.teller.go_on()
@@ -60,7 +61,9 @@ class Work:
     def begin(self, words: str, kind: str, key: str, **facts: Any) -> Change | None:
         """Write a change down and tell of it; None in a dry run."""
         if self.dry_run:
-            self.tell(words)
+            if (kind, key) not in self._would:
+                self._would.add((kind, key))
+                self.tell(words)
             return None
         self.teller.go_on()
         self.prepare()
@@ -134,6 +137,8 @@ def undo_file(work: Work, change: Change) -> None:
     """Back to what was there before, unless somebody changed it since."""
     path, before = change["key"], change["before"]
     now = files.look(work.host.root, path)
+    if not work.dry_run:
+        files.forget_new(work.host.root, path)
     if files.same(now, before):
         return
     if files.digest(now) in change["ours"] or files.digest(now) == files.digest(before):
