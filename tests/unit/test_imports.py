@@ -28,6 +28,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "tools agents store access",
         "console",
         "relay control web",
+        "setup",
         "log notify options ctl daemon",
         "service",
         "main",
