@@ -63,8 +63,7 @@ install: ## Install into PREFIX (/opt/ipmiproxyd) and set this machine up, as ro
 
 uninstall: ## Take that back; with PURGE=yes configuration, state and keys, too
 	@$(PREFIX)/bin/ipmiproxyctl setup --remove $(if $(PURGE),--purge)
-	@cd "$(PREFIX)" && rm -rf bin include lib lib64 share pyvenv.cfg
-	@rmdir "$(PREFIX)" 2>/dev/null || echo "$(PREFIX): left, with what is in it"
+	@.ci/remove-environment "$(PREFIX)"
 
 test: test-packages build ## Everything: lint, types, unit and integration tests
 	@$(BIN)/python tests/run_suite.py
