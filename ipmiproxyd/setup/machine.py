@@ -8,7 +8,6 @@ import shutil
 import stat
 import subprocess
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -18,20 +17,15 @@ PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PROGRAM_LIMIT: Final = 120.0
 """Seconds that a program may take, apart from apt."""
 
-Chown = Callable[[int, int, int], None]
-"""A file's descriptor, its user's number and its group's."""
-
 
 class Machine:
     """:param root: where its files are.
-    :param chown: gives a file to somebody; for tests, who are not always root.
     :ivar is_live: it is the one that this runs on, and not a tree of files.
     """
 
-    def __init__(self, root: Path = Path("/"), chown: Chown = os.fchown) -> None:
+    def __init__(self, root: Path = Path("/")) -> None:
         self.root = root.resolve()
         self.is_live = self.root == Path("/")
-        self._chown = chown
 
     # --- what there is ------------------------------------------------------------------------------------------------
 
@@ -116,7 +110,7 @@ class Machine:
             with open(descriptor, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
                 file.write(text)
                 file.flush()
-                self._chown(file.fileno(), 0, 0)
+                self.give(file.fileno(), (0, 0))
                 os.fchmod(file.fileno(), mode)
                 os.fsync(file.fileno())
             os.rename(name, target)
@@ -129,7 +123,7 @@ class Machine:
 
         descriptor = self._opened(path)
         try:
-            self._chown(descriptor, *owner)
+            self.give(descriptor, owner)
             os.fchmod(descriptor, mode)
         finally:
             os.close(descriptor)
@@ -139,10 +133,20 @@ class Machine:
 
         descriptor = self._opened(path)
         try:
-            status = os.fstat(descriptor)
-            return (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (mode, *owner)
+            return stat.S_IMODE(os.fstat(descriptor).st_mode) == mode and self.owner_of(descriptor) == owner
         finally:
             os.close(descriptor)
+
+    def give(self, descriptor: int, owner: tuple[int, int]) -> None:
+        """An open file to a user and a group."""
+
+        os.fchown(descriptor, *owner)
+
+    def owner_of(self, descriptor: int) -> tuple[int, int]:
+        """User and group of an open file."""
+
+        status = os.fstat(descriptor)
+        return status.st_uid, status.st_gid
 
     def _opened(self, path: str) -> int:
         try:
@@ -165,7 +169,7 @@ class Machine:
             with open(os.open(target.name, flags, 0o600, dir_fd=folder), "wb") as file:
                 file.write(text)
                 file.flush()
-                self._chown(file.fileno(), *owner)
+                self.give(file.fileno(), owner)
                 os.fchmod(file.fileno(), mode)
                 os.fsync(file.fileno())
         finally:

@@ -8,7 +8,7 @@ import stat
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Final
 
@@ -54,14 +54,13 @@ class Installation:
 def find_installation() -> Installation:
     """The one that this program belongs to. Raises SetupError."""
 
-    try:
-        files = distribution("ipmiproxyd").files or []
-    except PackageNotFoundError:
-        raise SetupError("ipmiproxyd is not installed here, only unpacked.", INSTALL) from None
     package = Path(ipmiproxyd.__file__).parent
-    places = {file.name: Path(os.path.normpath(file.locate())) for file in files}
-    if "ipmiproxyctl" not in places or not places["ipmiproxyctl"].exists():
-        raise SetupError("The program ipmiproxyctl is not where it was installed.", INSTALL)
+    for one in distributions(name="ipmiproxyd"):
+        places = {file.name: Path(os.path.normpath(file.locate())) for file in one.files or []}
+        if "ipmiproxyctl" in places and places["ipmiproxyctl"].exists():
+            break
+    else:
+        raise SetupError("ipmiproxyd is not installed here, only unpacked.", INSTALL)
     configuration = places.get("ipmiproxyd.toml", package.parent / "etc" / "ipmiproxyd.toml")
     if not configuration.is_file():
         raise SetupError("The configuration file that belongs to ipmiproxyd is missing here.", INSTALL)
@@ -106,7 +105,7 @@ def _parts(path: Path, top: Path) -> Iterator[Path]:
         if here.is_symlink():
             links += 1
             if links > MOST_LINKS:
-                raise SetupError(f"{path}: symbolic links that lead to one another.")
+                raise SetupError(f"{path}: symbolic links that lead to one another.", INSTALL)
             target = Path(os.readlink(here))
             absolute = target.is_absolute()
             here = top if absolute else here.parent

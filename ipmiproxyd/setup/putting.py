@@ -180,7 +180,8 @@ class Putting:
 
     def _folder_above(self, path: str) -> None:
         above = str(PurePosixPath(path).parent)
-        if above not in self.record.folders and not self.machine.path(above).is_dir():
+        told = self.changes.dry_run and above in self.record.folders
+        if not told and not self.machine.path(above).is_dir():
             self._folder(PutFolder(above, 0o755, ROOT))
 
     def _make_folder(self, wanted: PutFolder) -> None:

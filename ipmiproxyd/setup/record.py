@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import PurePosixPath
 from typing import Any, Final
 
 from ipmiproxyd.setup.machine import Machine
@@ -67,8 +66,7 @@ class Record:
         if text == self._kept:
             return
         if not self._machine.path(FOLDER).exists():
-            for above in (*reversed(PurePosixPath(FOLDER).parents), FOLDER):
-                self._machine.path(str(above)).mkdir(exist_ok=True)
+            self._machine.path(FOLDER).mkdir(parents=True)
             self._machine.own(FOLDER, 0o700, (0, 0))
         self._machine.write(FILE, text, 0o600)
         self._kept = text
