@@ -1,11 +1,19 @@
-# Process 1 of a host that a test makes: sh host_init.sh NAME FIRST_UID LAST_UID. Its namespaces are there already.
-# Its files are the machine's, with all that changes in memory; /run, /tmp and /home are empty.
+# Process 1 of a host that a test makes: sh host_init.sh NAME FIRST_UID LAST_UID [FOLDER PLACE]... Its namespaces are
+# there already. Its files are the machine's, with all that changes in memory; /run, /tmp and /home are empty. Each
+# FOLDER of the machine, which may be below these, is found at PLACE, and cannot be written there.
 set -e
 name=$1 first=$2 last=$3
+shift 3
 mount -t tmpfs -o size=64m,mode=755 tmpfs /mnt
 mkdir /mnt/upper /mnt/work /mnt/root
 mount -t overlay overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work /mnt/root
 cd /mnt/root
+while [ $# != 0 ]; do
+    mkdir -p ".$2"
+    mount --bind "$1" ".$2"
+    mount -o remount,bind,ro ".$2"
+    shift 2
+done
 mount --rbind /dev dev
 mount -t tmpfs tmpfs dev/shm
 mount -t proc proc proc

@@ -64,12 +64,16 @@ class AgentHost:
 
     :param number: 0 to 3, another one for each host of a test.
     :param keys: the folder of its SSH keys, which it keeps.
+    :param shown: folders of this machine, and where they are found on the host, not to be written.
     :ivar sshd: answers at port 22 of all its addresses.
     """
 
-    def __init__(self, test: TestCase, name: str, number: int, keys: Path) -> None:
+    def __init__(
+        self, test: TestCase, name: str, number: int, keys: Path, shown: Mapping[Path, str] | None = None
+    ) -> None:
         self.name = name
         self._test = test
+        self._shown = [str(part) for pair in (shown or {}).items() for part in pair]
         self._child = Child()
         self._init = 0
         # Unix users with numbers of their own: on this machine, too, the kernel counts and kills by them alone.
@@ -83,7 +87,7 @@ class AgentHost:
         self._child = Child(lambda line: up.callback(None) if line == "up" else None)
         self._child.when_ended().addCallback(lambda _: None if up.called else up.cancel())
         apart = ["unshare", "--net", "--uts", "--ipc", "--mount", "--pid", "--fork", "--kill-child=KILL"]
-        init = ["sh", str(INIT), self.name, str(self.first_uid), str(self.first_uid + USERS - 1)]
+        init = ["sh", str(INIT), self.name, str(self.first_uid), str(self.first_uid + USERS - 1), *self._shown]
         argv = ["setpriv", "--pdeathsig", "KILL", *apart, "--propagation", "private", *init]
         the_reactor().spawnProcess(self._child, "/usr/bin/setpriv", argv, env={"PATH": PATH})
         try:
@@ -95,7 +99,7 @@ class AgentHost:
         self._install()
 
     def _install(self) -> None:
-        """What docs/agents.md tells to do as root."""
+        """What there is on an agent."""
 
         self.install_runner()
         shutil.copy(REPOSITORY / "etc/sudoers.d/ipmiproxyd-agent", self.path(SUDOERS))
