@@ -161,6 +161,34 @@ class AgentOutdated(ProxyError):
     http_status = 503
 
 
+class SudoRefused(ProxyError):
+    """The administrator's account on the agent may not do there what root may."""
+
+    code = "agent-sudo"
+    http_status = 503
+
+
+class SystemUnsupported(ProxyError):
+    """The agent's host runs a system that cannot be provisioned."""
+
+    code = "system-unsupported"
+    http_status = 503
+
+
+class PackagesFailed(ProxyError):
+    """The package manager of the agent's host did not do what it was asked for."""
+
+    code = "packages-failed"
+    http_status = 503
+
+
+class Busy(ProxyError):
+    """Somebody else is doing such a thing with the agent just now."""
+
+    code = "busy"
+    http_status = 409
+
+
 class AgentFull(ProxyError):
     """The agent has not enough memory, or room on its disk, left for another console."""
 

@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 
 from ipmiproxyd.errors import NotFound
 from ipmiproxyd.model import (
+    Administrator,
     CertificateFiles,
     Command,
     Console,
@@ -27,6 +28,7 @@ from ipmiproxyd.model import (
     StreamAddress,
     Typing,
     ViewerInfo,
+    Wanted,
 )
 
 Progress = Callable[[Mapping[str, Any]], None]
@@ -248,6 +250,52 @@ class Agents(Protocol):
     async def check(self, name: str, *, fix: bool = False) -> Mapping[str, Any]:
         """As :meth:`listing`, and ``findings``, ``problems`` and ``warnings``: what it has and what is missing, in
         words. ``fix``: copy the runner there first. Raises NotFound, AgentUnreachable, …"""
+
+
+class Provisioning(Protocol):
+    """What makes bare hosts agents, and takes that back.
+
+    All of it raises what stands in the way of signing in, SudoRefused, SystemUnsupported, PackagesFailed, Busy,
+    ToolMissing, TimedOut. What was broken off is completed by saying the same again.
+    """
+
+    async def provision(
+        self,
+        name: str,
+        fields: Mapping[str, Any],
+        by: Administrator,
+        wanted: Wanted,
+        *,
+        known_hosts: bool = True,
+        dry_run: bool = False,
+        progress: Progress = lambda _: None,
+    ) -> Mapping[str, Any]:
+        """Make a host an agent. One that is not known yet is added afterwards, as by :meth:`Agents.add`.
+
+        :param fields: of :class:`~ipmiproxyd.model.RemoteAgent`; those of a known agent may only say what is stored.
+        :param dry_run: change nothing, and tell what would be.
+
+        As :meth:`Agents.show`, and ``changes``, ``words`` where there is none, ``dry_run`` and ``warnings``.
+        """
+
+    async def unprovision(
+        self,
+        name: str,
+        by: Administrator,
+        *,
+        force: bool = False,
+        keep: bool = False,
+        progress: Progress = lambda _: None,
+    ) -> Mapping[str, Any]:
+        """Put the host back as it was, and have the agent no more, unless it is to be kept. Goes on to its end even if
+        whoever asked for it has gone. Raises InUse as :meth:`Agents.remove`. ``changes``, ``warnings``, and ``removed``
+        or ``kept``."""
+
+    async def update(
+        self, name: str, by: Administrator, *, progress: Progress = lambda _: None
+    ) -> Mapping[str, Any]:
+        """Bring the runner there to the daemon's own. Consoles that are open go on, and so do their viewers. As
+        :meth:`provision`."""
 
 
 class Consoles(Protocol):

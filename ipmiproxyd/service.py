@@ -30,6 +30,7 @@ from ipmiproxyd.console.java_desk import JavaDesk
 from ipmiproxyd.console.java_opening import JavaOpening
 from ipmiproxyd.console.manager import ConsoleManager, Limits, Surroundings
 from ipmiproxyd.console.opening import DebugOpening, PanelOpening, VncOpening, Workshop
+from ipmiproxyd.console.provision_desk import ProvisionDesk, Provisioner
 from ipmiproxyd.console.proxies import ProxyDesk
 from ipmiproxyd.console.types import Types
 from ipmiproxyd.console.web_sessions import KIND as WEB_SESSION
@@ -157,7 +158,10 @@ def make_daemon(settings: Settings, reactor: Any, notifier: Notifier) -> DaemonS
 
     power = _power(settings, reactor, agents, store)
     desk = JavaDesk(javas, agents, consoles.javas_in_use)
-    table = make_commands(StoredDevices(store), power, consoles, vendors, desk, operators, proxies, daemon, defaults)
+    hosts = ProvisionDesk(operators, desk, _provisioner(settings, reactor), reactor.seconds)
+    table = make_commands(
+        StoredDevices(store), power, consoles, vendors, desk, operators, hosts, proxies, daemon, defaults
+    )
     daemon.serve(ControlServer(table, __version__, reactor), endpoint)
     return daemon
 
@@ -248,6 +252,21 @@ def _ssh_maker(settings: Settings, reactor: Any) -> Callable[[], AgentMaker]:
         )
 
     return maker
+
+
+def _provisioner(settings: Settings, reactor: Any) -> Callable[[], Provisioner]:
+    @functools.cache
+    def provisioner() -> Provisioner:
+        from ipmiproxyd.provision.provisioner import Provisioner as SshProvisioner
+
+        return SshProvisioner(
+            reactor,
+            user_prefix=settings.agent.user_prefix,
+            displays=settings.displays.range,
+            known_hosts=settings.daemon.known_hosts or KNOWN_HOSTS,
+        )
+
+    return provisioner
 
 
 def _relay(settings: Settings, reactor: Any, grants: GrantBook) -> WebRelayHost:

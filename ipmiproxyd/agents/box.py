@@ -21,7 +21,7 @@ fence, out of the sandbox's reach. It ends with the sandbox, and the sandbox wit
 
 from __future__ import annotations
 
-import binascii
+import base64
 import contextlib
 import errno
 import json
@@ -82,7 +82,7 @@ def content(file: Object) -> bytes:
     if file["encoding"] == "utf-8":
         return bytes(file["text"].encode())
     try:
-        return binascii.a2b_base64(file["text"], strict_mode=True)
+        return base64.b64decode(file["text"], validate=True)
     except ValueError as error:
         raise OverError("job-failed", f"The file {file['name']} is not in base64") from error
 
@@ -170,10 +170,20 @@ def memory_limit_met(display: int) -> int:
 # --- the sandbox -----------------------------------------------------------------------------------------------------
 
 
-def sandbox(vnc: str, files: list[tuple[int, str]], python: str, java: str, others: tuple[int, int, int]) -> list[str]:
+def knows_sizes(bwrap: str) -> bool:
+    """Whether this bubblewrap limits what it keeps in memory: that of Debian 11 cannot, and there the display's control
+    group does alone. Its text is looked into, since a run of it would take longer."""
+    with open(bwrap, "rb") as file:
+        return b"--size" in file.read()
+
+
+def sandbox(
+    vnc: str, files: list[tuple[int, str]], python: str, java: str, others: tuple[int, int, int], *, sizes: bool
+) -> list[str]:
     """bubblewrap's arguments. ``files``: descriptors and the places of their contents; ``others``: those of /etc/hosts,
-    of an empty file, and of a filter for system calls, or -1."""
-    limit, small = str(TMPFS_LIMIT), str(SMALL_TMPFS_LIMIT)
+    of an empty file, and of a filter for system calls, or -1. ``sizes``: it :func:`knows_sizes`. inside.py gives the
+    folders their modes: not every bubblewrap can."""
+    limit, small = ((["--size", str(size)] if sizes else []) for size in (TMPFS_LIMIT, SMALL_TMPFS_LIMIT))
     args = ["bwrap", "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--hostname", "console"]
     args += ["--new-session", "--die-with-parent", "--as-pid-1", "--cap-drop", "ALL"]
     for path in ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/etc"):
@@ -182,22 +192,20 @@ def sandbox(vnc: str, files: list[tuple[int, str]], python: str, java: str, othe
         elif os.path.isdir(path):
             args += ["--ro-bind", path, path]
     args += ["--seccomp", str(others[2])] if others[2] >= 0 else []
-    for fd, path in zip(others[:2], ("/etc/hosts", os.path.realpath("/etc/resolv.conf")), strict=True):
+    for fd, path in zip(others[:2], ("/etc/hosts", os.path.realpath("/etc/resolv.conf"))):
         # What lies elsewhere is not in the sandbox at all.
         if path.startswith(("/etc/", "/usr/")) and os.path.isfile(path) and not os.path.islink(path):
             args += ["--ro-bind-data", str(fd), path]
-    args += ["--proc", "/proc", "--dev", "/dev", "--size", limit, "--perms", "1777", "--tmpfs", SHM]
-    args += ["--remount-ro", "/dev", "--size", small, "--tmpfs", "/run", "--size", small, "--tmpfs", "/var"]
-    args += ["--perms", "0700", "--dir", RUN]
-    args += ["--perms", "0700", "--size", limit, "--tmpfs", HOME, "--bind", vnc, f"{RUN}/vnc"]
-    args += ["--perms", "1777", "--size", limit, "--tmpfs", TMP]
-    args += ["--perms", "1777", "--dir", f"{TMP}/.X11-unix"]
+    args += ["--proc", "/proc", "--dev", "/dev", *limit, "--tmpfs", SHM, "--remount-ro", "/dev"]
+    args += [*small, "--tmpfs", "/run", *small, "--tmpfs", "/var", "--dir", RUN]
+    args += [*limit, "--tmpfs", HOME, "--bind", vnc, f"{RUN}/vnc"]
+    args += [*limit, "--tmpfs", TMP, "--dir", f"{TMP}/.X11-unix"]
     args += ["--ro-bind-try", "/var/cache/fontconfig", "/var/cache/fontconfig"]
     chromium = os.path.isdir("/etc/chromium")
     args += ["--tmpfs", "/etc/chromium", "--dir", POLICIES] if chromium else []
-    args += ["--perms", "0755", "--size", limit, "--tmpfs", LIBRARY]
+    args += [*limit, "--tmpfs", LIBRARY]
     for fd, place in files:
-        args += ["--perms", "0444", "--file", str(fd), place]
+        args += ["--file", str(fd), place]
     args += ["--remount-ro", LIBRARY, *(["--remount-ro", "/etc/chromium"] if chromium else [])]
     args += ["--ro-bind", java, java] if java and not java.startswith(("/usr/", "/opt/")) else []
     args += ["--remount-ro", "/"]
@@ -235,7 +243,7 @@ class Box:
         document = memory_file(json.dumps(told).encode())
         calls = self.fence.socket_filter(other_calls=bool(given["java"]) and is_32_bit(given["java"]))
         others = (memory_file(hosts(given["reach"]).encode()), memory_file(b""), memory_file(calls) if calls else -1)
-        argv = sandbox(self.vnc, files, python, given["java"], others)
+        argv = sandbox(self.vnc, files, python, given["java"], others, sizes=knows_sizes(bwrap))
         return bwrap, argv, [document, *(fd for fd in others if fd >= 0), *(fd for fd, _ in files)]
 
     def run(self) -> None:
@@ -295,7 +303,7 @@ class Box:
     def take(self, channel: socket.socket, dials: list[Any]) -> None:
         """Serve the sockets that the fence has made; none come if there are none, or it has failed."""
         _, fds, _, _ = socket.recv_fds(channel, 1, len(dials))
-        for fd, dial in zip(fds, dials, strict=False):
+        for fd, dial in zip(fds, dials):
             self.forwarder.serve(socket.socket(fileno=fd), dial)
         self.loop.close(channel)
 

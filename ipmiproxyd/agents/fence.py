@@ -117,7 +117,7 @@ class Fence:
         except OSError as error:
             raise FenceError("job-failed", f"The network fence cannot be made: {error}{reason(error)}") from error
         if doors:
-            redirect(self.rules(dict(zip(self.families, doors, strict=True))))
+            redirect(self.rules(dict(zip(self.families, doors))))
         return [*listeners, *doors]
 
     def rules(self, doors: dict[int, socket.socket]) -> str:
@@ -129,7 +129,7 @@ class Fence:
             own = "tcp dport != {}-{} ".format(*OWN_PORTS) if is_loopback(address) else ""
             door = doors[family].getsockname()[1]
             lines.append(f"{word} daddr {address} tcp dport {first}-{last} {own}redirect to :{door}")
-        return "\n".join(["table inet fence {", "chain out {", "type nat hook output priority -100;", *lines, "}", "}"])
+        return "\n".join(["table inet fence {", "chain led {", "type nat hook output priority -100;", *lines, "}", "}"])
 
 
 def family_of(address: str) -> int:

@@ -56,6 +56,10 @@ class RemoteHosted(HostedAgent, Protocol):
     when_isolated: Callable[[], None]
     neighbour: Callable[[str], str]
 
+    async def look_again(self) -> Finding:
+        """Take what is there now into use, at once: over the connection that there is, or by a new one. Returns what is
+        to be said of the runner. Raises what stands in the way."""
+
     async def change(self, agent: RemoteAgent) -> None:
         """Be as it is told now, at once. Streams and programs are lost; jobs go on."""
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     Object = dict[str, Any]
 
 HOME, RUN = "/home/console", "/run/console"
+MODES = {HOME: 0o700, RUN: 0o700, "/tmp": 0o1777, "/tmp/.X11-unix": 0o1777, "/dev/shm": 0o1777}  # noqa: S108
 XAUTHORITY, READY, VNC, DOOR = RUN + "/xauthority", RUN + "/ready", RUN + "/vnc", RUN + "/vnc/door"
 PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games"
 WINDOW_SIZE = 100  # pixels; smaller windows do not count as a program's window
@@ -252,6 +253,8 @@ def main() -> None:
     with contextlib.suppress(OSError):  # the same memory, that bubblewrap outside still has open
         os.ftruncate(0, 0)
     os.dup2(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), 0)
+    for folder, mode in MODES.items():
+        os.chmod(folder, mode)
     try:
         Programs(document["display"]).run(document["programs"], locked=document["locked"])
     except OverError as end:

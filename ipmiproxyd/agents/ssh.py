@@ -145,8 +145,7 @@ class SshAgent(AgentWithRunner):
     async def check(self) -> Sequence[Finding]:
         """What it looks like, once it is connected. Raises what stands in the way of all."""
 
-        self._link.redial()
-        runs = await self._runner_finding(await self._link.connection())
+        runs = await self.look_again()
         connection = await self._link.connection()
         transport = self._link.transport
         come = [connection_finding(transport, self._agent.user)] if transport is not None else []
@@ -160,6 +159,9 @@ class SshAgent(AgentWithRunner):
                 await direct_finding(self._reactor, self.python, outside, ports, program, self._dial_directly)
             ]
         return [*come, sessions, *forwarding, runs]
+
+    async def look_again(self) -> Finding:
+        return await self._runner_finding(await self._link.dialled_now())
 
     async def _runner_finding(self, connection: Connection) -> Finding:
         """What is there now, which may be another runner, or another rule for sudo, than when the connection was made.
@@ -199,11 +201,7 @@ class SshAgent(AgentWithRunner):
         if not outcome.ok:
             words = f"The runner cannot be installed there: {outcome.last_words}."
             return Finding("fix", "fault", words, f"As root there: {install_command(self._agent.runner)}")
-        if self._link.is_up:
-            self._link.move(self._place)
-        else:
-            self._link.redial()
-        await self._settled()
+        await self.look_again()
         return Finding("fix", "ok", f"The daemon's runner was copied to {self._agent.runner}.")
 
     def describe(self) -> Mapping[str, Any]:
@@ -261,7 +259,7 @@ class SshAgent(AgentWithRunner):
         useless."""
 
         try:
-            seen = await self._greeting(connection).look(isolated=self.isolated, can_fix=self._can_fix)
+            seen = await self._greeting(connection).look(isolated=self.isolated)
         except AgentOutdated as error:
             self._outdated = error
             raise

@@ -28,7 +28,7 @@ SESSIONS_NEEDED: Final = 10
 """Sessions at once over one connection that we may need: sshd's own MaxSessions."""
 FEWEST: Final = 2
 """With so many nothing works: one is for the watch, one for a program, and one to end that."""
-OLDEST_PYTHON: Final = (3, 11)
+OLDEST_PYTHON: Final = (3, 9)
 PROBE_LIMIT: Final = 10.0
 SECOND_LOOK: Final = 0.3
 """Seconds until too few sessions are counted again."""
@@ -91,7 +91,8 @@ def prepared(name: str, outcome: Outcome) -> Mapping[str, Any]:
         )
     if tuple(found["python"]) < OLDEST_PYTHON:
         version = ".".join(map(str, found["python"]))
-        raise AgentUnreachable(f"The agent {name} has Python {version} only; 3.11 or later is needed.")
+        oldest = ".".join(map(str, OLDEST_PYTHON))
+        raise AgentUnreachable(f"The agent {name} has Python {version} only; {oldest} or later is needed.")
     return found
 
 

@@ -60,11 +60,10 @@ class Greeting:
         self._texts = texts
         self._run = run
 
-    async def look(self, *, isolated: bool, can_fix: bool) -> Seen:
+    async def look(self, *, isolated: bool) -> Seen:
         """Prepare what is to be there, and see what is; raises what makes it useless.
 
         :param isolated: displays had Unix users of their own.
-        :param can_fix: ``fix=yes`` may be of use: it has not been tried in vain.
         """
 
         agent = self._agent
@@ -75,7 +74,7 @@ class Greeting:
             by_sudo = ("sudo", "-n", "--", agent.python, "-I", "-S", agent.runner)
             sudo = await self._sudo_refuses(by_sudo)
             if not sudo:
-                self._check_installed(found["installed"], can_fix)
+                self._check_installed(found["installed"])
                 as_root, argv = True, by_sudo
         if not as_root:
             self._check_not_wanted(sudo, isolated)
@@ -119,13 +118,12 @@ class Greeting:
         words = outcome.stderr.decode("utf-8", "replace")
         return outcome.last_words if not outcome.stdout and words.startswith(("sudo:", "Sorry, ")) else ""
 
-    def _check_installed(self, digest: str, can_fix: bool) -> None:
+    def _check_installed(self, digest: str) -> None:
         if digest != self._digest:
             name = self._agent.name
-            fix = f"agent check name={name} fix=yes, if the account has sudo; or as root there: "
             raise AgentOutdated(
                 f"The runner on the agent {name} is another one than the daemon's.",
-                hint=f"{fix if can_fix else 'As root there: '}{install_command(self._agent.runner)}",
+                hint=f"agent update name={name}; or as root there: {install_command(self._agent.runner)}",
             )
 
     def _check_not_wanted(self, sudo: str, isolated: bool) -> None:
@@ -133,12 +131,12 @@ class Greeting:
 
         agent = self._agent
         why = f"sudo says {sudo!r}" if sudo else f"there is no runner at {agent.runner}"
-        hint = f"As root there: {install_command(agent.runner)}, and the rule of docs/agents.md for sudo."
+        hint = f"agent provision name={agent.name}"
         if agent.users == "always":
             words = f"Displays on the agent {agent.name} are to have users of their own (users=always), but {why}."
             raise AgentUnreachable(words, hint=hint)
         if agent.users == "auto" and isolated:
             raise AgentOutdated(
                 f"Displays on the agent {agent.name} had users of their own until now, but {why}.",
-                hint=f"{hint} Or let all of them run as the one user {agent.user}: users=never.",
+                hint=f"{hint}; or let all of them run as the one user {agent.user}: users=never.",
             )

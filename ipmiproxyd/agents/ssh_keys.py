@@ -130,6 +130,13 @@ async def identities(reactor: Any, key: str, passphrase: Secret) -> AsyncIterato
         client.transport.abortConnection()
 
 
+async def public_keys(reactor: Any, key: str, passphrase: Secret) -> Sequence[str]:
+    """The public halves of the keys to try, as lines of authorized_keys. Raises KeyRefused. See :func:`identities`."""
+
+    async with identities(reactor, key, passphrase) as found:
+        return [f"{one.kind.decode()} {base64.b64encode(one.blob).decode()}" for one in found]
+
+
 async def _ssh_agent(reactor: Any) -> _AgentClient:
     path = os.environ.get("SSH_AUTH_SOCK", "")
     if not path:

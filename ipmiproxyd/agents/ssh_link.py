@@ -168,6 +168,20 @@ class Link:
         self._failed_at = -FRESH
         self._dial_now()
 
+    async def dialled_now(self) -> Connection:
+        """The connection; where there is none, what comes of dialling from now on: what an attempt met with that had
+        begun before does not count."""
+
+        is_late = not self.is_up and self._pausing is None
+        self.redial()
+        try:
+            return await self.connection()
+        except ProxyError:
+            if not is_late:
+                raise
+        self.redial()
+        return await self.connection()
+
     @property
     def transport(self) -> Transport | None:
         """Of the connection, while there is one."""
@@ -268,7 +282,7 @@ class Link:
         self.since = self._reactor.seconds()
         self._transport, self._connection, self.problem = transport, transport.connection, None
         log.info("agent {agent}: connected to {place}", agent=self._name, place=str(place))
-        beat = _Beat(self._reactor, transport, self._name)
+        beat = Beat(self._reactor, transport, self._name)
         beat.start()
         transport.lost.addBoth(beat.stop)
         self._answer(None, patient=True)
@@ -377,7 +391,7 @@ async def hang_up(transport: Transport) -> None:
         await shielded(transport.lost)
 
 
-class _Beat:
+class Beat:
     """Asks now and then whether the agent is still there."""
 
     def __init__(self, reactor: Any, transport: Transport, name: str) -> None:

@@ -78,21 +78,29 @@ class SshMaker:
         if check:
             async with identities(self._reactor, str(place.key), place.passphrase):
                 pass  # what is wrong with it is said first
-        known = await deferToThread(known_host, self._known_hosts, agent.host, agent.port)
-        check_revoked(str(place), agent.host_keys, known.revoked)
-        if not agent.host_keys:
-            if not check:
-                raise MissingArgument(
-                    "host_key= is needed where nobody looks at the agent.",
-                    hint="Give host_key=SHA256:… (there: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub).",
-                )
-            shown = await shown_host_keys(self._reactor, agent.name, place)
-            check_revoked(str(place), shown.values(), known.revoked)
-            trusted = known.trusted if known_hosts else frozenset[str]()
-            agent = replace(agent, host_keys=_trusted(str(place), shown, trusted))
+        elif not agent.host_keys:
+            raise MissingArgument(
+                "host_key= is needed where nobody looks at the agent.",
+                hint="Give host_key=SHA256:… (there: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub).",
+            )
+        agent = await self.trusted(agent, known_hosts=known_hosts)
         if check:
             await self._try_out(agent, neighbour)
         return agent
+
+    async def trusted(self, agent: RemoteAgent, *, known_hosts: bool) -> RemoteAgent:
+        """The agent with a host key that somebody vouches for. Nobody signs in. Raises HostKeyUnknown, HostKeyChanged,
+        AgentUnreachable. ``known_hosts`` is as for :meth:`vouched`."""
+
+        place = SshPlace.of(agent, self._known_hosts)
+        known = await deferToThread(known_host, self._known_hosts, agent.host, agent.port)
+        check_revoked(str(place), agent.host_keys, known.revoked)
+        if agent.host_keys:
+            return agent
+        shown = await shown_host_keys(self._reactor, agent.name, place)
+        check_revoked(str(place), shown.values(), known.revoked)
+        trusted = known.trusted if known_hosts else frozenset[str]()
+        return replace(agent, host_keys=_trusted(str(place), shown, trusted))
 
     async def _try_out(self, agent: RemoteAgent, neighbour: Callable[[str], str]) -> None:
         transport = await sign_in(self._reactor, agent.name, SshPlace.of(agent, self._known_hosts))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred, DeferredLock, gatherResults
 from twisted.logger import Logger
@@ -22,6 +22,8 @@ from ipmiproxyd.model import BMC_CIPHER, BMC_REFUSED, Console, ConsoleState, Pro
 from ipmiproxyd.store.agents import StoredAgents
 from ipmiproxyd.tools import java_console, panel_http, vendors
 from ipmiproxyd.wire.agent import changed, checked, to_document
+
+T = TypeVar("T")
 
 OPEN: Final = (ConsoleState.OPENING, ConsoleState.READY, ConsoleState.CLOSING)
 IN_USE: Final = (*OPEN, ConsoleState.LOST)
@@ -46,6 +48,8 @@ class AgentMaker(Protocol):
     async def vouched(
         self, agent: RemoteAgent, *, check: bool, known_hosts: bool, neighbour: Callable[[str], str]
     ) -> RemoteAgent: ...
+
+    async def trusted(self, agent: RemoteAgent, *, known_hosts: bool) -> RemoteAgent: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +164,7 @@ class AgentDesk:
     async def _keep(self, agent: RemoteAgent) -> None:
         self._check_free(agent.name)
         await self._stored.create(agent.name, agent)
-        await self._fleet.join(await self._made(agent))
+        await self._join(agent)
         log.info("agent {agent} was added: {user} at {host}", agent=agent.name, user=agent.user, host=agent.host)
 
     def _check_free(self, name: str) -> None:
@@ -234,30 +238,45 @@ class AgentDesk:
         return await shielded(Deferred.fromCoroutine(self._remove(name, force)))
 
     async def _remove(self, name: str, force: bool) -> Sequence[str]:
+        await self._changeable(name)
         await self._done(self._part(name, force))
+        left = await self._close_all(name)
+        await self._done(self._take_away(name))
+        return left
+
+    async def _close_all(self, name: str) -> Sequence[str]:
+        """Of the consoles on an agent; those that could not be, in words."""
+
         tried: set[str] = set()
         while consoles := [one for one in self._open_on(name) if one.id not in tried]:
             tried.update(console.id for console in consoles)  # others may come that were asked for before
             await gatherResults([Deferred.fromCoroutine(self._close(console)) for console in consoles])
         left = ", ".join(console.id for console in self._open_on(name, IN_USE))
-        await self._done(self._take_away(name))
         return [f"Not closed, as the agent did not help: {left}. Their programs may go on for a while."] if left else []
 
     async def _part(self, name: str, force: bool) -> None:
         """From now on nothing new is begun there."""
 
-        await self._changeable(name)
+        agent_named(self._fleet, name)
+        await self.check_free_to_go(name, force=force)
+        self._fleet.leaving.add(name)
+
+    async def check_free_to_go(self, name: str, *, force: bool) -> None:
+        """Raises InUse while consoles are open on an agent, or proxies name it, unless these do not count."""
+
         if not force:
             await self._check_unnamed(name)
             self._check_unused(name)
-        self._fleet.leaving.add(name)
 
     async def _take_away(self, name: str) -> None:
         try:
             await self._fleet.leave(name)
         finally:
-            await self._stored.delete(name)
-            await self._stored.forget(name, REMEMBERED)
+            await self._forget(name)
+
+    async def _forget(self, name: str) -> None:
+        await self._stored.delete(name)
+        await self._stored.forget(name, REMEMBERED)
         log.info("agent {agent} was removed", agent=name)
 
     async def _close(self, console: Console) -> None:
@@ -294,6 +313,59 @@ class AgentDesk:
             await work
         finally:
             self._lock.release()
+
+    # --- with provisioning --------------------------------------------------------------------------------------------
+
+    async def known(self, name: str) -> RemoteAgent | None:
+        """What is known of one, of the configuration file or stored; None where there is none. Raises Forbidden for the
+        daemon's own machine."""
+
+        if name not in self._fleet:
+            return None
+        if agent_named(self._fleet, name).kind == "local":
+            words = f"The agent {name} is the daemon's own machine."
+            raise Forbidden(words, hint="That one is set up by ipmiproxyctl setup.")
+        return self._configured.get(name) or await self._stored.get(name)
+
+    async def trusted(self, agent: RemoteAgent, *, known_hosts: bool) -> RemoteAgent:
+        """A new one with a host key that somebody vouches for. Raises HostKeyUnknown, HostKeyChanged, …"""
+
+        self._check_free(agent.name)
+        return await self._rooms.maker().trusted(agent, known_hosts=known_hosts)
+
+    async def look_again(self, name: str) -> Mapping[str, Any]:
+        """Take what is on an agent now into use; no viewer notices. Its row, and ``warnings``."""
+
+        hosted: Any = agent_named(self._fleet, name)
+        finding = await hosted.look_again()
+        return {**await self.show(name), "warnings": [] if finding.level == "ok" else [finding.sentences]}
+
+    async def withdraw(
+        self, name: str, work: Callable[[], Coroutine[Any, Any, T]], *, force: bool, keep: bool
+    ) -> tuple[T, Sequence[str]]:
+        """Do ``work`` while no connection is kept to an agent and no console is open there; then have it no more. One
+        of the configuration file stays, as one that is kept does, and one for which ``work`` failed. Whoever waits for
+        it does not go away.
+
+        Returns what ``work`` gave, and what is to be known. Raises as :meth:`remove`.
+        """
+
+        agent = self._configured.get(name) or await self._stored.get(name)
+        await self._done(self._part(name, force))
+        warnings = [*await self._close_all(name)]
+        await self._fleet.leave(name)
+        stays = True
+        try:
+            done = await work()
+            stays = keep or name in self._configured
+        finally:
+            await self._done(self._join(agent) if stays else self._forget(name))
+        if name in self._configured:
+            warnings.append(f"The agent {name} stands in the daemon's configuration file: remove it there.")
+        return done, warnings
+
+    async def _join(self, agent: RemoteAgent) -> None:
+        await self._fleet.join(await self._made(agent))
 
     # --- looking at one -----------------------------------------------------------------------------------------------
 

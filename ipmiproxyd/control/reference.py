@@ -49,7 +49,7 @@ def commands() -> str:
     """Every command with its own arguments."""
 
     nobody: Any = None  # nothing is carried out: only the declarations are read
-    known = make_commands(nobody, nobody, nobody, nobody, nobody, nobody, nobody, nobody, Defaults())
+    known = make_commands(nobody, nobody, nobody, nobody, nobody, nobody, nobody, nobody, nobody, Defaults())
     return "\n".join(_command(command) for command in known.commands)
 
 

@@ -55,6 +55,8 @@ _COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 _OPTIONAL: Final = frozenset({"proxy"})
 """Columns that are left out where no row has anything in them."""
+_ONE_BY_ONE: Final = {"warnings": "warning", "changes": "change"}
+"""Lists of texts of which each has a line of its own, with this word in front."""
 _HIDDEN: Final = frozenset({"noun", "verb", "command"})
 
 
@@ -135,8 +137,8 @@ def shape(data: Mapping[str, Any]) -> list[Block]:
             continue
         elif isinstance(value, dict):
             facts += [(f"{name} {key}", text_of(f"{name} {key}", item)) for key, item in value.items()]
-        elif name == "warnings" and isinstance(value, list):
-            facts += [("warning", text_of("", item)) for item in value]
+        elif name in _ONE_BY_ONE and isinstance(value, list):
+            facts += [(_ONE_BY_ONE[name], text_of("", item)) for item in value]
         else:
             facts.append((name, text_of(name, value)))
     rows = tuple((clean(name.replace("_", " ")), text) for name, text in facts)
@@ -164,9 +166,10 @@ def progress_text(data: Mapping[str, Any]) -> str:
     """A line for a progress object."""
 
     words = data.get("text") or data.get("stage") or to_json(data)
-    passed = data.get("ms")
+    percent, passed = data.get("percent"), data.get("ms")
+    share = f"  {percent:.0f} %" if isinstance(percent, int | float) else ""
     moment = f"{passed / 1000:6.2f} s  " if isinstance(passed, int | float) else ""
-    return moment + clean(str(words))
+    return f"{moment}{clean(str(words))}{share}"
 
 
 class View(Protocol):
@@ -191,9 +194,13 @@ class PlainView:
     def __init__(self, out: TextIO, err: TextIO) -> None:
         self._out = out
         self._err = err
+        self._tenth: tuple[Any, int] | None = None
 
     def progress(self, data: Mapping[str, Any]) -> None:
-        print(progress_text(data), file=self._err, flush=True)
+        tenth = (data.get("stage"), int(data["percent"]) // 10) if "percent" in data else None
+        if tenth is None or tenth != self._tenth:
+            print(progress_text(data), file=self._err, flush=True)
+        self._tenth = tenth
 
     def done(self, data: Mapping[str, Any]) -> None:
         for block in shape(data):
@@ -267,6 +274,11 @@ class RichView:
         from rich.text import Text
 
         text = Text(progress_text(data), style="dim")
+        if self._status is not None and "percent" in data:
+            self._status.update(text)
+            return
+        if self._status is not None:
+            self._status.update("waiting …")
         self._err.print(text, soft_wrap=True)
         if self._err.is_terminal and self._status is None:
             self._status = self._err.status("waiting …")

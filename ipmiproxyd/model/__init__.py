@@ -2,15 +2,19 @@
 
 from ipmiproxyd.model.agents import (
     SSH_AGENT,
+    Administrator,
     Command,
     DirectStream,
     Outcome,
     RemoteAgent,
+    Report,
     StreamAddress,
     TcpStream,
     Transport,
     UnixStream,
     Users,
+    Verb,
+    Wanted,
 )
 from ipmiproxyd.model.bmc import (
     BMC_CIPHER,
@@ -58,6 +62,7 @@ __all__ = [
     "BMC_REFUSED",
     "IPMI_PORT",
     "SSH_AGENT",
+    "Administrator",
     "AsSet",
     "CertificateFiles",
     "Clipboard",
@@ -84,6 +89,7 @@ __all__ = [
     "Reach",
     "Ready",
     "RemoteAgent",
+    "Report",
     "Secret",
     "Stage",
     "StreamAddress",
@@ -92,8 +98,10 @@ __all__ = [
     "Typing",
     "UnixStream",
     "Users",
+    "Verb",
     "ViewerInfo",
     "Vnc",
+    "Wanted",
     "WebTrust",
     "bmc_key",
 ]

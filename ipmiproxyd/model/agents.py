@@ -12,6 +12,8 @@ SSH_AGENT: Final = "ssh-agent"
 Users = Literal["auto", "always", "never"]
 Transport = Literal["ssh", "direct"]
 """How the displays of an agent on another machine are reached: as all else, or by ports that are open there."""
+Verb = Literal["provision", "unprovision", "update"]
+"""What is done with an agent's host."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +43,41 @@ class RemoteAgent:
     jobs_name: str = ""
     transport: Transport = "ssh"
     notes: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Administrator:
+    """The account by which we come to provision an agent's host: root, or one that sudo lets do all.
+
+    ``key`` is as that of a :class:`RemoteAgent`, "" for the agent's own. ``sudo_password`` is empty where sudo asks for
+    none.
+    """
+
+    user: str = "root"
+    key: str = ""
+    passphrase: Secret = field(default_factory=lambda: Secret(""))
+    sudo_password: Secret = field(default_factory=lambda: Secret(""))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What a host is to have beside what every agent has.
+
+    ``browser`` is "chromium", "none", or a package; ``repository`` a line for apt's sources, or "". ``javas`` are names
+    as of ``java install``.
+    """
+
+    browser: str = "chromium"
+    repository: str = ""
+    javas: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What provisioning has changed on a host, or would change, and what is to be known, in words."""
+
+    changes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -166,8 +166,12 @@ class Browser:
         return list(self.call("Target.getTargets")["targetInfos"])
 
     def window(self, url: str) -> str:
-        made = self.call("Target.createTarget", url=url, newWindow=True, windowState="fullscreen")
-        return str(made["targetId"])
+        made = str(self.call("Target.createTarget", url=url, newWindow=True, windowState="fullscreen")["targetId"])
+        found = self.call("Browser.getWindowForTarget", targetId=made)
+        if found["bounds"].get("windowState") != "fullscreen":  # that of Debian 11 does not heed it
+            bounds = {"windowState": "fullscreen"}
+            self.call("Browser.setWindowBounds", windowId=found["windowId"], bounds=bounds)
+        return made
 
     def await_page(self, window: str) -> None:
         """Until the window shows something: then it has a title, be it the page's address."""
@@ -184,6 +188,7 @@ class Browser:
         told = self.call("Page.navigate", session, url=url, **way)
         if not told.get("errorText"):  # else the window says what is wrong
             self.await_event("Page.domContentEventFired", session)
+        self.call("Page.bringToFront", session)  # the address field of an empty window has had the keyboard
         self.call("Target.detachFromTarget", sessionId=session)
 
     def heed(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, Final, get_args
 
@@ -39,6 +39,13 @@ def changed(agent: RemoteAgent, changes: Mapping[str, Any]) -> RemoteAgent:
     """The agent with some fields replaced, and checked. Raises BadValue."""
 
     return checked(replace(agent, **changes))
+
+
+def differing(agent: RemoteAgent, fields: Mapping[str, Any]) -> Sequence[str]:
+    """Which of these fields the agent has otherwise, as operators call them. Raises BadValue."""
+
+    other = changed(agent, fields)
+    return [_SHOWN.get(name, name) for name in fields if getattr(other, name) != getattr(agent, name)]
 
 
 def to_document(agent: RemoteAgent) -> dict[str, Any]:

@@ -116,7 +116,7 @@ if AM_ROOT:
                 file.write("# an old one\n")
             late = await self.make_agent(runner=str(self.runner))
             error: Any = await self.assertFailure(Deferred.fromCoroutine(late.check()), AgentOutdated)
-            self.assertIn("fix=yes", error.hint)
+            self.assertIn("agent update", error.hint)
             self.assertEqual(late.describe()["runner"], "outdated")
             await late.repair()
             self.assertEqual(late.describe()["runner"], "installed")

@@ -42,11 +42,8 @@ class Panel(AgentHost):
     """It finds the packages of these tests, and no ipmiproxyd."""
 
     def _install(self) -> None:
-        for name in ("passwd", "shadow", "group", "gshadow"):
-            path = self.path(f"/etc/{name}")
-            kept = [line for line in path.read_text().splitlines(keepends=True) if not line.startswith("ipmiproxyd")]
-            path.write_text("".join(kept))
-        remains = [PREFIX, "/usr/local/lib/ipmiproxyd", "/home/ipmiproxyd", "/usr/local/bin/ipmiproxyctl"]
+        super()._install()
+        remains = [PREFIX, "/usr/local/bin/ipmiproxyctl"]
         state = ["/etc/ipmiproxyd", "/etc/ipmiproxyd.toml", "/var/lib/ipmiproxyd", "/var/lib/ipmiproxyd-setup"]
         self.run("rm", "-rf", *remains, "/usr/local/bin/ipmiproxyd", *state, *UNITS)
         self.run("ip", "link", "set", "lo", "up")
@@ -65,7 +62,7 @@ class InstallTests(TestCase):
             wheel.parent: WHEELS,
         }
         self.wheel = f"{WHEELS}/{wheel.name}"
-        self.host = Panel(self, "panel", 0, self.folder / "keys", shown)
+        self.host = Panel(self, "panel", 0, self.folder / "keys", bare=True, shown=shown)
         self.addCleanup(lambda: Deferred.fromCoroutine(self.host.stop()))
         await self.host.start()
 

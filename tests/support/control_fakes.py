@@ -13,7 +13,19 @@ from ipmiproxyd.control.commands import Defaults, make_commands
 from ipmiproxyd.control.declare import CommandTable
 from ipmiproxyd.errors import BadValue, BmcAuth, Exists, NotFound
 from ipmiproxyd.interfaces import Progress
-from ipmiproxyd.model import Console, ConsoleState, Device, Grant, OpenRequest, Proxy, RemoteAgent, Stage, ViewerInfo
+from ipmiproxyd.model import (
+    Administrator,
+    Console,
+    ConsoleState,
+    Device,
+    Grant,
+    OpenRequest,
+    Proxy,
+    RemoteAgent,
+    Stage,
+    ViewerInfo,
+    Wanted,
+)
 from ipmiproxyd.wire.device import changed, checked
 from ipmiproxyd.wire.proxy import changed as changed_proxy
 from ipmiproxyd.wire.proxy import checked as checked_proxy
@@ -342,6 +354,44 @@ class FakeAgents:
         return self.stored[name]
 
 
+class FakeProvisioning:
+    """``asked`` are what it was asked for, with secrets revealed."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+
+    async def provision(
+        self,
+        name: str,
+        fields: Mapping[str, Any],
+        by: Administrator,
+        wanted: Wanted,
+        *,
+        known_hosts: bool = True,
+        dry_run: bool = False,
+        progress: Progress = lambda _: None,
+    ) -> Mapping[str, Any]:
+        self.asked.append(("provision", name, fields, by, wanted, known_hosts, dry_run))
+        progress({"stage": "packages", "text": "Unpacking chromium", "percent": 42.0, "ms": 1234})
+        return {"name": name, "changes": ["The runner"], "dry_run": dry_run, "warnings": []}
+
+    async def unprovision(
+        self,
+        name: str,
+        by: Administrator,
+        *,
+        force: bool = False,
+        keep: bool = False,
+        progress: Progress = lambda _: None,
+    ) -> Mapping[str, Any]:
+        self.asked.append(("unprovision", name, by, force, keep))
+        return {"removed": name}
+
+    async def update(self, name: str, by: Administrator, *, progress: Progress = lambda _: None) -> Mapping[str, Any]:
+        self.asked.append(("update", name, by))
+        return {"name": name}
+
+
 class Fakes:
     """All of them, and the commands over them."""
 
@@ -352,6 +402,7 @@ class Fakes:
         self.vendors = FakeVendors()
         self.javas = FakeJavas()
         self.agents = FakeAgents()
+        self.provisioning = FakeProvisioning()
         self.proxies = FakeProxies()
         self.daemon = FakeDaemon()
 
@@ -363,6 +414,7 @@ class Fakes:
             self.vendors,
             self.javas,
             self.agents,
+            self.provisioning,
             self.proxies,
             self.daemon,
             defaults or Defaults(),

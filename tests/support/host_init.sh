@@ -1,12 +1,15 @@
-# Process 1 of a host that a test makes: sh host_init.sh NAME FIRST_UID LAST_UID [FOLDER PLACE]... Its namespaces are
-# there already. Its files are the machine's, with all that changes in memory; /run, /tmp and /home are empty. Each
-# FOLDER of the machine, which may be below these, is found at PLACE, and cannot be written there.
+# Process 1 of a host that a test makes: sh host_init.sh NAME FIRST_UID LAST_UID agent|bare ROOT PACKAGES
+# [FOLDER PLACE]... Its namespaces are there already. Its files are the machine's, or those of a Debian in the folder
+# ROOT, with all that changes in memory; /run and /tmp are empty, and so is /home of the machine's. A ROOT has the folder
+# PACKAGES as its only source of them. Each FOLDER of the machine is found at PLACE, and cannot be written there.
 set -e
-name=$1 first=$2 last=$3
-shift 3
-mount -t tmpfs -o size=64m,mode=755 tmpfs /mnt
+name=$1 first=$2 last=$3 kind=$4 root=$5 packages=$6
+shift 6
+size=64m
+[ -z "$packages" ] || size=4g
+mount -t tmpfs -o size=$size,mode=755 tmpfs /mnt
 mkdir /mnt/upper /mnt/work /mnt/root
-mount -t overlay overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work /mnt/root
+mount -t overlay overlay -o lowerdir="$root",upperdir=/mnt/upper,workdir=/mnt/work /mnt/root
 cd /mnt/root
 while [ $# != 0 ]; do
     mkdir -p ".$2"
@@ -14,13 +17,20 @@ while [ $# != 0 ]; do
     mount -o remount,bind,ro ".$2"
     shift 2
 done
+if [ -n "$packages" ]; then
+    mkdir -p srv/packages
+    mount --bind "$packages" srv/packages
+    mount -o remount,bind,ro srv/packages
+    rm -rf etc/apt/sources.list.d/* etc/resolv.conf
+    echo 'deb [trusted=yes] file:/srv/packages ./' >etc/apt/sources.list
+fi
 mount --rbind /dev dev
 mount -t tmpfs tmpfs dev/shm
 mount -t proc proc proc
 mount -t sysfs -o ro sysfs sys
 mount -t tmpfs -o size=32m,mode=755 tmpfs run
 mount -t tmpfs -o size=64m,mode=1777 tmpfs tmp
-mount -t tmpfs -o size=64m,mode=755 tmpfs home
+[ -n "$packages" ] || mount -t tmpfs -o size=64m,mode=755 tmpfs home
 hostname "$name"
 pivot_root . mnt
 umount -l /mnt
@@ -29,9 +39,6 @@ cd /
 # As on a host that has never seen a console. The users that it makes have numbers that nobody else has: the kernel
 # knows them by these alone, here and on the machine.
 sed -i '/^\(easydcim_vnc_\|ipmiproxyd\)/d' etc/passwd etc/group etc/shadow etc/gshadow
-echo "ipmiproxyd:x:$first:$first::/home/ipmiproxyd:/bin/sh" >>etc/passwd
-echo "ipmiproxyd:x:$first:" >>etc/group
-echo "ipmiproxyd:*:19000:0:99999:7:::" >>etc/shadow
 sed -i '/^SYS_[UG]ID_M/d' etc/login.defs
 echo "SYS_UID_MIN $((first + 1))
 SYS_UID_MAX $last
@@ -39,20 +46,17 @@ SYS_GID_MIN $((first + 1))
 SYS_GID_MAX $last" >>etc/login.defs
 printf '127.0.0.1 localhost\n::1 localhost\n127.0.1.1 %s\n' "$name" >etc/hosts
 mkdir -p -m 755 run/sshd run/lock etc/ssh/host
-rm -rf etc/sudoers.d/* usr/local/lib/ipmiproxyd var/cache/ipmiproxyd
-mkdir -m 755 usr/local/lib/ipmiproxyd
-mkdir -m 700 -p home/ipmiproxyd/.ssh
-chown -R "$first:$first" home/ipmiproxyd
+rm -rf etc/sudoers.d/* usr/local/lib/ipmiproxyd var/cache/ipmiproxyd var/lib/ipmiproxyd-agent root/.ssh
+if [ "$kind" = agent ]; then
+    echo "ipmiproxyd:x:$first:$first::/home/ipmiproxyd:/bin/sh" >>etc/passwd
+    echo "ipmiproxyd:x:$first:" >>etc/group
+    echo "ipmiproxyd:*:19000:0:99999:7:::" >>etc/shadow
+    mkdir -m 755 usr/local/lib/ipmiproxyd
+    mkdir -m 700 -p home/ipmiproxyd/.ssh
+    chown -R "$first:$first" home/ipmiproxyd
+fi
 
-exec /usr/bin/python3 -I -S -c '
-import os, signal
-signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
-print("up", flush=True)
-while True:
-    try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-    except ChildProcessError:
-        pass
-    signal.sigwait({signal.SIGCHLD})
-'
+# The kernel buries the children of whoever ignores their end.
+trap '' CHLD
+echo up
+exec sleep infinity

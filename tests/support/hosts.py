@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,21 +64,33 @@ class AgentHost:
 
     :param number: 0 to 3, another one for each host of a test.
     :param keys: the folder of its SSH keys, which it keeps.
+    :param bare: it is no agent: there is no account for one, and no runner. Only the programs are there.
     :param shown: folders of this machine, and where they are found on the host, not to be written.
     :ivar sshd: answers at port 22 of all its addresses.
     """
 
     def __init__(
-        self, test: TestCase, name: str, number: int, keys: Path, shown: Mapping[Path, str] | None = None
+        self,
+        test: TestCase,
+        name: str,
+        number: int,
+        keys: Path,
+        *,
+        bare: bool = False,
+        shown: Mapping[Path, str] | None = None,
     ) -> None:
         self.name = name
+        self.bare = bare
         self._test = test
         self._shown = [str(part) for pair in (shown or {}).items() for part in pair]
         self._child = Child()
         self._init = 0
         # Unix users with numbers of their own: on this machine, too, the kernel counts and kills by them alone.
         self.first_uid = 1_000_000 + USERS * (4 * os.getpid() + number)
-        self.sshd = HostSshd(self, keys)
+        self.sshd = self.make_sshd(keys)
+
+    def make_sshd(self, keys: Path) -> HostSshd:
+        return HostSshd(self, keys)
 
     async def start(self) -> None:
         """Returns when it is there, without network and sshd."""
@@ -87,7 +99,8 @@ class AgentHost:
         self._child = Child(lambda line: up.callback(None) if line == "up" else None)
         self._child.when_ended().addCallback(lambda _: None if up.called else up.cancel())
         apart = ["unshare", "--net", "--uts", "--ipc", "--mount", "--pid", "--fork", "--kill-child=KILL"]
-        init = ["sh", str(INIT), self.name, str(self.first_uid), str(self.first_uid + USERS - 1), *self._shown]
+        init = ["sh", str(INIT), self.name, str(self.first_uid), str(self.first_uid + USERS - 1)]
+        init += ["bare" if self.bare else "agent", *(self.below() or ("/", "")), *self._shown]
         argv = ["setpriv", "--pdeathsig", "KILL", *apart, "--propagation", "private", *init]
         the_reactor().spawnProcess(self._child, "/usr/bin/setpriv", argv, env={"PATH": PATH})
         try:
@@ -98,13 +111,20 @@ class AgentHost:
         (self._init,) = children_of(self._child.pid)
         self._install()
 
+    def below(self) -> Sequence[str]:
+        """Where its files come from, if not from this machine, see host_init.sh."""
+
+        return ()
+
     def _install(self) -> None:
         """What there is on an agent."""
 
+        self.sshd.put_keys()
+        if self.bare:
+            return
         self.install_runner()
         shutil.copy(REPOSITORY / "etc/sudoers.d/ipmiproxyd-agent", self.path(SUDOERS))
         self.path(SUDOERS).chmod(0o440)
-        self.sshd.put_keys()
 
     def install_runner(self) -> None:
         shutil.copy(runner.__file__, self.path(RUNNER))
@@ -160,17 +180,21 @@ class AgentHost:
     def console_processes(self) -> dict[int, str]:
         """What belongs to consoles: all of the displays' users, and what left whoever had started it (keepers)."""
 
-        return {
-            one.pid: f"{one.uid} {one.command[:200]}"
-            for one in self.processes()
-            if one.uid > self.first_uid or (one.parent == 1 and not one.command.startswith("sshd"))
-        }
+        account = self._uid_of("ipmiproxyd")
+        users = [one for one in self.processes() if one.uid > self.first_uid and one.uid != account]
+        left = [one for one in self.processes() if one.parent == 1 and not one.command.startswith("sshd")]
+        return {one.pid: f"{one.uid} {one.command[:200]}" for one in (*users, *left)}
 
     def user_of(self, display: int) -> int:
         """The number of a display's Unix user."""
 
+        found = self._uid_of(f"easydcim_vnc_{display}")
+        assert found is not None, f"display {display} has no user"
+        return found
+
+    def _uid_of(self, name: str) -> int | None:
         users = (line.split(":") for line in self.path("/etc/passwd").read_text().splitlines())
-        return next(int(user[2]) for user in users if user[0] == f"easydcim_vnc_{display}")
+        return next((int(user[2]) for user in users if user[0] == name), None)
 
     async def probe(self, targets: Sequence[Sequence[Any]]) -> list[Any]:
         """What root reaches there, outside of any console: see probe.py."""
@@ -238,7 +262,7 @@ class AgentHost:
     def serving(self) -> list[int]:
         """The sshd processes that serve connections, also those of an sshd that listens no more."""
 
-        servers = [one for one in self.processes() if one.command.startswith("sshd: ")]
+        servers = [one for one in self.processes() if one.command.startswith(("sshd: ", "sshd-session: "))]
         return [one.pid for one in servers if "[listener]" not in one.command]
 
     # --- troubles -----------------------------------------------------------------------------------------------------
@@ -262,6 +286,9 @@ class AgentHost:
                 filler.unlink()
 
 
+MakeHost = Callable[[TestCase, str, int, Path], AgentHost]
+
+
 class HostSshd(Sshd):
     """The sshd of a host. ``folder`` keeps the keys over its reboots."""
 
@@ -269,20 +296,20 @@ class HostSshd(Sshd):
     address = "0.0.0.0"
 
     def __init__(self, host: AgentHost, folder: Path) -> None:
-        self._host = host
+        self.host = host
         folder.mkdir(parents=True)
-        super().__init__(folder, more=["ListenAddress [::]:22"])
+        super().__init__(folder, more=["ListenAddress [::]:22"], accounts=host.bare)
 
     def put_keys(self) -> None:
         """What is in the folder counts on the host from its next start on (``authorized_keys`` at once)."""
 
         for file in self.folder.iterdir():
-            shutil.copy(file, self._host.path(f"{SSH_FOLDER}/{file.name}"))
+            shutil.copy(file, self.host.path(f"{SSH_FOLDER}/{file.name}"))
 
     async def finish(self) -> None:
         """With its host: what it serves may wait for a network that is not there."""
 
-        await self._host.stop()
+        await self.host.stop()
 
     async def all_ended(self) -> None:
         """Once its host has."""
@@ -295,7 +322,7 @@ class HostSshd(Sshd):
         return SSH_FOLDER
 
     def wrapped(self) -> Sequence[str]:
-        return self._host.inside()
+        return self.host.inside()
 
     @property
     def listener(self) -> int:
@@ -306,12 +333,15 @@ class Location:
     """An agent and its BMC network, with two servers ``NAME1`` and ``NAME2``, whose BMCs have the usual ports.
 
     :param number: 1 to 3.
+    :param make: makes the host, as :class:`AgentHost` does.
     :ivar namespace: the BMC network's; ``reactor`` starts things there.
     """
 
-    def __init__(self, test: TestCase, panel: NetworkNamespace, name: str, number: int, folder: Path) -> None:
+    def __init__(
+        self, test: TestCase, panel: NetworkNamespace, name: str, number: int, folder: Path, make: MakeHost
+    ) -> None:
         self.name = name
-        self.host = AgentHost(test, name, number, folder / "keys")
+        self.host = make(test, name, number, folder / "keys")
         self.namespace = NetworkNamespace.make()
         test.addCleanup(self.namespace.close)
         self.reactor: Any = ReactorIn(reactor, self.namespace)
@@ -404,14 +434,20 @@ class Location:
 
 
 class Hosts:
-    """The panel host and its locations. In ``panel`` run the daemon and its viewers."""
+    """The panel host and its locations. In ``panel`` run the daemon and its viewers.
 
-    def __init__(self, test: TestCase, folder: Path, names: Sequence[str] = ("east", "west")) -> None:
+    :param make: makes the agents' hosts.
+    """
+
+    def __init__(
+        self, test: TestCase, folder: Path, names: Sequence[str] = ("east", "west"), make: MakeHost = AgentHost
+    ) -> None:
         self.panel = NetworkNamespace.make()
         test.addCleanup(self.panel.close)
         self.reactor = ReactorIn(reactor, self.panel)
         self.locations = {
-            name: Location(test, self.panel, name, number, folder / name) for number, name in enumerate(names, 1)
+            name: Location(test, self.panel, name, number, folder / name, make)
+            for number, name in enumerate(names, 1)
         }
 
     async def probe(self, targets: Sequence[Sequence[Any]]) -> list[Any]:

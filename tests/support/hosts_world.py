@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sqlite3
 import time
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from twisted.internet.defer import Deferred, gatherResults
 
 from tests.support import leftovers
 from tests.support.daemon import DaemonProcess
-from tests.support.hosts import Hosts, Location
+from tests.support.hosts import AgentHost, Hosts, Location
 from tests.support.scratch import scratch
 from tests.support.world import SMALL_PROGRAM, World
 
@@ -22,12 +23,16 @@ PORTS = (6081, 6200)
 class HostsWorld(World):
     """Locations ``east`` and ``west``, their agents of the same names, and devices ``east1``, … as started.
 
+    :cvar names: of the locations; ``west`` is the last one.
+    :cvar bare: the hosts there are no agents yet, and the daemon knows of none.
     :cvar bmcs: the servers of which the BMC alone runs, without a panel: a location and its number.
     :cvar panels: those of which both run.
     :cvar small: the browser is a small program; for what does not depend on it.
     """
 
     timeout: ClassVar[float] = 90
+    names: ClassVar[Sequence[str]] = ("east", "west")
+    bare: ClassVar[bool] = False
     small: ClassVar[bool] = True
     lease: ClassVar[str] = "60s"
     bmcs: ClassVar[Sequence[tuple[str, int]]] = ()
@@ -36,10 +41,10 @@ class HostsWorld(World):
     async def _prepare(self) -> None:
         self.folder = scratch(self)
         self.folder.chmod(0o711)
-        self.hosts = Hosts(self, self.folder)
+        self.hosts = await self.make_hosts()
         self.reactor = self.hosts.reactor
         await self.hosts.start()
-        self.east, self.west = self.hosts["east"], self.hosts["west"]
+        self.east, self.west = self.hosts[self.names[0]], self.hosts[self.names[-1]]
         for name, number in self.panels:
             await self.hosts[name].server(number, users=self.users, personality=self.personality).start()
         for name, number in self.bmcs:
@@ -52,11 +57,14 @@ class HostsWorld(World):
             server = self.hosts[name].servers[number]
             await self.client.must(self.add_device(server.name, server))
 
+    async def make_hosts(self) -> Hosts:
+        return Hosts(self, self.folder, self.names, functools.partial(AgentHost, bare=self.bare))
+
     def _settings(self) -> Mapping[str, Mapping[str, Any]]:
         mine: dict[str, dict[str, Any]] = {
             "relay": {"ports": f"{PORTS[0]}-{PORTS[1]}"},
             "agent": {"lease": self.lease},
-            "agents": {name: one.settings() for name, one in self.hosts.locations.items()},
+            "agents": {} if self.bare else {name: one.settings() for name, one in self.hosts.locations.items()},
         }
         if self.small:
             mine["panel"] = {"chromium": SMALL_PROGRAM}

@@ -55,6 +55,9 @@ class Hosted(FakeAgent):
     async def close(self) -> None:
         self.is_closed = True
 
+    async def look_again(self) -> Finding:
+        return Finding("runner", "warning", "Consoles are open.", "Close them.")
+
     async def change(self, agent: RemoteAgent) -> None:
         self.changed = agent
         self.isolation = "users" if self.isolated else "none"
@@ -172,8 +175,13 @@ class Maker:
     async def vouched(self, agent: RemoteAgent, **_: Any) -> RemoteAgent:
         return agent
 
+    async def trusted(self, agent: RemoteAgent, **_: Any) -> RemoteAgent:
+        return agent
 
-class DeskTests(SynchronousTestCase):
+
+class DeskTestCase(SynchronousTestCase):
+    """A desk over a store in memory."""
+
     def setUp(self) -> None:
         self.store = MemoryStore()
         self.fleet = Fleet()
@@ -204,6 +212,8 @@ class DeskTests(SynchronousTestCase):
     def do(self, work: Any) -> Any:
         return self.successResultOf(Deferred.fromCoroutine(work))
 
+
+class DeskTests(DeskTestCase):
     def test_stored_and_loaded(self) -> None:
         told = self.do(self.desk.add(EAST))
         self.assertEqual((told["passphrase"], told["from"], told["limits"]["displays"]), ("set", "store", 5))

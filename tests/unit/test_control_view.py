@@ -168,6 +168,7 @@ class ShapeTests(SynchronousTestCase):
         self.assertEqual(progress_text({"stage": "display", "text": "Starting", "ms": 1234}), "  1.23 s  Starting")
         self.assertEqual(progress_text({"stage": "display"}), "display")
         self.assertEqual(progress_text({"n": 1}), '{"n": 1}')
+        self.assertEqual(progress_text({"text": "Unpacking", "percent": 41.7}), "Unpacking  42 %")
 
 
 class ViewTests(SynchronousTestCase):

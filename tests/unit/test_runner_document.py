@@ -212,7 +212,7 @@ class PartsTests(SynchronousTestCase):
         self.assertLessEqual(len(runner.words("x" * 10_000)), 300)
 
     def test_sandbox_has_a_policy_folder_of_its_own(self) -> None:
-        args = box.sandbox("/vnc", [(9, "/home/console/x")], "/usr/bin/python3", "", (7, 8, -1))
+        args = box.sandbox("/vnc", [(9, "/home/console/x")], "/usr/bin/python3", "", (7, 8, -1), sizes=True)
         self.assertEqual(args[-4:], ["/usr/bin/python3", "-I", "-S", "/run/console/inside.py"])
         self.assertNotIn("--disable-userns", args)
         writable = [args[at + 1 : at + 3] for at, word in enumerate(args) if word == "--bind"]
@@ -222,7 +222,14 @@ class PartsTests(SynchronousTestCase):
             read_only = [args[index + 1] for index, word in enumerate(args) if word == "--remount-ro"]
             self.assertEqual(read_only, ["/dev", "/run/console/library", "/etc/chromium", "/"])
         for java, seen in (("/opt/java/jdk", 0), ("/usr/lib/jvm/jdk", 0), ("/srv/java/jdk", 2), ("/usrjava/jdk", 2)):
-            self.assertEqual(box.sandbox("/vnc", [], "/usr/bin/python3", java, (7, 8, -1)).count(java), seen)
+            args = box.sandbox("/vnc", [], "/usr/bin/python3", java, (7, 8, -1), sizes=True)
+            self.assertEqual(args.count(java), seen)
+
+    def test_what_an_old_bubblewrap_knows(self) -> None:
+        args = box.sandbox("/vnc", [(9, "/home/console/x")], "/usr/bin/python3", "", (7, 8, -1), sizes=False)
+        self.assertEqual({"--size", "--perms", "--chmod"} & set(args), set())
+        args = box.sandbox("/vnc", [(9, "/home/console/x")], "/usr/bin/python3", "", (7, 8, -1), sizes=True)
+        self.assertEqual([args[at + 2] for at, word in enumerate(args) if word == "--size"], ["--tmpfs"] * 6)
 
     def test_files_from_the_cache(self) -> None:
         cache = scratch(self)

@@ -8,13 +8,14 @@ from ipmiproxyd.control.commands import daemon as daemon_commands
 from ipmiproxyd.control.commands import device as device_commands
 from ipmiproxyd.control.commands import java as java_commands
 from ipmiproxyd.control.commands import power as power_commands
+from ipmiproxyd.control.commands import provision as provision_commands
 from ipmiproxyd.control.commands import proxy as proxy_commands
 from ipmiproxyd.control.commands import screenshot as screenshot_commands
 from ipmiproxyd.control.commands import vendor as vendor_commands
 from ipmiproxyd.control.commands import viewers as viewers_commands
 from ipmiproxyd.control.commands.defaults import Defaults
 from ipmiproxyd.control.declare import CommandTable
-from ipmiproxyd.interfaces import Agents, Consoles, Daemon, Devices, Javas, Power, Proxies, Vendors
+from ipmiproxyd.interfaces import Agents, Consoles, Daemon, Devices, Javas, Power, Provisioning, Proxies, Vendors
 
 __all__ = ["Defaults", "make_commands"]
 
@@ -26,6 +27,7 @@ def make_commands(
     vendors: Vendors,
     javas: Javas,
     agents: Agents,
+    provisioning: Provisioning,
     proxies: Proxies,
     daemon: Daemon,
     defaults: Defaults,
@@ -43,6 +45,7 @@ def make_commands(
             *vendor_commands.commands(devices, vendors, proxies, agent=defaults.agent),
             *java_commands.commands(javas, agent=defaults.agent),
             *agent_commands.commands(agents),
+            *provision_commands.commands(provisioning),
             *daemon_commands.commands(daemon),
         ]
     )

@@ -53,14 +53,14 @@ KEY: Final = Argument(
 HOST_KEY: Final = Argument(
     "host_key", Fingerprints(), "the fingerprint of the host's SSH key; several if it has several", default=()
 )
-_FIELDS: Final[Fields] = (
+FIELDS: Final[Fields] = (
     HOST,
     Argument("port", Integer(1, 65535), "its SSH port", default=22),
     Argument("user", Text(32, "name"), "whom to sign in as", default="ipmiproxyd"),
     KEY,
     Argument("passphrase", SecretText(), "of the key, where that is encrypted"),
     HOST_KEY,
-    Argument("python", Text(512, "program"), "the Python there, 3.11 or later", default="/usr/bin/python3"),
+    Argument("python", Text(512, "program"), "the Python there, 3.9 or later", default="/usr/bin/python3"),
     Argument(
         "users",
         Choice[Users](get_args(Users)),
@@ -84,8 +84,8 @@ _FIELDS: Final[Fields] = (
     ),
     Argument("notes", Text(4096), "anything worth knowing", default=""),
 )
-_ADDED: Final = to_add(_FIELDS, HOST, KEY)
-_CHANGED: Final = to_change(_FIELDS)
+_ADDED: Final = to_add(FIELDS, HOST, KEY)
+_CHANGED: Final = to_change(FIELDS)
 CHECK: Final = Argument("check", Flag(), "sign in there first, and store nothing if that fails", default=True)
 KNOWN_HOSTS: Final = Argument(
     "known_hosts",
@@ -120,7 +120,9 @@ async def agent_for(values: Values, argument: Argument[str], device: Device, pro
     return values[argument] if proxy is None else proxy.agent
 
 
-def _given(call: Call, fields: Fields) -> dict[str, Any]:
+def given_agent(call: Call, fields: Fields) -> dict[str, Any]:
+    """Those of an agent's fields that are on the request, as :class:`~ipmiproxyd.model.RemoteAgent` calls them."""
+
     given = given_fields(call.values, fields)
     if HOST_KEY.name in given:
         given["host_keys"] = given.pop(HOST_KEY.name)
@@ -129,11 +131,11 @@ def _given(call: Call, fields: Fields) -> dict[str, Any]:
 
 def commands(agents: Agents) -> list[Command]:
     async def add(call: Call) -> Mapping[str, Any]:
-        agent = RemoteAgent(name=call.values[NAME], **_given(call, _ADDED))
+        agent = RemoteAgent(name=call.values[NAME], **given_agent(call, _ADDED))
         return await agents.add(agent, check=call.values[CHECK], known_hosts=call.values[KNOWN_HOSTS])
 
     async def change(call: Call) -> Mapping[str, Any]:
-        changes = _given(call, _CHANGED)
+        changes = given_agent(call, _CHANGED)
         if not changes:
             raise MissingArgument("agent set needs something to change.", hint="For example: host_key= or notes=")
         return await agents.change(

@@ -1,0 +1,1 @@
+"""From a bare host to an agent, and back."""

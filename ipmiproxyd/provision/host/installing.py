@@ -1,0 +1,209 @@
+"""The packages that an agent needs."""
+
+from __future__ import annotations
+
+from ipmiproxyd.provision.host import apt, files, record
+from ipmiproxyd.provision.host.talk import FailedError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ipmiproxyd.provision.host.apt import Package
+    from ipmiproxyd.provision.host.record import Change
+    from ipmiproxyd.provision.host.system import System
+    from ipmiproxyd.provision.host.work import Work
+
+COMMON = (
+    "tigervnc-standalone-server",
+    "openbox",
+    "xauth",
+    "fonts-dejavu-core",
+    "bubblewrap",
+    "nftables",
+    "curl",
+    "ipmitool",
+    "sudo",
+    "passwd",
+)
+CHROMIUM = "chromium"
+SOURCES = "/etc/apt/sources.list.d/ipmiproxyd.list"
+KEY = "apt"
+
+
+def wanted(work: Work, system: System) -> list[str]:
+    """The document's own list, or what this system calls what an agent needs."""
+    given, browser = work.document["packages"], work.document["browser"]
+    if given is not None:
+        return list(given)
+    if browser == CHROMIUM and system.id == "ubuntu":
+        raise FailedError(
+            "system-unsupported",
+            f"The chromium of {system.name} is a snap, which does not run in a console's sandbox",
+            "Name a browser that is a package of apt's (browser=PACKAGE, untested), or none (browser=none).",
+        )
+    if browser not in (CHROMIUM, "none"):
+        work.teller.warning(f"The browser {browser} is untested")
+    return [*COMMON, system.java, *([] if browser == "none" else [browser])]
+
+
+def install(work: Work, system: System) -> None:
+    """Whatever is missing of them, by apt."""
+    add_repository(work)
+    take_over_bootstrap(work)
+    change = work.record.find("packages", KEY)
+    if change and not work.dry_run:
+        note_users(work, change)
+    known, names = apt.packages(work.host), wanted(work, system)
+    interrupted = apt.is_interrupted(work.host, known)
+    if interrupted and work.tell("dpkg, which was broken off, completes its work"):
+        # What it cannot configure for want of others' packages, apt sees to.
+        work.host.run(["dpkg", "--configure", "-a", *apt.KEEP_OLD], limit=apt.LIMIT)
+        known = apt.packages(work.host)
+        interrupted = apt.is_interrupted(work.host, known)
+    missing = [name for name in names if name not in known or known[name].status != "installed"]
+    if not missing and not interrupted:
+        work.record.want("packages", KEY)
+    elif work.dry_run:
+        _would(work, missing)
+    else:
+        _install(work, missing, known)
+
+
+def add_repository(work: Work) -> None:
+    if line := work.document["repository"]:
+        work.put(SOURCES, files.new_file(f"{line}\n".encode(), 0o644), f"apt's source {SOURCES}")
+
+
+def take_over_bootstrap(work: Work) -> None:
+    """Python was put here for us, and what was there before is written down: ``ii  name`` for each."""
+    text = work.host.read(record.BOOTSTRAP)
+    if text is None or work.dry_run:
+        return
+    before = {line.split()[-1] for line in text.splitlines() if line[1:2] not in ("c", "n", "")}
+    new = [name for name, one in apt.packages(work.host).items() if one.is_there and name.split(":")[0] not in before]
+    if new:
+        change = _begin(work, f"Python, which was installed first: {apt.names(new)}")
+        for name in new:
+            change["items"].setdefault(name, {"before": "absent", "named": name == "python3"})
+        work.record.save()
+    for path in (record.BOOTSTRAP, f"{record.BOOTSTRAP}.new", f"{record.BOOTSTRAP}.lock"):
+        files.put(work.host.root, path, files.MISSING)
+
+
+def _would(work: Work, missing: list[str]) -> None:
+    words = f"Packages: {apt.names(missing)}"
+    try:
+        plan = apt.plan(work.host, [*apt.INSTALL, *missing])
+    except FailedError:  # nothing is asked of the network in a dry run
+        work.tell(f"{words} (and what they need, which apt does not know yet)")
+    else:
+        work.tell(f"{words}: {len(plan.new)} with what they need")
+
+
+def _begin(work: Work, words: str) -> Change:
+    work.prepare()
+    change = work.record.begin(work.stage, "packages", KEY, items={}, upgraded=[], users=[], groups=[], window=None)
+    if work.document["verb"] == "provision":
+        work.tell(words)
+    return change
+
+
+def _install(work: Work, missing: list[str], known: dict[str, Package]) -> None:
+    work.teller.progress(work.stage, 0.0, "Asking what there is")
+    apt.update(work)
+    plan = apt.plan(work.host, [*apt.INSTALL, *missing])
+    change = _begin(work, f"Packages: {apt.names(missing)}: {len(plan.new)} with what they need")
+    for name in plan.new:
+        before = "config-files" if name in known and known[name].status == "config-files" else "absent"
+        change["items"].setdefault(name, {"before": before, "named": name in missing})
+    change["upgraded"] = sorted({*change["upgraded"], *plan.upgraded})
+    change["window"] = {file: sorted(work.host.entries(file)) for file in ("passwd", "group")}
+    work.record.save()
+    work.teller.go_on()
+    apt.do(work, [*apt.INSTALL, *missing])
+    note_users(work, change)
+    now = apt.packages(work.host)
+    if left := [name for name in missing if name not in now or now[name].status != "installed"]:
+        raise FailedError("packages-failed", f"These packages are not installed: {apt.names(left)}", apt.HINT)
+
+
+def note_users(work: Work, change: Change) -> None:
+    """Who is new since apt began was made by the packages."""
+    if not (window := change["window"]):
+        return
+    for file, made in (("passwd", "users"), ("group", "groups")):
+        change[made] = sorted({*change[made], *(set(work.host.entries(file)) - set(window[file]))})
+    change["window"] = None
+    work.record.save()
+
+
+# --- taking back ------------------------------------------------------------------------------------------------------
+
+
+def undo(work: Work, change: Change) -> None:
+    """What was not there before goes, unless somebody else's packages need it now."""
+    note_users(work, change)
+    known = apt.packages(work.host)
+    ours = {name for name in change["items"] if name in known and known[name].status != "not-installed"}
+    chosen = _chosen(work, change) | {name for name in ours if known[name].essential}
+    gone = sorted(ours - chosen - needed(known, ours - chosen))
+    if gone and work.tell(f"Packages are removed: {apt.names(gone)}"):
+        _remove(work, change, gone, known)
+    if left := {name for name in ours if name not in gone and known[name].is_there}:
+        work.teller.warning(f"These packages are needed by others now, and stay: {apt.names(left)}")
+    elif not work.dry_run:
+        remove_users(work, change)
+    if change["upgraded"]:
+        work.teller.warning(f"These packages stay as new as they are: {apt.names(change['upgraded'])}")
+
+
+def _chosen(work: Work, change: Change) -> set[str]:
+    """What came as a need of something else, and which somebody has asked for since."""
+    manual = set(work.host.must(["apt-mark", "showmanual"]).split())
+    return {name for name, item in change["items"].items() if not item["named"] and name in manual}
+
+
+def needed(known: dict[str, Package], ours: set[str]) -> set[str]:
+    """Which of ours the other packages that are there depend on, themselves or by others of ours."""
+    there = {name for name, one in known.items() if one.is_there}
+    staying = there - ours
+    fresh = staying
+    while fresh:
+        has = {name for one in staying for name in known[one].provides}
+        wanted_names = {
+            name for one in fresh for group in known[one].needs if not has.intersection(group) for name in group
+        }
+        fresh = {name for name in there - staying if known[name].provides & wanted_names}
+        staying = staying | fresh
+    return staying & ours
+
+
+def _remove(work: Work, change: Change, gone: list[str], known: dict[str, Package]) -> None:
+    there = [name for name in gone if known[name].is_there]
+    plan = apt.plan(work.host, ["remove", "--", *there]) if there else apt.Plan("")
+    if plan.new or plan.upgraded or not set(plan.removed) <= set(gone):
+        more = apt.names({*plan.new, *plan.upgraded, *plan.removed} - set(gone))
+        work.teller.warning(f"The packages stay, as apt would change others with them: {more}")
+        return
+    if there:
+        apt.do(work, ["remove", "--", *there], (0.0, 90.0))
+    # Where only configuration files were left before, they are left again.
+    purged = [name for name in gone if change["items"][name]["before"] == "absent"]
+    purged = [
+        name for name in purged if name in (now := apt.packages(work.host)) and now[name].status == "config-files"
+    ]
+    if purged:
+        done = work.host.run(["dpkg", "--purge", *purged], limit=apt.LIMIT)
+        if done.status:
+            raise FailedError("packages-failed", f"dpkg --purge failed on the host: {done.words}", apt.HINT)
+
+
+def remove_users(work: Work, change: Change) -> None:
+    """Those whom our packages made; packages leave them behind."""
+    for name in change["users"]:
+        if entry := work.host.entries("passwd").get(name):
+            work.host.end_processes({int(entry[2])})
+            if work.tell(f"The user {name}, whom a package had made, is removed"):
+                work.host.change_users(["userdel", name], fine=(6, 12))
+    for name in change["groups"]:
+        if name in work.host.entries("group") and work.tell(f"The group {name}, which a package had made, is removed"):
+            work.host.change_users(["groupdel", name], fine=(6,))

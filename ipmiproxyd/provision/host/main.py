@@ -1,0 +1,223 @@
+"""The engine: makes this host an agent, or takes that back. It runs as root, and nothing of it stays.
+
+It is given a document and says lines of JSON::
+
+    {"event":"stage","name":…,"text":…}  {"event":"progress","name":…,"percent":…,"text":…}
+    {"event":"change","stage":…,"words":…}: what is changed next, or would be in a dry run
+    {"event":"warning","words":…}
+    {"event":"done","changed":[words, …],"facts":{…}}
+    {"event":"failed","code":…,"message":…,"hint":…}
+
+Each stage looks before it changes anything, and what it changes stands in the record first: it can be broken off
+anywhere, and run again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+import sys
+
+from ipmiproxyd.provision.host import accounts, files, firewall, installing, kernel, privileges, work
+from ipmiproxyd.provision.host.record import Record, alone
+from ipmiproxyd.provision.host.system import Host, System
+from ipmiproxyd.provision.host.talk import FailedError, StoppedError, Teller
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from ipmiproxyd.provision.host.record import Change
+    from ipmiproxyd.provision.host.work import Object, Work
+
+NAME = r"[a-z_][a-z0-9_-]{0,31}"
+PATH = r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9_.+-]{1,100})+"
+KEYS = r"(?:(?:ssh|ecdsa)-[a-z0-9-]+ [A-Za-z0-9+/=]+(?: [^\n\0]*)?\n*)+"
+RULES: dict[str, str] = {
+    "verb": "provision|unprovision|update|look",
+    "account": NAME,
+    "public_key": KEYS,
+    "python": PATH,
+    "users": "auto|always|never",
+    "prefix": r"[a-z_](?:[a-z0-9_-]{0,22}[a-z_-])?",
+    "transport": "ssh|direct",
+    "daemon_address": r"[0-9a-fA-F.:]*",
+    "browser": r"[a-z0-9][a-z0-9+.-]*",
+    "repository": r"(?:deb [^\n\0]+)?",
+    "sudoers": r"[A-Za-z0-9_-]+",
+}
+"""What texts of the document have to look like: they get into files that root obeys."""
+
+
+def checked(document: Object) -> Object:
+    """The document, complete. Raises FailedError where it is not as it must be."""
+    document = {"dry_run": False, "daemon_address": "", "packages": None, "force": False, **document}
+    for name, rule in RULES.items():
+        value = document.get(name)
+        if not isinstance(value, str) or not re.fullmatch(rule, value):
+            raise FailedError("bad-request", f"The document's {name} is not as it must be")
+    runner = document.get("runner")
+    if not isinstance(runner, dict) or not re.fullmatch(PATH, str(runner.get("path"))):
+        raise FailedError("bad-request", "The document's runner is not as it must be")
+    if not isinstance(document["displays"], list) or not all(
+        type(one) is int and 0 < one < 1000 for one in document["displays"]
+    ):
+        raise FailedError("bad-request", "The document's displays are not as they must be")
+    packages = document["packages"]
+    if packages is not None and not all(re.fullmatch(RULES["browser"], str(one)) for one in packages):
+        raise FailedError("bad-request", "The document's packages are not as they must be")
+    return document
+
+
+# --- verbs -----------------------------------------------------------------------------------------------------------
+
+
+def provision(it: Work, system: System) -> None:
+    as_root = it.document["users"] != "never"
+    stages: list[tuple[str, str, bool, Callable[[Work], None]]] = [
+        ("packages", "The packages", True, lambda work: installing.install(work, system)),
+        ("account", "The daemon's account", True, accounts.make_account),
+        ("key", "The daemon's key", True, accounts.put_key),
+        ("users", "The users of displays", as_root, accounts.make_displays),
+        ("runner", "The runner", as_root, privileges.put_runner),
+        ("sudo", "The rule for sudo", as_root, privileges.allow),
+        ("firewall", "The firewall", True, firewall.put),
+        ("kernel", "The kernel's settings", True, kernel.put),
+    ]
+    for name, text, wanted, stage in stages:
+        if wanted:
+            it.enter(name, text)
+            stage(it)
+    mine = firewall.facts(it.document)
+    if not it.dry_run and it.record.changes and it.record.tenants.get(it.account) != mine:
+        it.record.tenants[it.account] = mine
+        it.record.save()
+
+
+def update(it: Work, _: System) -> None:
+    if it.document["users"] != "never":
+        it.enter("runner", "The runner")
+        privileges.put_runner(it)
+        it.enter("sudo", "The rule for sudo")
+        privileges.allow(it)
+
+
+UNDO: dict[str, Callable[[Work, Change], None]] = {
+    "file": work.undo_file,
+    "folder": work.undo_folder,
+    "traces": work.undo_traces,
+    "packages": installing.undo,
+    "account": accounts.undo_account,
+    "shell": accounts.undo_shell,
+    "displays": accounts.undo_displays,
+    "table": firewall.undo_table,
+    "units": firewall.undo_units,
+    "sysctl": kernel.undo_setting,
+}
+
+
+def unprovision(it: Work, _: System) -> None:
+    """In reverse. What others want, too, stays."""
+    record = it.record
+    installing.take_over_bootstrap(it)
+    mine = [change for change in record.changes if it.account in change["tenants"]]
+    nobodys = [change for change in mine if len(change["tenants"]) == 1]
+    if any(change["kind"] == "displays" for change in nobodys) and not it.document["force"]:
+        refuse_in_use(it)
+    for change in mine[::-1]:
+        if it.stage != change["stage"]:
+            it.enter(change["stage"], f"Taking back: {change['stage']}")
+        if change in nobodys:
+            UNDO[change["kind"]](it, change)
+            if not it.dry_run:
+                record.drop(change)
+    if not it.dry_run:
+        leave(it)
+
+
+def refuse_in_use(it: Work) -> None:
+    if it.host.processes_of(accounts.display_uids(it)):
+        raise FailedError("in-use", "Consoles are open on the host", "Close them first, or say it with force=yes.")
+
+
+def leave(it: Work) -> None:
+    """What others want, too, is theirs alone from now on."""
+    record = it.record
+    for change in record.changes:
+        if it.account in change["tenants"]:
+            change["tenants"].remove(it.account)
+    record.tenants.pop(it.account, None)
+    record.save()
+    if record.is_empty:
+        record.clear()
+    elif record.tenants:
+        record.account = min(record.tenants)
+        it.enter("firewall", "The firewall")
+        firewall.apply(it, record.tenants)
+
+
+def look(_: Work, __: System) -> None:
+    """The facts say all."""
+
+
+VERBS: dict[str, Callable[[Work, System], None]] = {
+    "provision": provision,
+    "unprovision": unprovision,
+    "update": update,
+    "look": look,
+}
+
+
+# --- from the start to the end ----------------------------------------------------------------------------------------
+
+
+def facts(it: Work, system: System) -> Object:
+    entry = it.host.entries("passwd").get(it.account)
+    runner = files.look(it.host.root, it.document["runner"]["path"])
+    return {
+        "system": system.name,
+        "id": system.id,
+        "version": system.version,
+        "python": platform.python_version(),
+        "account": bool(entry),
+        "home": entry[5] if entry else "",
+        "runner": hashlib.sha256(files.content_of(runner)).hexdigest() if runner["type"] == "file" else "",
+        "provisioned": any(it.account in change["tenants"] for change in it.record.changes),
+        "tenants": sorted(it.record.tenants),
+    }
+
+
+def run(given: Object, teller: Teller, host: Host) -> None:
+    document = checked(given)
+    if os.geteuid():
+        raise FailedError(
+            "forbidden", "The engine has to be root on the host", "Name an account with sudo, or root: as=."
+        )
+    changes = document["verb"] != "look" and not document["dry_run"]
+    with alone(host.root, make=changes):
+        it = work.Work(host, Record(host.root, document["account"]), teller, document)
+        it.enter("look", "Looking at the host")
+        system = System(host)
+        VERBS[document["verb"]](it, system)
+        teller.say(event="done", changed=it.changed, facts=facts(it, system))
+
+
+def main(given: Object) -> Any:
+    os.umask(0o022)
+    os.chdir("/")
+    teller = Teller()
+    teller.keep_going()
+    try:
+        run(given, teller, Host())
+        return None
+    except StoppedError:
+        sys.exit(1)
+    except FailedError as error:
+        teller.say(event="failed", code=error.code, message=error.message, hint=error.hint)
+    except Exception as error:
+        message = f"The engine failed on the host: {type(error).__name__}: {error}"
+        teller.say(event="failed", code="internal", message=message, hint="")
+    sys.exit(1)

@@ -1,0 +1,181 @@
+"""The host as the engine finds it: its files below a root, its programs, its processes."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import shutil
+import signal
+import subprocess
+import time
+
+from ipmiproxyd.provision.host.talk import FailedError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+LIMIT = 120.0  # seconds that a short program may take
+PATIENCE = 5.0  # seconds for processes to end
+LOCK_LIMIT = 20.0  # seconds for another one's lock on the list of users
+
+
+class Done:
+    """How a program ended. ``words`` is the last line that it said."""
+
+    def __init__(self, status: int, output: str, errors: str) -> None:
+        self.status, self.output = status, output
+        lines = [line.strip() for line in (errors.strip() or output.strip()).splitlines()]
+        self.words = lines[-1][:300] if lines else f"status {status}"
+
+
+class Host:
+    """:param root: in front of all paths; programs are started for "/" only."""
+
+    def __init__(self, root: str = "/") -> None:
+        self.root = root
+
+    def path(self, path: str) -> str:
+        return os.path.join(self.root, path.lstrip("/"))
+
+    def read(self, path: str) -> str | None:
+        """A file's text; None where there is none, or it cannot be read."""
+        try:
+            with open(self.path(path), encoding="utf-8", errors="surrogateescape") as file:
+                return file.read()
+        except OSError:
+            return None
+
+    def exists(self, path: str) -> bool:
+        return os.path.lexists(self.path(path))
+
+    def which(self, program: str) -> str:
+        """The path of a program; empty if it is not there."""
+        return shutil.which(program, path=PATH) or ""
+
+    def environment(self) -> Mapping[str, str]:
+        """For programs: what this site set (its proxies), in no language but the one that we read."""
+        fixed = {"PATH": PATH, "LC_ALL": "C.UTF-8", "LANGUAGE": "C", "DEBIAN_FRONTEND": "noninteractive"}
+        fixed |= {"APT_LISTCHANGES_FRONTEND": "none", "NEEDRESTART_SUSPEND": "1", "UCF_FORCE_CONFFOLD": "1"}
+        # sudo's package is not removed as long as root has no password.
+        return {**os.environ, **fixed, "SUDO_FORCE_REMOVE": "yes"}
+
+    def run(self, argv: Sequence[str], given: str = "", limit: float = LIMIT) -> Done:
+        """Run a short program to its end. Raises FailedError where it is not there or takes too long."""
+        if self.root != "/":
+            raise FailedError("internal", f"{argv[0]} would not stay below {self.root}")
+        try:
+            done = subprocess.run(
+                list(argv),
+                input=given,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                env=self.environment(),
+                cwd="/",
+                start_new_session=True,
+                timeout=limit,
+                check=False,
+            )
+        except OSError as error:
+            raise FailedError("tool-missing", f"{argv[0]} cannot be started: {error.strerror}") from error
+        except subprocess.TimeoutExpired:
+            raise FailedError("timeout", f"{argv[0]} did not end within {limit:g} s") from None
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    def must(self, argv: Sequence[str], given: str = "", limit: float = LIMIT) -> str:
+        """The output of a program that has to succeed."""
+        done = self.run(argv, given, limit)
+        if done.status:
+            raise FailedError("agent-unreachable", f"{argv[0]} failed: {done.words}")
+        return done.output
+
+    def change_users(self, argv: Sequence[str], fine: Sequence[int] = ()) -> None:
+        """useradd and its relatives, which refuse to run while another one does: they are asked again."""
+        limit = time.monotonic() + LOCK_LIMIT
+        while (done := self.run(argv)).status not in (0, *fine):
+            if "lock" not in done.words or time.monotonic() > limit:
+                raise FailedError("agent-unreachable", f"{argv[0]} failed: {done.words}")
+            time.sleep(0.2)
+
+    # --- users and groups: read from the files, as the tools that change them do --------------------------------------
+
+    def entries(self, file: str) -> dict[str, list[str]]:
+        """The lines of /etc/passwd or /etc/group, by name."""
+        lines = (self.read(f"/etc/{file}") or "").splitlines()
+        return {fields[0]: fields for fields in (line.split(":") for line in lines) if len(fields) > 3}
+
+    def processes_of(self, uids: set[int]) -> dict[int, int]:
+        """Process number to user, of all that live."""
+        found = {}
+        for name in filter(str.isdigit, os.listdir(self.path("/proc"))):
+            status = self.read(f"/proc/{name}/status") or ""
+            match = re.search(r"\nState:\s+[^ZX].*\nUid:([^\n]+)", status, re.DOTALL)
+            for uid in uids.intersection(map(int, match[1].split())) if match else ():
+                found[int(name)] = uid
+        return found
+
+    def ancestors(self) -> set[int]:
+        """Ourselves, and whoever started us."""
+        found, pid = set(), os.getpid()
+        while pid > 0 and pid not in found:
+            found.add(pid)
+            match = re.search(r"\nPPid:\s+(\d+)", self.read(f"/proc/{pid}/status") or "")
+            pid = int(match[1]) if match else 0
+        return found
+
+    def end_processes(self, uids: set[int]) -> bool:
+        """End all processes of these users, but for those that lead to us; False if some go on."""
+        limit, spared = time.monotonic() + PATIENCE, self.ancestors()
+        while left := [pid for pid in self.processes_of(uids) if pid not in spared]:
+            if time.monotonic() > limit:
+                return False
+            for pid in left:
+                self._end(pid, uids)
+            select.select([], [], [], 0.02)
+        return True
+
+    def _end(self, pid: int, uids: set[int]) -> None:
+        try:
+            fd = os.pidfd_open(pid)
+        except OSError:
+            return
+        try:
+            if pid in self.processes_of(uids):
+                signal.pidfd_send_signal(fd, signal.SIGKILL)
+        except OSError:
+            pass
+        finally:
+            os.close(fd)
+
+
+# --- which system it is -----------------------------------------------------------------------------------------------
+
+SYSTEMS = {
+    ("debian", "11"): "openjdk-17-jre",
+    ("debian", "12"): "openjdk-17-jre",
+    ("debian", "13"): "openjdk-21-jre",
+    ("ubuntu", "22.04"): "openjdk-17-jre",
+    ("ubuntu", "24.04"): "openjdk-17-jre",
+}
+"""Systems that can become agents, with the Java that each brings."""
+KNOWN = "Debian 11, 12 and 13, Ubuntu 22.04 and 24.04"
+
+
+class System:
+    """What /etc/os-release says. Raises FailedError for a system that cannot become an agent."""
+
+    def __init__(self, host: Host) -> None:
+        lines = (host.read("/etc/os-release") or host.read("/usr/lib/os-release") or "").splitlines()
+        fields = {name: value.strip().strip("\"'") for name, _, value in (line.partition("=") for line in lines)}
+        self.id, self.version = fields.get("ID", ""), fields.get("VERSION_ID", "")
+        self.name = fields.get("PRETTY_NAME") or " ".join(filter(None, [self.id, self.version])) or "an unknown system"
+        if (self.id, self.version) not in SYSTEMS:
+            raise FailedError(
+                "system-unsupported",
+                f"The host runs {self.name}, which cannot be made an agent",
+                f"Known are {KNOWN}. Any other Linux can be set up by hand.",
+            )
+        self.java = SYSTEMS[self.id, self.version]

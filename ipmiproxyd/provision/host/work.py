@@ -1,0 +1,185 @@
+"""One run of the engine: what its stages and what takes them back have at hand."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+
+from ipmiproxyd.provision.host import files
+from ipmiproxyd.provision.host.talk import FailedError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from ipmiproxyd.provision.host.files import State
+    from ipmiproxyd.provision.host.record import Change, Record
+    from ipmiproxyd.provision.host.system import Host
+    from ipmiproxyd.provision.host.talk import Teller
+
+    Object = dict[str, Any]
+
+TRACES = (
+    *(f"/etc/{name}-" for name in ("passwd", "group", "shadow", "gshadow", "subuid", "subgid")),
+    "/etc/.pwd.lock",
+    "/run/ipmiproxyd-jobs",
+    "/run/ipmiproxyd-displays",
+    "/var/cache/ipmiproxyd",
+)
+"""What the tools for users leave, and the runner at work. Whatever of it was not there before goes last."""
+
+
+class Work:
+    """:param document: what was asked for, checked.
+    :ivar stage: the name of the present one.
+    :ivar changed: words for all that was changed, or would be.
+    """
+
+    def __init__(self, host: Host, record: Record, teller: Teller, document: Object) -> None:
+        self.host, self.record, self.teller, self.document = host, record, teller, document
+        self.account: str = document["account"]
+        self.dry_run: bool = document["dry_run"]
+        self.stage = "look"
+        self.changed: list[str] = []
+
+    def enter(self, stage: str, text: str) -> None:
+        self.teller.go_on()
+        self.stage = stage
+        self.teller.stage(stage, text)
+
+    def tell(self, words: str) -> bool:
+        """Of a change that is about to be made; False if it shall not, in a dry run."""
+        if not self.dry_run:
+            self.teller.go_on()
+        self.changed.append(words)
+        self.teller.say(event="change", stage=self.stage, words=words)
+        return not self.dry_run
+
+    def begin(self, words: str, kind: str, key: str, **facts: Any) -> Change | None:
+        """Write a change down and tell of it; None in a dry run."""
+        if self.dry_run:
+            self.tell(words)
+            return None
+        self.teller.go_on()
+        self.prepare()
+        change = self.record.begin(self.stage, kind, key, **facts)
+        self.tell(words)
+        return change
+
+    def prepare(self) -> None:
+        """Before the first change."""
+        if not self.record.changes:
+            self.left_behind("host", TRACES)
+
+    def left_behind(self, key: str, paths: Sequence[str]) -> None:
+        """Write down what is not there, and will be without our doing."""
+        absent = [path for path in paths if not self.host.exists(path)]
+        if absent and not self.dry_run:
+            self.record.begin(self.stage, "traces", key, paths=absent)
+
+    # --- files --------------------------------------------------------------------------------------------------------
+
+    def put(self, path: str, wanted: State, words: str, lines: tuple[str, ...] = ()) -> bool:
+        """Make a path have what is wanted; True if it had not.
+
+        :param lines: what of it is ours, where the rest is others'.
+        """
+        now = files.look(self.host.root, path)
+        if files.same(now, wanted):
+            self.record.want("file", path)
+            return False
+        if now["type"] == "folder" and wanted["type"] != "folder":
+            raise FailedError("forbidden", f"{path} on the host is a folder", "Remove it, and run the command again.")
+        self._folders(os.path.dirname(path))
+        known = self.record.find("file", path)
+        if known and files.digest(now) not in [files.digest(known["before"]), *known["ours"]] and not lines:
+            self.teller.warning(f"{path} was changed by somebody since, and is replaced")
+        change = self.begin(words, "file", path, before=now, ours=[], lines=list(lines))
+        if change is not None:
+            # Until it is there, it may still be what we put there before.
+            change["ours"] = sorted({*change["ours"], files.digest(wanted)})
+            change["lines"] = sorted({*change["lines"], *lines})
+            self.record.save()
+            files.put(self.host.root, path, wanted)
+            change["ours"] = [files.digest(wanted)]
+            self.record.save()
+        return True
+
+    def _folders(self, path: str) -> None:
+        """Make the folders on the way to a file."""
+        missing = []
+        while path != "/" and not os.path.isdir(self.host.path(path)):
+            missing.append(path)
+            path = os.path.dirname(path)
+        for folder in reversed(missing):
+            self.folder(folder, files.new_folder(0o755))
+
+    def folder(self, path: str, wanted: State) -> bool:
+        """Make a folder; True if it was not there, or somebody else's."""
+        now = files.look(self.host.root, path)
+        if files.same(now, wanted) or (now["type"] == "folder" and not self.record.find("folder", path)):
+            self.record.want("folder", path)
+            return False
+        if self.begin(f"The folder {path}", "folder", path, before=now):
+            files.put(self.host.root, path, wanted)
+        return True
+
+
+# --- taking back ------------------------------------------------------------------------------------------------------
+
+
+def undo_file(work: Work, change: Change) -> None:
+    """Back to what was there before, unless somebody changed it since."""
+    path, before = change["key"], change["before"]
+    now = files.look(work.host.root, path)
+    if files.same(now, before):
+        return
+    if files.digest(now) in change["ours"] or files.digest(now) == files.digest(before):
+        words = f"{path} is removed" if before["type"] == "missing" else f"{path} is as it was before"
+        if work.tell(words):
+            files.put(work.host.root, path, before)
+    elif change["lines"] and now["type"] == "file":
+        _without_lines(work, path, now, set(change["lines"]))
+    elif now["type"] == "missing":
+        work.teller.warning(f"{path} was removed by somebody since: it is not put back as it was before")
+    else:
+        work.teller.warning(f"{path} was changed by somebody since, and is left")
+
+
+def _without_lines(work: Work, path: str, now: State, ours: set[str]) -> None:
+    lines = files.content_of(now).decode("utf-8", "surrogateescape").splitlines(keepends=True)
+    kept = [line for line in lines if line.strip() not in ours]
+    if len(kept) < len(lines) and work.tell(f"What was put into {path} is taken out of it"):
+        content = "".join(kept).encode("utf-8", "surrogateescape")
+        files.put(work.host.root, path, files.new_file(content, now["mode"], now["uid"], now["gid"]))
+
+
+def undo_folder(work: Work, change: Change) -> None:
+    """Remove a folder that was made, if it is empty."""
+    path, before = change["key"], change["before"]
+    if files.same(files.look(work.host.root, path), before):
+        return
+    try:
+        empty = not os.listdir(work.host.path(path))
+    except FileNotFoundError:
+        return
+    if before["type"] != "missing":
+        if work.tell(f"{path} is as it was before"):
+            files.put(work.host.root, path, before)
+    elif work.dry_run or empty:
+        if work.tell(f"{path} is removed"):
+            files.put(work.host.root, path, before)
+    else:
+        work.teller.warning(f"{path} has files that are not ours, and is left")
+
+
+def undo_traces(work: Work, change: Change) -> None:
+    """Quietly: nobody asked for them."""
+    for path in [] if work.dry_run else map(work.host.path, change["paths"]):
+        if os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path)
+        else:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)

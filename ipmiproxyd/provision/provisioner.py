@@ -1,0 +1,146 @@
+"""Comes to a host as its administrator and lets the engine (``host/``) work there as root."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from twisted.internet.threads import deferToThread
+from twisted.logger import Logger
+
+from ipmiproxyd.agents import runner
+from ipmiproxyd.agents.ssh_keys import public_keys
+from ipmiproxyd.agents.ssh_link import Beat, SshPlace, hang_up, sign_in
+from ipmiproxyd.errors import AgentUnreachable, KeyRefused, ToolMissing
+from ipmiproxyd.interfaces import Progress
+from ipmiproxyd.model import Administrator, RemoteAgent, Report, Verb, Wanted
+from ipmiproxyd.provision import bootstrap
+from ipmiproxyd.provision.administrator import Account
+from ipmiproxyd.provision.engine import engine_argv, engine_input
+from ipmiproxyd.provision.progress import AGAIN, Listener
+
+LIMIT: Final = 3600.0
+"""Seconds that the engine may work: half a gigabyte may come by a thin line."""
+SUDOERS: Final = "ipmiproxyd-agent"
+"""The name of the file with the rule for sudo."""
+
+log = Logger()
+
+
+class Provisioner:
+    """Implements :class:`~ipmiproxyd.console.provision_desk.Provisioner`.
+
+    :param user_prefix: what the names of displays' Unix users begin with.
+    :param displays: the numbers that displays may have.
+    :param known_hosts: OpenSSH's files of known hosts.
+    """
+
+    def __init__(
+        self, reactor: Any, *, user_prefix: str, displays: Sequence[int], known_hosts: Sequence[Path]
+    ) -> None:
+        self._reactor = reactor
+        self._user_prefix = user_prefix
+        self._displays = displays
+        self._known_hosts = tuple(known_hosts)
+
+    @asynccontextmanager
+    async def reach(self, agent: RemoteAgent, by: Administrator) -> AsyncIterator[Reached]:
+        """A host with an administrator signed in, who is root or can become it. Raises KeyRefused, HostKeyChanged,
+        HostKeyUnknown, AgentUnreachable, SudoRefused."""
+
+        keys = await public_keys(self._reactor, agent.key, agent.passphrase)
+        place = self._place(agent, by)
+        try:
+            transport = await sign_in(self._reactor, agent.name, place)
+        except KeyRefused as error:
+            raise await self._advised(error, place) from None
+        beat = Beat(self._reactor, transport, agent.name)
+        beat.start()
+        transport.lost.addBoth(beat.stop)
+        try:
+            account = Account(self._reactor, agent.name, by, transport.connection)
+            await account.settle(agent.python)
+            log.info("agent {agent}: {user} came to provision it", agent=agent.name, user=by.user)
+            yield Reached(self._reactor, agent, account, self._document(agent, keys, account.caller))
+        finally:
+            await hang_up(transport)
+
+    def _place(self, agent: RemoteAgent, by: Administrator) -> SshPlace:
+        return SshPlace(
+            host=agent.host,
+            port=agent.port,
+            user=by.user,
+            key=by.key or agent.key,
+            passphrase=by.passphrase if by.key else agent.passphrase,
+            host_keys=agent.host_keys,
+            known_hosts=self._known_hosts,
+        )
+
+    async def _advised(self, error: KeyRefused, place: SshPlace) -> KeyRefused:
+        """With the very line that is missing there, if the key itself is good."""
+
+        line, *_ = await public_keys(self._reactor, str(place.key), place.passphrase)
+        home = "/root" if place.user == "root" else f"~{place.user}"
+        hint = f"Put this into {home}/.ssh/authorized_keys there: {line} (or name another key or account: as_key=, as=)"
+        return KeyRefused(error.message, hint=hint)
+
+    def _document(self, agent: RemoteAgent, keys: Sequence[str], caller: str) -> Mapping[str, Any]:
+        return {
+            "account": agent.user,
+            "public_key": "\n".join(keys),
+            "runner": {"path": agent.runner, "version": runner.VERSION},
+            "python": agent.python,
+            "users": agent.users,
+            "prefix": self._user_prefix,
+            "displays": list(self._displays),
+            "transport": agent.transport,
+            "daemon_address": caller,
+            "sudoers": SUDOERS,
+        }
+
+
+class Reached:
+    """Implements :class:`~ipmiproxyd.console.provision_desk.Reached`."""
+
+    def __init__(self, reactor: Any, agent: RemoteAgent, account: Account, document: Mapping[str, Any]) -> None:
+        self._reactor = reactor
+        self._agent = agent
+        self._account = account
+        self._document = document
+
+    async def work(
+        self, verb: Verb, wanted: Wanted, *, dry_run: bool = False, force: bool = False, progress: Progress
+    ) -> Report:
+        """Let the engine do it. Raises Busy, SystemUnsupported, PackagesFailed, AgentUnreachable, TimedOut, …
+
+        :param force: what still runs for displays ends, where the host is put back.
+        """
+
+        try:
+            if not self._account.has_python:
+                if verb != "provision" or self._agent.python not in bootstrap.PYTHONS:
+                    raise self._no_python()
+                if dry_run:
+                    return Report(("Python, and what is found to be missing then",))
+                await self._bootstrap(wanted, progress)
+            asked = {"verb": verb, "dry_run": dry_run, "force": force}
+            return await self._engine({**asked, "browser": wanted.browser, "repository": wanted.repository}, progress)
+        except AgentUnreachable as error:
+            raise AgentUnreachable(error.message, hint=error.hint or AGAIN) from None
+
+    def _no_python(self) -> ToolMissing:
+        words = f"{self._agent.python} is not there on the agent {self._agent.name}."
+        return ToolMissing(words, hint="Install it there, or see python= of the agent.")
+
+    async def _bootstrap(self, wanted: Wanted, progress: Progress) -> None:
+        progress({"stage": "python", "text": "Installing Python"})
+        outcome = await self._account.run(bootstrap.argv(wanted.repository), b"", bootstrap.LIMIT)
+        bootstrap.judge(self._agent.name, outcome)
+
+    async def _engine(self, asked: Mapping[str, Any], progress: Progress) -> Report:
+        stdin = await deferToThread(engine_input, {**self._document, **asked})
+        listener = Listener(self._agent.name, progress, self._reactor.seconds, dry_run=asked["dry_run"])
+        outcome = await self._account.run(engine_argv(self._agent.python), stdin, LIMIT, listener.line)
+        return listener.report(outcome)

@@ -1,0 +1,225 @@
+"""``agent provision`` and its relatives: from a bare host to a console, and back."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from tests.support import leftovers
+from tests.support.hosts import RUNNER, SUDOERS
+from tests.support.hosts_world import HostsWorld
+from tests.support.wire_client import Reply
+from tests.support.ws_client import WsClient
+
+KEYS = "/root/.ssh/authorized_keys"
+PASSWORD = "corr3ct-h0rse-&+/=x"
+MARKER = "/run/marker"
+OLD_RUNNER = "raise SystemExit('I am old')\n"
+
+
+class BareWorld(HostsWorld):
+    """One location, whose host nobody has prepared but for an sshd and the programs."""
+
+    names: ClassVar[Sequence[str]] = ("east",)
+    bare: ClassVar[bool] = True
+    settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {"displays": {"range": "11-13"}}
+
+    async def _prepare(self) -> None:
+        await super()._prepare()
+        self.host = self.east.host
+        self.key = self.host.sshd.folder / "key"
+        self.public = self.key.with_suffix(".pub").read_text().strip()
+
+    def line(self, verb: str = "provision", **words: str) -> str:
+        given = {"host": self.east.address, "key": str(self.key), "host_key": self.host.sshd.host_key}
+        told = {**(given if verb == "provision" else {}), **words}
+        return f"agent {verb} name=east " + " ".join(f"{name}={shlex.quote(value)}" for name, value in told.items())
+
+    async def refused(self, line: str, code: str) -> Mapping[str, Any]:
+        """The body of a refusal with this code: one line of words, and a hint."""
+
+        reply = await self.client.ask(line)
+        self.assertEqual(reply.code, code, reply.body)
+        self.assertTrue(reply.body["hint"])
+        self.assertNotIn("\n", reply.body["message"])
+        return reply.body
+
+    def let_in(self, user: str = "root") -> None:
+        """The daemon's key."""
+
+        home = "/root" if user == "root" else f"/home/{user}"
+        self.host.path(f"{home}/.ssh").mkdir(mode=0o755, parents=True)
+        self.host.path(f"{home}/.ssh/authorized_keys").write_text(f"{self.public}\n")
+
+    async def names_known(self) -> list[str]:
+        return [one["name"] for one in (await self.client.must("agent list"))["agents"]]
+
+    def account(self) -> list[str]:
+        """Whatever of an agent is on the host."""
+
+        passwd = self.host.path("/etc/passwd").read_text().splitlines()
+        users = [line.split(":")[0] for line in passwd if line.startswith(("ipmiproxyd:", "easydcim_vnc_"))]
+        there = [path for path in (RUNNER, SUDOERS, "/var/lib/ipmiproxyd-agent") if self.host.path(path).exists()]
+        return [*users, *there]
+
+    def mark(self) -> None:
+        """From now on changes are looked for."""
+
+        self.host.run("touch", MARKER)
+
+    def changed(self) -> list[str]:
+        """Files of the host that were changed since, apart from what signing in writes."""
+
+        argv = ["find", "/", "/run", "/home", "/tmp", "-xdev", "-cnewer", MARKER, "!", "-type", "d"]
+        found = self.host.run(*argv).split("\n")
+        return [path for path in found if path and not path.startswith(("/var/log/", "/run/sudo/"))]
+
+    def engines(self) -> list[str]:
+        """Engines at work there."""
+
+        return [one.command for one in self.host.processes() if "given.pop" in one.command]
+
+
+    async def picture(self, viewer: WsClient) -> None:
+        """A whole picture comes."""
+
+        self.assertIsNone(viewer.closed)
+        viewer.data.clear()
+        viewer.say(bytes((3, 0, 0, 0, 0, 0, 0, 64, 0, 64)))
+        await viewer.hears(16)
+
+
+class LifeTests(BareWorld):
+    """Its displays are reached at their ports, which are closed to everybody else."""
+
+    panels: ClassVar[Sequence[tuple[str, int]]] = (("east", 1),)
+
+    async def test_from_a_bare_host_to_a_console_and_back(self) -> None:
+        await self.is_refused_as_long_as_nobody_vouches()
+        self.let_in()
+        await self.is_only_looked_at()
+        reply = await self.client.ask(self.line(transport="direct"))
+        self.assertTrue(reply.ok, reply)
+        self.assertEqual((reply.body["state"], reply.body["runner"]), ("connected", "installed"))
+        self.assertEqual((reply.body["isolation"], reply.body["dry_run"]), ("users", False))
+        stages = list(dict.fromkeys(told["stage"] for told in reply.progress))
+        self.assertEqual((stages[0], stages[-1]), ("look", "agent"))
+        self.assertTrue({"account", "key", "runner", "sudo"} < set(stages), stages)
+        keys = self.host.path("/home/ipmiproxyd/.ssh/authorized_keys").read_text()
+        self.assertIn("restrict,port-forwarding ssh-ed25519", keys)
+        self.assertEqual(await self.power(self.east), ("", "off"))
+        opened = await self.opened("device=east1 agent=east")
+        viewer = await self.use(opened["url"])
+
+        again = await self.client.must("agent provision name=east")
+        self.assertEqual((again["changes"], again["words"]), ([], "Nothing had to be changed."))
+        self.assertIn("another user", (await self.refused(self.line(user="other"), "bad-value"))["message"])
+        await self.picture(viewer)
+        await self.refused("agent unprovision name=east", "in-use")
+        self.assertIsNone(viewer.closed)
+        gone = await self.client.must("agent unprovision name=east force=yes")
+        self.assertEqual(gone["removed"], "east")
+        self.assertTrue(gone["changes"])
+        await viewer.is_closed()
+        self.assertEqual(self.account(), [])
+        self.assertEqual(await self.names_known(), ["local"])
+        self.assertEqual(self.host.path(KEYS).read_text(), f"{self.public}\n")
+        await self.nothing_left()
+
+    async def is_refused_as_long_as_nobody_vouches(self) -> None:
+        shown = await self.refused(self.line(host_key=""), "agent-host-key-unknown")
+        self.assertIn(f"host_key={self.host.sshd.host_key}", shown["hint"])
+        await self.refused("agent provision name=east host=10.77.1.2", "missing-argument")
+        await self.refused("agent provision name=local", "forbidden")
+        body = await self.refused(self.line(), "agent-key")
+        self.assertIn(" ".join(self.public.split()[:2]), body["hint"])
+        self.assertIn("/root/.ssh/authorized_keys", body["hint"])
+
+    async def is_only_looked_at(self) -> None:
+        self.mark()
+        looked = await self.client.must(self.line(dry_run="yes"))
+        self.assertTrue(looked["dry_run"])
+        self.assertGreater(len(looked["changes"]), 3)
+        self.assertEqual((self.changed(), self.account(), await self.names_known()), ([], [], ["local"]))
+
+
+class UpdateTests(BareWorld):
+    panels: ClassVar[Sequence[tuple[str, int]]] = (("east", 1),)
+
+    async def test_update_under_a_console(self) -> None:
+        self.let_in()
+        await self.client.must(self.line())
+        opened = await self.opened("device=east1 agent=east")
+        viewer = await self.use(opened["url"])
+        serving = self.host.serving()
+        self.host.path(RUNNER).write_text(OLD_RUNNER)
+        await self.client.must("agent check name=east")
+        refused = await self.refused("console open device=east1 agent=east existing=new", "agent-outdated")
+        self.assertIn("agent update name=east", refused["hint"])
+        updated = await self.client.must("agent update name=east")
+        self.assertEqual((updated["runner"], updated["state"]), ("installed", "connected"))
+        self.assertTrue(updated["changes"])
+        await self.picture(viewer)
+        self.assertLessEqual({*serving}, {*self.host.serving()})
+        second = await self.opened("device=east1 agent=east existing=new")
+        await self.close(second["console"])
+
+        self.host.path(RUNNER).write_text(OLD_RUNNER)
+        self.host.cut()
+        await leftovers.until_none(lambda: [] if "outdated" in self.daemon.log_text() else ["not noticed"])
+        told = await self.client.must("agent update name=east")
+        self.assertEqual((told["runner"], told["state"]), ("installed", "connected"))
+        self.assertEqual((await self.show(opened["console"]))["state"], "ready")
+        await self.use((await self.client.must(f"console url console={opened['console']}"))["url"])
+        await self.close(opened["console"])
+        await self.nothing_left()
+
+
+class RefusalTests(BareWorld):
+    async def test_what_can_be_in_the_way(self) -> None:
+        """One clear line for each, and nothing is stored or changed."""
+
+        self.host.run("useradd", "--create-home", "--shell", "/bin/sh", "ada")
+        self.host.run("sh", "-c", f"echo 'ada:{PASSWORD}' | chpasswd")
+        self.let_in("ada")
+        ada = {"as": "ada"}
+        self.assertIn("wants the password", (await self.refused(self.line(**ada), "agent-sudo"))["message"])
+        right = {**ada, "sudo_password": PASSWORD}
+        self.assertIn("not let ada do all", (await self.refused(self.line(**right), "agent-sudo"))["message"])
+        self.host.run("usermod", "-aG", "sudo", "ada")
+        wrong = self.line(**ada, sudo_password="something else")
+        self.assertIn("does not accept", (await self.refused(wrong, "agent-sudo"))["message"])
+        os_release = self.host.path("/etc/os-release")
+        release = os_release.read_text()
+        os_release.unlink()
+        os_release.write_text("ID=fedora\nVERSION_ID=41\nPRETTY_NAME='Fedora Linux 41'\n")
+        self.assertIn("Fedora Linux 41", (await self.refused(self.line(**right), "system-unsupported"))["message"])
+        os_release.write_text(release)
+        self.assertEqual((self.account(), await self.names_known()), ([], ["local"]))
+
+        await self.is_cut_and_completed(self.line(**right))
+        self.assert_unseen(PASSWORD)
+        self.assertEqual((await self.client.must(self.line(**right)))["changes"], [])
+        # By a rule that asks for no password the one that is given is left alone.
+        self.host.path("/etc/sudoers.d/ada").write_text("ada ALL=(ALL:ALL) NOPASSWD: ALL\n")
+        for words in (ada, right):
+            self.assertEqual((await self.client.must(self.line(**words)))["changes"], [])
+        self.assertIn("kept", await self.client.must("agent unprovision name=east as=ada keep=yes"))
+        self.assertEqual((self.account(), await self.names_known()), ([], ["local", "east"]))
+        self.assertEqual((await self.client.must("agent provision name=east as=ada"))["state"], "connected")
+
+    async def is_cut_and_completed(self, line: str) -> None:
+        """The connection is cut in the middle; the same line completes it."""
+
+        asked = self.client.ask(line)
+        while not any(told["stage"] == "runner" for told in self.client.progress):
+            await self.client.something()
+        self.assertEqual(leftovers.seen_in_processes(PASSWORD.encode()), [])
+        busy = await (await self.connect()).ask(line)
+        self.assertEqual(busy.code, "busy", busy)
+        self.host.cut()
+        cut: Reply = await asked
+        self.assertEqual((cut.code, "same line again" in cut.body["hint"]), ("agent-unreachable", True), cut)
+        await leftovers.until_none(self.engines)
+        self.assertEqual((await self.client.must(line))["state"], "connected")
