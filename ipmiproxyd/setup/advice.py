@@ -65,7 +65,8 @@ class Advice:
         yield from self._start()
         yield "ipmiproxyctl daemon status"
         yield "ipmiproxyctl device add name=node17 address=192.0.2.17 username=ADMIN password=-"
-        yield f"For BMCs that only another host reaches: let {KEY}.pub sign in there, and name key={KEY}"
+        yield f"For BMCs that only another host reaches, once {KEY}.pub is in root's authorized_keys there:"
+        yield f"    ipmiproxyctl agent provision name=east host=192.0.2.10 key={KEY}"
 
     def _start(self) -> Iterator[str]:
         running, systemd = self.running, self.machine.runs_systemd

@@ -56,17 +56,24 @@ class Machine:
     def account(self, name: str) -> tuple[int, int] | None:
         """The numbers of a user and of its group; None if there is no such user."""
 
+        fields = self._passwd(name)
+        return (int(fields[2]), int(fields[3])) if fields else None
+
+    def shell(self, name: str) -> str:
+        """A user's; empty if there is no such user."""
+
+        return (self._passwd(name) or [""])[-1]
+
+    def _passwd(self, name: str) -> list[str]:
+        """The user's line; empty if there is none."""
+
         if self.is_live:
             try:
-                entry = pwd.getpwnam(name)
+                return [str(field) for field in pwd.getpwnam(name)]
             except KeyError:
-                return None
-            return entry.pw_uid, entry.pw_gid
-        for line in (self.text("/etc/passwd") or "").splitlines():
-            fields = line.split(":")
-            if len(fields) > 3 and fields[0] == name:
-                return int(fields[2]), int(fields[3])
-        return None
+                return []
+        lines = ((line.strip().split(":")) for line in (self.text("/etc/passwd") or "").splitlines())
+        return next((fields for fields in lines if fields[0] == name and len(fields) == 7), [])
 
     def program(self, name: str) -> str | None:
         """Where a program of this machine is."""

@@ -27,6 +27,7 @@ NEW: Final = ".new"
 OLD: Final = ".old"
 """Behind the name of a file that was not ours, or not any more, and had to make room."""
 ROOT: Final = "root"
+NO_LOGIN: Final = ("nologin", "false")
 NOBODY: Final = (-1, -1)
 
 
@@ -52,6 +53,7 @@ class Putting:
         :param start: the daemon, where systemd has never started it.
         """
 
+        self._check_account()
         self._file(self.shipped.sysusers)
         self._account()
         self._config()
@@ -66,6 +68,16 @@ class Putting:
         self._systemd(start=start)
 
     # --- account ------------------------------------------------------------------------------------------------------
+
+    def _check_account(self) -> None:
+        wanted = self.shipped.account
+        shell = self.machine.shell(wanted.name)
+        if shell and PurePosixPath(shell).name not in NO_LOGIN:
+            words = f"There is a user {wanted.name} with the shell {shell}: who signs in as that one could read the"
+            hint = (
+                "Where this machine is an agent, too, give that one's account another name: user= of agent provision."
+            )
+            raise SetupError(f"{words} daemon's passwords.", hint)
 
     def _account(self) -> None:
         wanted = self.shipped.account

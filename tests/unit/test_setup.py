@@ -194,6 +194,14 @@ class PutTests(TreeTestCase):
         self.assertEqual(made[-4:], ("--user-group", *where))
         self.assertEqual(made[4:8], ("/var/lib/ipmiproxyd", "--shell", "/usr/sbin/nologin", "--comment"))
 
+    def test_an_account_that_somebody_signs_in_as(self) -> None:
+        with (self.root / "etc/passwd").open("a") as file:
+            file.write(f"{ACCOUNT}:x:4711:4711::/home/ipmiproxyd:/bin/sh\n")
+        before = self.listing()
+        error = self.assertRaises(SetupError, self.put)
+        self.assertIn("with the shell /bin/sh", error.message)
+        self.assertEqual(self.listing(), before)
+
     def test_without_sudo_the_rest_is_made(self) -> None:
         self.tree.without = {"visudo"}
         said = self.put()
@@ -337,7 +345,7 @@ class RemoveTests(TreeTestCase):
 
     def test_an_account_that_was_there_before(self) -> None:
         with (self.root / "etc/passwd").open("a") as file:
-            file.write(f"{ACCOUNT}:x:4711:4711::/srv:/bin/sh\n")
+            file.write(f"{ACCOUNT}:x:4711:4711::/srv:/bin/false\n")
         before = self.listing()
         self.put()
         self.assertEqual(self.tree.described(KEYS), (0o700, ACCOUNT))
