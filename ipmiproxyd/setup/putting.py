@@ -75,7 +75,7 @@ class Putting:
         if shell and PurePosixPath(shell).name not in NO_LOGIN:
             words = f"There is a user {wanted.name} with the shell {shell}: who signs in as that one could read the"
             hint = (
-                "Where this machine is an agent, too, give that one's account another name: user= of agent provision."
+                "Where this machine is an agent, too, its account there needs another name: user= of agent provision."
             )
             raise SetupError(f"{words} daemon's passwords.", hint)
 
