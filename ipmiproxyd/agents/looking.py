@@ -125,7 +125,7 @@ def disks(given: Object) -> list[Object]:
     found: dict[int, Object] = {}
     for what, path in given["folders"].items():
         while not os.path.isdir(path) and path != "/":
-            path = os.path.dirname(path)
+            path = os.path.dirname(path) or "/"
         room = os.statvfs(path)
         one = found.setdefault(os.stat(path).st_dev, {"path": path, "what": []})
         one["what"].append(what)

@@ -24,7 +24,7 @@ from ipmiproxyd.tools.vendors import VendorDesk
 from ipmiproxyd.vendors.ports import Port, ranges
 from ipmiproxyd.wire.device import vnc_address
 
-CONNECT_LIMIT: Final = 4.0
+CONNECT_LIMIT: Final = 3.0
 """Seconds that a port has for its answer."""
 MANY: Final = 48
 """Ports that are tried at most."""

@@ -136,6 +136,8 @@ class _Examination:
             return await limited(step.work(), limit, self._clock, TimedOut(f"It took longer than {limit:.0f} s."))
         except ProxyError as error:
             return [Finding(step.what, "fault", error.message, error.hint or AGAIN)]
+        except CancelledError:
+            raise
         except Exception:
             log.failure("agent {agent}: the step {step} of a check", None, agent=self._agent.name, step=step.what)
             return [Finding(step.what, "fault", "It was not looked at: an internal error.", "See the daemon's log.")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -70,8 +71,14 @@ def programs(
         for program, real in found["outside"].items()
     ]
     there = [program for group in wanted.values() for program in group if program not in found["missing"]]
-    told = ", ".join(" ".join(filter(None, (name, versions.get(PACKAGES.get(name, name), "")))) for name in there)
+    told = ", ".join(f"{name} {_upstream(versions.get(PACKAGES.get(name, name), ''))}".rstrip() for name in there)
     return lacking or [Finding("programs", "ok", f"Every program that is needed is installed: {told}.")]
+
+
+def _upstream(version: str) -> str:
+    """A Debian version without what Debian has added."""
+
+    return re.split(r"[-+~]", version.rpartition(":")[2])[0]
 
 
 def namespaces(found: Mapping[str, Any]) -> list[Finding]:

@@ -31,7 +31,9 @@ class ThereAndBack(RootsWorld):
     settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         **RootsWorld.settings,
         # Of a family whose ports nobody knows: nft is needed for so many.
-        "vendor": {"plain": {"recognise": "Simulated BMC", "sign-in-path": "/login", "cookie": "SID", "html5-path": "/try"}},
+        "vendor": {
+            "plain": {"recognise": "Simulated BMC", "sign-in-path": "/login", "cookie": "SID", "html5-path": "/try"}
+        },
     }
 
     async def goes(self) -> None:

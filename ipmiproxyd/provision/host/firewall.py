@@ -110,7 +110,7 @@ def apply(work: Work, tenants: Mapping[str, Object]) -> None:
 def _load(work: Work, text: str, changed: bool) -> None:
     known, now = work.record.find("table", KEY), _listing(work)
     if known and not changed and now and _digest(now) == known["loaded"]:
-        work.record.want("table", KEY)
+        work.want("table", KEY)
         return
     change = work.begin("The firewall's rules are put in force", "table", KEY, before=now, loaded="")
     if change is None:

@@ -63,14 +63,14 @@ def install(work: Work, system: System) -> None:
     """Whatever is missing of them, by apt."""
     add_repository(work)
     take_over_bootstrap(work)
+    known, names = complete(work), wanted(work, system)
     change = work.record.find("packages", KEY)
     if change and not work.dry_run:
         note_users(work, change)
-    known, names = complete(work), wanted(work, system)
     interrupted = apt.is_interrupted(work.host, known)
     missing = [name for name in names if name not in known or known[name].status != "installed"]
     if not missing and not interrupted:
-        work.record.want("packages", KEY)
+        work.want("packages", KEY)
     elif work.dry_run:
         _would(work, missing)
     else:
@@ -148,11 +148,13 @@ def _install(work: Work, missing: list[str], known: dict[str, Package]) -> None:
 
 
 def note_users(work: Work, change: Change) -> None:
-    """Who is new since apt began was made by the packages."""
-    if not (window := change["window"]):
+    """The users and groups of the system's that are new since apt began were made by the packages."""
+    if work.dry_run or not (window := change["window"]):
         return
-    for file, made in (("passwd", "users"), ("group", "groups")):
-        change[made] = sorted({*change[made], *(set(work.host.entries(file)) - set(window[file]))})
+    for file, made, limit in (("passwd", "users", "SYS_UID_MAX"), ("group", "groups", "SYS_GID_MAX")):
+        last = work.host.login_number(limit, 999)
+        there = {name for name, entry in work.host.entries(file).items() if int(entry[2]) <= last}
+        change[made] = sorted({*change[made], *(there - set(window[file]))})
     change["window"] = None
     work.record.save()
 
@@ -162,9 +164,11 @@ def note_users(work: Work, change: Change) -> None:
 
 def undo(work: Work, change: Change) -> None:
     """What was not there before goes, unless somebody else's packages need it now."""
-    note_users(work, change)
     known = complete(work)
-    ours = {name for name in change["items"] if name in known and known[name].status != "not-installed"}
+    note_users(work, change)
+    done = {"absent": ("not-installed",), "config-files": apt.GONE}
+    items = change["items"].items()
+    ours = {name for name, item in items if name in known and known[name].status not in done[item["before"]]}
     chosen = _chosen(work, change)
     gone = sorted(ours - chosen - needed(known, ours - chosen))
     if gone and work.tell(f"Packages are removed: {apt.names(gone)}"):
