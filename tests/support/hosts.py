@@ -236,6 +236,11 @@ class AgentHost:
 
         return self._network(["ss", "-HOnt", "state", "established", "sport = :22"])
 
+    def nft(self) -> str:
+        """The rules that are in force."""
+
+        return "\n".join(self._network(["nft", "list", "ruleset"]))
+
     def _network(self, argv: Sequence[str]) -> list[str]:
         namespace = NetworkNamespace.of(self.init)
         try:

@@ -15,7 +15,8 @@ from tests.support.hosts import AgentHost
 PASSED_OVER: Final = re.compile(
     # What every use of a host writes, with or without us: logs, and who was there.
     r"/var/log/.*|/run/ipmiproxyd-jobs/main/alive|/tmp/.*|/dev/.*|/proc/.*|/sys/.*|/srv/packages/.*"
-    # What apt and dpkg remember of any work at all. The packages themselves are looked at by dpkg-query.
+    # What the tools for users, ucf, apt and dpkg remember of any work at all. Packages are looked at by dpkg-query.
+    r"|/etc/(?:passwd|group|shadow|gshadow|subuid|subgid)-|/var/lib/ucf/hashfile\.\d"
     r"|/var/lib/apt/.*|/var/cache/apt/.*|/var/cache/debconf/.*"
     r"|/var/lib/dpkg/(?:status|available|statoverride|diversions)(?:-old)?|/var/lib/dpkg/(?:lock.*|triggers/.*)"
     # What is made anew of other files whenever packages come or go.
