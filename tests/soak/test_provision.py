@@ -49,7 +49,7 @@ class ThereAndBack(RootsWorld):
         await self.everything_is_fine()
         await self.consoles()
         agent = listing(host)
-        self.assertEqual((await self.provisioned()).body["changes"], [])
+        self.assertEqual((await self.provisioned()).body["words"], "Nothing had to be changed.")
         self.assertEqual(differences(agent, listing(host)), [])
         self.assertTrue((await self.provisioned("unprovision", force="yes")).body["changes"])
         self.assertEqual(differences(before, listing(host)), [])
@@ -57,7 +57,9 @@ class ThereAndBack(RootsWorld):
 
     async def everything_is_fine(self) -> None:
         found = await self.client.must("agent check name=east device=east1")
-        self.assertEqual([one for one in found["findings"] if one["level"] != "ok"], [])
+        wrong = [one for one in found["findings"] if one["level"] != "ok"]
+        # A simulated BMC opens its consoles' ports one by one.
+        self.assertEqual([one for one in wrong if one["what"] != "bmc-console-ports"], [])
         await self.client.must("power on device=east1 agent=east wait=10s")
         self.assertEqual(await self.power(self.east), ("", "on"))
 
@@ -70,11 +72,17 @@ class ThereAndBack(RootsWorld):
         await self.typed("device=east2 type=html5", new, "key")
         old = await self.another_panel(3, "generic", old=True)
         await self.typed("device=east3 type=panel", old, "key")
-        await self.client.must("agent set name=east transport=direct")
+        await self.by("direct")
         opened = await self.opened("device=east1 agent=east")
         await self.use(opened["url"])
         await self.close(opened["console"])
-        await self.client.must("agent set name=east transport=ssh")
+        await self.by("ssh")
+
+    async def by(self, transport: str) -> None:
+        """The way to displays, which the host's firewall has to know."""
+
+        await self.client.must(f"agent set name=east transport={transport}")
+        self.assertTrue((await self.provisioned(transport=transport)).body["changes"])
 
     async def typed(self, words: str, panel: SimulatedPanel, kind: str) -> None:
         """A key that is pressed in a console comes to the panel."""
