@@ -37,11 +37,13 @@ make install
 """
 BY_HAND: Final = """
 set -e
+[ "${1-}" != without-sudo ] || mv /etc/sudoers.d/ipmiproxyd /root/
 told=$(ipmiproxyctl daemon status 2>&1 | sed -n 's/^hint: Start it, as root: \\(runuser .*\\)\\. If .*/\\1/p')
 $told >/tmp/log 2>&1 &
-until ipmiproxyctl daemon status 2>/dev/null; do sleep 0.1; done
+until ipmiproxyctl daemon status 2>/dev/null; do kill -0 $! || { cat /tmp/log >&2; exit 1; }; sleep 0.1; done
 ipmiproxyctl daemon stop
 wait
+[ "${1-}" != without-sudo ] || mv /root/ipmiproxyd /etc/sudoers.d/
 """
 
 
@@ -64,7 +66,9 @@ class BareDebianTests(TestCase):
         self.assertIn("What next:", first)
         self.assertNotIn("Missing:", first)
         self.assertEqual(second.splitlines()[0], "Nothing was changed.")
-        self.assertIn("version: ", await self.there("sh", "-c", BY_HAND))
+        self.assertIn("easydcim_vnc_", await self.there("sh", "-c", f"ipmiproxyctl setup\n{BY_HAND}"))
+        said = await self.there("sh", "-c", f"ipmiproxyctl setup\n{BY_HAND}", "sh", "without-sudo")
+        self.assertNotIn("easydcim_vnc_", said)
 
         await deferToThread(self.root.boot)
         await self.under_systemd()
