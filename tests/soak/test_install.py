@@ -37,13 +37,13 @@ make install
 """
 BY_HAND: Final = """
 set -e
-[ "${1-}" != without-sudo ] || mv /etc/sudoers.d/ipmiproxyd /root/
+[ "${1-}" != without-sudo ] || mv /etc/sudoers.d/ipmiproxyd /root/rule
 told=$(ipmiproxyctl daemon status 2>&1 | sed -n 's/^hint: Start it, as root: \\(runuser .*\\)\\. If .*/\\1/p')
 $told >/tmp/log 2>&1 &
 until ipmiproxyctl daemon status 2>/dev/null; do kill -0 $! || { cat /tmp/log >&2; exit 1; }; sleep 0.1; done
 ipmiproxyctl daemon stop
 wait
-[ "${1-}" != without-sudo ] || mv /root/ipmiproxyd /etc/sudoers.d/
+[ "${1-}" != without-sudo ] || mv /root/rule /etc/sudoers.d/ipmiproxyd
 """
 
 

@@ -90,7 +90,7 @@ def main(service_file: str, socket_file: str) -> int:
             finally:
                 os._exit(127)
         process = os.pidfd_open(pid)
-        while notices in select.select([notices, process], [], [])[0]:
+        while notices.fileno() in select.select([notices.fileno(), process], [], [])[0]:
             if b"READY=1" in notices.recv(4096):
                 print("ready", flush=True)
         _, ended = os.waitpid(pid, 0)
