@@ -247,9 +247,16 @@ class Agents(Protocol):
         """Returns what is to be known, in words: consoles that could not be closed. Raises NotFound, and InUse while
         consoles are open on it, unless these are to be closed (``force``)."""
 
-    async def check(self, name: str, *, fix: bool = False) -> Mapping[str, Any]:
+    async def check(
+        self, name: str, progress: Progress, *, device: Device | None = None, trial: bool = True, fix: bool = False
+    ) -> Mapping[str, Any]:
         """As :meth:`listing`, and ``findings``, ``problems`` and ``warnings``: what it has and what is missing, in
-        words. ``fix``: copy the runner there first. Raises NotFound, AgentUnreachable, …"""
+        words. Raises NotFound, AgentUnreachable, …
+
+        :param device: the way to this one's BMC is tried, too.
+        :param trial: open trial consoles.
+        :param fix: copy the runner there first.
+        """
 
 
 class Provisioning(Protocol):

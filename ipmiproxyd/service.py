@@ -39,6 +39,9 @@ from ipmiproxyd.control.commands import Defaults, make_commands
 from ipmiproxyd.control.listen import control_endpoint
 from ipmiproxyd.control.server import ControlServer
 from ipmiproxyd.daemon import DaemonService, Parts
+from ipmiproxyd.doctor.bmc import BmcRooms
+from ipmiproxyd.doctor.doctor import Doctor, DoctorRooms
+from ipmiproxyd.doctor.trial import TrialRooms, Trials
 from ipmiproxyd.errors import ProxyError
 from ipmiproxyd.interfaces import Store, VncServer, agent_named
 from ipmiproxyd.log import LoggedService, make_observer
@@ -46,6 +49,7 @@ from ipmiproxyd.model import RemoteAgent, Secret
 from ipmiproxyd.notify import Heartbeat, Notifier
 from ipmiproxyd.options import Options
 from ipmiproxyd.relay.backend import connect
+from ipmiproxyd.relay.glimpse import shows
 from ipmiproxyd.relay.host import WebRelayHost
 from ipmiproxyd.relay.screenshot import capture
 from ipmiproxyd.store.agents import StoredAgents
@@ -110,6 +114,7 @@ def make_daemon(settings: Settings, reactor: Any, notifier: Notifier) -> DaemonS
     web = WebSessions(vendors, panels, agents, reactor)
     browsers = BrowserSessions(vendors, panels, agents, reactor)
     javas = _javas(settings, reactor, panels, store)
+    trials = _trials(settings, reactor, displays)
     types = Types(debug=settings.panel.debug, is_local=lambda name: name in agents and agents[name].kind == "local")
     around = Surroundings(
         store=store,
@@ -122,10 +127,13 @@ def make_daemon(settings: Settings, reactor: Any, notifier: Notifier) -> DaemonS
         types=types,
         releases={WEB_SESSION: web.release, BROWSER_SESSION: browsers.release},
         is_away=lambda name: name in agents and agents[name].describe().get("connected") is False,
+        trials=trials.jobs,
         clock=reactor,
     )
     consoles = _consoles(settings, around, panels, names, vendors, web, browsers, javas)
     proxies = ProxyDesk(store, relay, types, lambda name: name in agents, consoles.list)
+    power = _power(settings, reactor, agents, store)
+    bmc = BmcRooms(names=names, panels=panels, vendors=vendors, power=power, store=store)
     operators = AgentDesk(
         DeskRooms(
             fleet=agents,
@@ -135,9 +143,19 @@ def make_daemon(settings: Settings, reactor: Any, notifier: Notifier) -> DaemonS
             displays=displays,
             configured=_configured_agents(settings),
             proxies=proxies.list,
-            programs=_needed_programs(settings),
+            doctor=Doctor(
+                DoctorRooms(
+                    trials=trials,
+                    bmc=bmc,
+                    javas=javas,
+                    programs=_needed_programs(settings),
+                    displays=settings.displays.range,
+                    prefix=settings.agent.user_prefix,
+                    consoles=consoles.list,
+                    reactor=reactor,
+                )
+            ),
             limit=settings.consoles.limit_per_agent,
-            reactor=reactor,
         )
     )
     defaults = _defaults(settings)
@@ -156,7 +174,6 @@ def make_daemon(settings: Settings, reactor: Any, notifier: Notifier) -> DaemonS
         )
     )
 
-    power = _power(settings, reactor, agents, store)
     desk = JavaDesk(javas, agents, consoles.javas_in_use)
     hosts = ProvisionDesk(operators, desk, _provisioner(settings, reactor), reactor.seconds)
     table = make_commands(
@@ -336,6 +353,31 @@ def _limits(settings: Settings) -> Limits:
     )
 
 
+def _display(settings: Settings) -> Display:
+    return Display(
+        geometry=settings.consoles.geometry,
+        vnc=settings.displays.vnc,
+        xvnc=settings.displays.xvnc,
+        openbox=settings.displays.openbox,
+    )
+
+
+def _trials(settings: Settings, reactor: Any, displays: DisplayPools) -> Trials:
+    async def seen(server: VncServer, colour: int, limit: float) -> None:
+        await shows(server, colour, reactor, limit=limit)
+
+    return Trials(
+        TrialRooms(
+            displays=displays,
+            display=_display(settings),
+            browser=PanelBrowser(program=settings.panel.chromium, python=settings.agent.python),
+            chromium=settings.panel.chromium,
+            shows=seen,
+            clock=reactor,
+        )
+    )
+
+
 def _consoles(
     settings: Settings,
     around: Surroundings,
@@ -350,12 +392,7 @@ def _consoles(
     workshop = Workshop(
         agents=around.agents,
         displays=around.displays,
-        display=Display(
-            geometry=settings.consoles.geometry,
-            vnc=settings.displays.vnc,
-            xvnc=settings.displays.xvnc,
-            openbox=settings.displays.openbox,
-        ),
+        display=_display(settings),
         browser=PanelBrowser(program=settings.panel.chromium, python=settings.agent.python),
         panels=panels,
         names=names,

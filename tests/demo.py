@@ -21,6 +21,7 @@ from typing import Any, Final, get_args
 from twisted.internet import task
 from twisted.internet.defer import Deferred, DeferredList, FirstError
 
+from ipmiproxyd.control.view import summary
 from ipmiproxyd.model import ConsoleType
 from tests.simulator import kvm
 from tests.simulator.panel import RECORD
@@ -28,9 +29,11 @@ from tests.simulator.server import SimulatedServer
 from tests.simulator.vendors import PERSONALITIES
 from tests.simulator.vendors.generic import SECTION
 from tests.support.daemon import DaemonProcess
+from tests.support.wire_client import WireClient
 
 DEVICE = "node1"
 CLOSE_LIMIT = 120.0
+CHECK_LIMIT = 100.0
 TYPES: Final = tuple(kind for kind in get_args(ConsoleType) if kind != "vnc")
 
 
@@ -176,6 +179,7 @@ def _once(stopped: Deferred[None]) -> None:
 
 async def _open(server: SimulatedServer, daemon: DaemonProcess, show: Show) -> None:
     client = await daemon.connect()
+    await _examine(client)
     device = server.device()
     await client.must(
         f"device add name={DEVICE} address={device.address} port={device.port} web={device.web} cipher={device.cipher} "
@@ -201,6 +205,19 @@ async def _open(server: SimulatedServer, daemon: DaemonProcess, show: Show) -> N
         "Ctrl-C ends it all.",
         flush=True,
     )
+
+
+async def _examine(client: WireClient) -> None:
+    """Tell what the doctor finds on this machine, all but what is well."""
+
+    print("Looking whether this machine has what consoles need …", flush=True)
+    checked = await client.must("agent check name=local", CHECK_LIMIT)
+    findings = checked["findings"]
+    seconds = sum(one.get("ms", 0) for one in findings if one["what"].startswith("trial")) / 1000
+    print(f"Found: {summary([one['level'] for one in findings])}; the trial consoles took {seconds:.1f} s.")
+    for one in findings:
+        if one["level"] != "ok":
+            print(f"  {one['level']}: {one['words']} {one['advice']}")
 
 
 def _to_do(server: SimulatedServer, show: Show) -> str:

@@ -14,12 +14,14 @@ class Finding:
     :ivar what: a stable word.
     :ivar level: "fault": something will not work; "warning": it works, but could be better, or only seldom matters.
     :ivar advice: what to do about it.
+    :ivar ms: milliseconds that it took, where that was measured.
     """
 
     what: str
     level: Literal["ok", "warning", "fault"]
     words: str
     advice: str = ""
+    ms: int | None = None
 
     @property
     def sentences(self) -> str:
@@ -33,5 +35,12 @@ def told(findings: Iterable[Finding]) -> Mapping[str, Any]:
     return {
         "problems": [finding.words for finding in found if finding.level == "fault"],
         "warnings": [finding.sentences for finding in found if finding.level == "warning"],
-        "findings": [asdict(finding) for finding in found],
+        "findings": [_as_row(finding) for finding in found],
     }
+
+
+def _as_row(finding: Finding) -> dict[str, Any]:
+    row = asdict(finding)
+    if finding.ms is None:
+        del row["ms"]
+    return row

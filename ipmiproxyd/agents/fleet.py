@@ -30,6 +30,18 @@ class HostedAgent(Agent, Protocol):
         """A name of the place where its jobs are kept, the same for every agent that keeps them there; empty as long
         as it is not known."""
 
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What the runner told of itself: ``user``, ``own_users``, ``jobs``, ``cache``; empty until it has."""
+
+    @property
+    def folder(self) -> str:
+        """What is ours there. Raises AgentUnreachable where that is not known."""
+
+    @property
+    def host(self) -> str:
+        """Its address for the daemon; empty for the daemon's own machine."""
+
     async def start(self) -> None: ...
 
     async def close(self) -> None: ...

@@ -29,7 +29,7 @@ from ipmiproxyd.errors import AgentUnreachable
 from ipmiproxyd.model import Command, DirectStream, Outcome, StreamAddress, UnixStream, Users
 
 BESIDE: Final = "This agent is the daemon's own machine: browsers and Java of the consoles run beside the daemon."
-APART: Final = "A separate host for consoles is safer: add one with agent add (see docs/agents.md)."
+APART: Final = "A separate host for consoles is safer: agent provision makes one (see docs/agents.md)."
 
 log = Logger()
 
@@ -87,6 +87,14 @@ class LocalAgent(AgentWithRunner):
     def cache(self) -> str:
         return self._facts.get("cache") or str(self._cache_dir)
 
+    @property
+    def folder(self) -> str:
+        return str(self._tool_home)
+
+    @property
+    def host(self) -> str:
+        return ""
+
     # --- start and end ------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
@@ -120,7 +128,16 @@ class LocalAgent(AgentWithRunner):
         await self.end_watch()
 
     async def check(self) -> Sequence[Finding]:
-        return [Finding("host", "warning", BESIDE, APART)]
+        return [Finding("host", "warning", BESIDE, APART), self._runner_finding()]
+
+    def _runner_finding(self) -> Finding:
+        if self._facts["own_users"]:
+            return Finding("runner", "ok", "Each display has a Unix user of its own.")
+        words = f"All displays run as the one user {self._facts['user']}"
+        if self._users == "never":
+            return Finding("runner", "ok", f"{words}, as is set (agent.users = \"never\").")
+        advice = "Let sudo start the runner as root: see etc/sudoers.d/ipmiproxyd."
+        return Finding("runner", "warning", f"{words}: a console could look into the others.", advice)
 
     async def repair(self) -> Finding | None:
         """Its runner is the daemon's own file."""

@@ -88,9 +88,17 @@ class SshAgent(AgentWithRunner):
 
     @property
     def cache(self) -> str:
+        return self._facts.get("cache") or f"{self.folder}/cache"
+
+    @property
+    def folder(self) -> str:
         if self._seen is NOTHING:
             raise self._link.problem or AgentUnreachable(f"The agent {self.name} is not connected.")
-        return self._facts["cache"] or f"{self._seen.found['folder']}/cache"
+        return str(self._seen.found["folder"])
+
+    @property
+    def host(self) -> str:
+        return self._place.host
 
     @property
     def advice(self) -> str:

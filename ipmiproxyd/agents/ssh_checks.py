@@ -243,9 +243,10 @@ def runner_finding(found: Mapping[str, Any], agent: RemoteAgent, *, can_fix: boo
         f"{user} ALL=(root) NOPASSWD: {agent.python} -I -S {agent.runner}"
     )
     if found["installed"]:
-        return Finding("runner", "warning", f"{words}: sudo says {found['sudo']!r}.", f"As root there, {rule}")
+        advice = f"agent provision name={agent.name}, or as root there, {rule}"
+        return Finding("runner", "warning", f"{words}: sudo says {found['sudo']!r}.", advice)
     fix = " (agent check fix=yes does that where the account has sudo)" if can_fix else ""
-    advice = f"As root there: {install_command(agent.runner)}{fix}; and {rule}"
+    advice = f"agent provision name={agent.name}, or as root there: {install_command(agent.runner)}{fix}; and {rule}"
     return Finding("runner", "warning", f"{words}: the runner is not installed there.", advice)
 
 

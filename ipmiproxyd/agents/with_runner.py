@@ -118,6 +118,10 @@ class AgentWithRunner(ABC):
         return "Check agent.python, and that sudo allows the runner."
 
     @property
+    def facts(self) -> Mapping[str, Any]:
+        return self._facts
+
+    @property
     def is_direct(self) -> bool:
         return False
 

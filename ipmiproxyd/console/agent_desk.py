@@ -10,15 +10,14 @@ from typing import Any, Final, Protocol, TypeVar
 from twisted.internet.defer import Deferred, DeferredLock, gatherResults
 from twisted.logger import Logger
 
-from ipmiproxyd.agents.checks import look_around
 from ipmiproxyd.agents.children import shielded
-from ipmiproxyd.agents.findings import told
+from ipmiproxyd.agents.findings import Finding, told
 from ipmiproxyd.agents.fleet import Fleet, HostedAgent, RemoteHosted
 from ipmiproxyd.agents.local import APART, BESIDE
 from ipmiproxyd.console.displays import DisplayPool
 from ipmiproxyd.errors import Exists, Forbidden, InUse, ProxyError
-from ipmiproxyd.interfaces import Consoles, agent_named
-from ipmiproxyd.model import BMC_CIPHER, BMC_REFUSED, Console, ConsoleState, Proxy, RemoteAgent
+from ipmiproxyd.interfaces import Consoles, Progress, agent_named
+from ipmiproxyd.model import BMC_CIPHER, BMC_REFUSED, Console, ConsoleState, Device, Proxy, RemoteAgent
 from ipmiproxyd.store.agents import StoredAgents
 from ipmiproxyd.tools import java_console, panel_http, vendors
 from ipmiproxyd.wire.agent import changed, checked, to_document
@@ -52,6 +51,20 @@ class AgentMaker(Protocol):
     async def trusted(self, agent: RemoteAgent, *, known_hosts: bool) -> RemoteAgent: ...
 
 
+class Examiner(Protocol):
+    """See :class:`~ipmiproxyd.doctor.doctor.Doctor`."""
+
+    async def examine(
+        self, agent: HostedAgent, *, device: Device | None, trial: bool, progress: Progress
+    ) -> Sequence[Finding]:
+        """Whatever becomes of one look, the others are made. Raises what stands in the way of all. Cancelling leaves
+        nothing behind.
+
+        :param device: the way to this one's BMC is tried, too.
+        :param trial: trial consoles are opened.
+        """
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeskRooms:
     """What the desk works with.
@@ -59,7 +72,6 @@ class DeskRooms:
     :ivar maker: gives what makes agents; asked for only where there are such agents, as it costs memory.
     :ivar configured: the agents of the configuration file.
     :ivar proxies: gives those that there are.
-    :ivar programs: what consoles and power actions need on an agent: what for → programs.
     :ivar limit: how many consoles one agent may have; 0 for no limit.
     """
 
@@ -70,9 +82,8 @@ class DeskRooms:
     displays: Mapping[str, DisplayPool]
     configured: Sequence[RemoteAgent]
     proxies: Callable[[], Coroutine[Any, Any, Sequence[Proxy]]]
-    programs: Mapping[str, Sequence[str]]
+    doctor: Examiner
     limit: int
-    reactor: Any
 
 
 class AgentDesk:
@@ -369,19 +380,19 @@ class AgentDesk:
 
     # --- looking at one -----------------------------------------------------------------------------------------------
 
-    async def check(self, name: str, *, fix: bool = False) -> Mapping[str, Any]:
+    async def check(
+        self, name: str, progress: Progress, *, device: Device | None = None, trial: bool = True, fix: bool = False
+    ) -> Mapping[str, Any]:
         agent = agent_named(self._fleet, name)
         fixed = [await self._fixed(agent)] if fix else []
         try:
-            around = await agent.check()
+            found = await self._rooms.doctor.examine(agent, device=device, trial=trial, progress=progress)
         except ProxyError as error:
             for failed in fixed:
                 if failed is not None and failed.level == "fault":
                     raise type(error)(error.message, hint=failed.sentences, details=error.details) from error
             raise
-        looked = await look_around(agent, agent.python, self._rooms.programs, self._rooms.reactor)
-        findings = [*(finding for finding in fixed if finding is not None), *around, *looked]
-        return {**self._row(agent), **told(findings)}
+        return {**self._row(agent), **told([*(finding for finding in fixed if finding is not None), *found])}
 
     async def _fixed(self, agent: HostedAgent) -> Any:
         if agent.describe().get("runner") == "sent":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -63,7 +63,8 @@ class Limits:
 class Surroundings:
     """What consoles are made from and live in. ``capture`` takes a PNG of a VNC server's screen; ``releases`` give back
     what the stages of opening record in the ledger beside displays and jobs; ``types`` knows which ones are allowed;
-    ``is_away`` tells of an agent, by name, whether it cannot be reached just now."""
+    ``is_away`` tells of an agent, by name, whether it cannot be reached just now; ``trials`` are jobs that belong to no
+    console, and are not ended for that."""
 
     store: Store
     agents: Mapping[str, Agent]
@@ -76,6 +77,7 @@ class Surroundings:
     types: Types
     releases: Mapping[str, Release] = field(default_factory=dict)
     is_away: Callable[[str], bool] = lambda _: False
+    trials: Collection[str] = ()
 
 
 class ConsoleManager:
@@ -390,6 +392,8 @@ class ConsoleManager:
         await gatherResults([one.when_closed() for one in ending], consumeErrors=True)
         try:
             for job in await agent.jobs():
+                if job.id in self._around.trials:
+                    continue
                 session = self._sessions.get(console_of(job.id))
                 # One of another agent that there is stays: that may be the same host by another name.
                 if session is None or session.request.agent not in self._around.agents:

@@ -34,7 +34,21 @@ class Facts:
     rows: tuple[tuple[str, str], ...]
 
 
-Block = Table | Facts
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What was looked at, the worst first: level, what it is about, words, and what to do."""
+
+    rows: tuple[tuple[str, str, str, str], ...]
+
+    @property
+    def summary(self) -> str:
+        return summary([row[0] for row in self.rows])
+
+
+Block = Table | Facts | Findings
+
+_LEVELS: Final[Mapping[str, str]] = {"fault": "bold red", "warning": "yellow", "ok": "green"}
+"""How grave a finding is, and its colour."""
 
 _COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "devices": ("name", "address", "port", "username", "vendor", "location", "notes"),
@@ -50,7 +64,6 @@ _COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "vendors": ("vendor", "label", "consoles", "ports", "signs_out", "slot_seconds", "evidence"),
     "installed": ("name", "version", "used", "windows", "unpacks", "home"),
     "agents": ("name", "kind", "address", "state", "since", "displays_run_as", "consoles", "displays", "problem"),
-    "findings": ("level", "what", "words", "advice"),
     "available": ("name", "there", "archive"),
 }
 _OPTIONAL: Final = frozenset({"proxy"})
@@ -58,6 +71,7 @@ _OPTIONAL: Final = frozenset({"proxy"})
 _ONE_BY_ONE: Final = {"warnings": "warning", "changes": "change"}
 """Lists of texts of which each has a line of its own, with this word in front."""
 _HIDDEN: Final = frozenset({"noun", "verb", "command"})
+_TOLD_BY_FINDINGS: Final = frozenset({"problems", "warnings"})
 
 
 def _moment(value: float) -> str:
@@ -96,6 +110,14 @@ _NOTHING: Final = {
 """What null means, by name."""
 
 
+def summary(levels: Sequence[str]) -> str:
+    """How many findings there are of each level."""
+
+    counts = {level: levels.count(level) for level in _LEVELS}
+    told = [f"{count} {level}{'' if count == 1 or level == 'ok' else 's'}" for level, count in counts.items()]
+    return ", ".join(told)
+
+
 def clean(text: str) -> str:
     """A text without characters that steer a terminal."""
 
@@ -130,11 +152,15 @@ def shape(data: Mapping[str, Any]) -> list[Block]:
     facts: list[tuple[str, str]] = []
     tables: list[Block] = []
     hidden = _HIDDEN if "usage" in data or "commands" in data else ()
+    if "findings" in data:
+        hidden = _TOLD_BY_FINDINGS
     for name, value in data.items():
-        if _is_rows(value) or (name in _COLUMNS and value == []):
-            tables.append(_table(name, value))
+        if name == "findings" and isinstance(value, list):
+            tables.append(_findings(value))
         elif name in hidden:
             continue
+        elif _is_rows(value) or (name in _COLUMNS and value == []):
+            tables.append(_table(name, value))
         elif isinstance(value, dict):
             facts += [(f"{name} {key}", text_of(f"{name} {key}", item)) for key, item in value.items()]
         elif name in _ONE_BY_ONE and isinstance(value, list):
@@ -143,6 +169,13 @@ def shape(data: Mapping[str, Any]) -> list[Block]:
             facts.append((name, text_of(name, value)))
     rows = tuple((clean(name.replace("_", " ")), text) for name, text in facts)
     return [*([Facts(rows)] if rows else []), *tables]
+
+
+def _findings(rows: Sequence[Mapping[str, Any]]) -> Findings:
+    levels = list(_LEVELS)
+    cells = [tuple(clean(str(row.get(name, ""))) for name in ("level", "what", "words", "advice")) for row in rows]
+    cells.sort(key=lambda cell: levels.index(cell[0]) if cell[0] in levels else 0)
+    return Findings(tuple((level, what, words, advice) for level, what, words, advice in cells))
 
 
 def _is_rows(value: object) -> TypeGuard[list[Any]]:
@@ -233,11 +266,18 @@ def nothing_in(title: str) -> str:
     return own.get(title, f"no {title}")
 
 
+def _finding_lines(row: tuple[str, str, str, str]) -> list[str]:
+    level, what, words, advice = row
+    return [f"{level}: {what}: {words}", *([f"    {advice}"] if advice else [])]
+
+
 def plain_lines(block: Block) -> list[str]:
     """A block in columns."""
 
     if isinstance(block, Facts):
         return [f"{name}: {text}".rstrip() for name, text in block.rows]
+    if isinstance(block, Findings):
+        return [*(line for row in block.rows for line in _finding_lines(row)), block.summary]
     if not block.rows:
         return [nothing_in(block.title)]
     rows = [tuple(head.upper() for head in block.columns), *block.rows]
@@ -289,6 +329,8 @@ class RichView:
         for block in shape(data):
             if isinstance(block, Facts):
                 self._facts(block)
+            elif isinstance(block, Findings):
+                self._findings(block)
             elif block.rows:
                 self._table(block)
             else:
@@ -302,6 +344,19 @@ class RichView:
             # Not a table: a long URL stays in one piece, to be clicked or copied.
             line = Text.assemble((f"{name.ljust(width)}  ", "yellow" if name == "warning" else "cyan"), text)
             self._out.print(line, soft_wrap=True)
+
+    def _findings(self, block: Findings) -> None:
+        from rich.table import Table as RichTable
+        from rich.text import Text
+
+        grid = RichTable.grid(padding=(0, 2, 0, 0))
+        for level, what, words, advice in block.rows:
+            told = Text.assemble(words, *([("\n" + advice, "cyan")] if advice else []))
+            grid.add_row(Text(level, style=_LEVELS.get(level, "")), Text(what, style="bold"), told)
+        self._out.print()
+        self._out.print(grid)
+        self._out.print()
+        self._out.print(block.summary, style="bold")
 
     def _table(self, block: Table) -> None:
         from rich import box

@@ -102,6 +102,12 @@ class JavaConsoles:
             words += f" To settle it: {_use(agent, java.name)}, or install that one (see java list)."
         return java, words
 
+    async def used(self, agent: Agent) -> str:
+        """What ``java use`` was told; empty if nothing was."""
+
+        use: str = (await self._known(agent))["use"]
+        return use
+
     async def listing(self, agent: Agent) -> Mapping[str, Any]:
         """For ``java list``."""
 

@@ -10,13 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.threads import deferToThread
 
 from ipmiproxyd.agents import runner
-from ipmiproxyd.agents.checks import look_around
-from ipmiproxyd.agents.findings import Finding, told
+from ipmiproxyd.agents.findings import Finding
 from ipmiproxyd.errors import AgentOutdated, AgentUnreachable
 from ipmiproxyd.model import Command
 from tests.support.ssh_case import AM_ROOT, PYTHON, SshCase
@@ -47,18 +45,6 @@ class FindingsTests(SshCase):
             self.assertEqual((found["displays"].level, found["tcp"].level), ("ok", "ok"), found)
         left = [path.name for path in (self.folder / "mine" / "agent").iterdir() if path.name.startswith("check")]
         self.assertEqual(left, ["check"])
-
-    async def test_looking_around(self) -> None:
-        programs = {"work": ("sh", "no-such-program-here"), "play": ("nft",)}
-        found = await look_around(self.agent, PYTHON, programs, reactor)
-        missing = next(finding for finding in found if finding.what == "programs")
-        self.assertEqual(missing.words, "no-such-program-here is not installed: work will not work.")
-        others = {finding.what: finding.level for finding in found if finding is not missing}
-        self.assertEqual(others, {"python": "ok", "namespaces": "ok", "memory": others["memory"], "clock": "ok"})
-        self.assertEqual(told(found)["problems"], [missing.words])
-        await self.assertFailure(
-            Deferred.fromCoroutine(look_around(self.agent, "/bin/false", programs, reactor)), AgentUnreachable
-        )
 
 
 class NarrowSshdTests(SshCase):

@@ -86,11 +86,14 @@ class FirewallTests(DirectWorld):
     """An agent that is reached by IPv6."""
 
     host = "fd77:1::2"
+    small = False
 
     async def test_firewall(self) -> None:
         checked = await self.client.must("agent check name=east")
         self.assertEqual(checked["problems"], [])
         (found,) = [one for one in checked["findings"] if one["what"] == "direct"]
+        trials = [one["level"] for one in checked["findings"] if one["what"].startswith("trial")]
+        self.assertEqual(trials, ["ok", "ok"])
         self.assertEqual((found["level"], found["words"].split()[-4:-3]), ("ok", ["tried"]), found)
         opened = await self.opened("device=east1 agent=east")
         await self.use(opened["url"])
@@ -98,7 +101,7 @@ class FirewallTests(DirectWorld):
         self.assertIn(f"tcp [{self.host}]:{5900 + display}", self.east.host.listening())
         await self.close(opened["console"])
         self.east.host.run("nft", f"table inet wall {{ chain in {{ {RULE} }}; }}")
-        (problem,) = (await self.client.must("agent check name=east"))["problems"]
+        (problem,) = (await self.client.must("agent check name=east trial=no"))["problems"]
         self.assertIn(f"[{self.host}]:{found['words'].split()[-3]}", problem)
         refused = await self.open("device=east1 agent=east")
         self.assertEqual(refused.code, "agent-unreachable", refused)

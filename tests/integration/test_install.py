@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import sysconfig
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,13 +40,26 @@ cd /etc && sha256sum passwd group shadow gshadow sudoers
 
 
 class Panel(AgentHost):
-    """It finds the packages of these tests, and no ipmiproxyd."""
+    """It finds folders of these tests, and no ipmiproxyd.
 
-    def _install(self) -> None:
-        super()._install()
-        remains = [PREFIX, "/usr/local/bin/ipmiproxyctl"]
+    :param shown: folders of this machine, and where they are found.
+    """
+
+    def __init__(self, test: TestCase, keys: Path, shown: Mapping[Path, str]) -> None:
+        self._shown = [str(part) for pair in shown.items() for part in pair]
+        super().__init__(test, "panel", 0, keys)
+
+    def below(self) -> Sequence[str]:
+        return ("/", "", *self._shown)
+
+    def install(self) -> None:
+        for name in ("passwd", "shadow", "group", "gshadow"):
+            path = self.path(f"/etc/{name}")
+            kept = [line for line in path.read_text().splitlines(keepends=True) if not line.startswith("ipmiproxyd:")]
+            path.write_text("".join(kept))
+        remains = [PREFIX, "/usr/local/bin/ipmiproxyctl", "/usr/local/bin/ipmiproxyd", *UNITS]
         state = ["/etc/ipmiproxyd", "/etc/ipmiproxyd.toml", "/var/lib/ipmiproxyd", "/var/lib/ipmiproxyd-setup"]
-        self.run("rm", "-rf", *remains, "/usr/local/bin/ipmiproxyd", *state, *UNITS)
+        self.run("rm", "-rf", *remains, *state)
         self.run("ip", "link", "set", "lo", "up")
 
 
@@ -62,7 +76,7 @@ class InstallTests(TestCase):
             wheel.parent: WHEELS,
         }
         self.wheel = f"{WHEELS}/{wheel.name}"
-        self.host = Panel(self, "panel", 0, self.folder / "keys", bare=True, shown=shown)
+        self.host = Panel(self, self.folder / "keys", shown)
         self.addCleanup(lambda: Deferred.fromCoroutine(self.host.stop()))
         await self.host.start()
 

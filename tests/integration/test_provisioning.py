@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from tests.support import leftovers
+from tests.support.bare import BareWorld
 from tests.support.hosts import RUNNER, SUDOERS
-from tests.support.hosts_world import HostsWorld
 from tests.support.wire_client import Reply
 from tests.support.ws_client import WsClient
 
@@ -18,18 +18,8 @@ MARKER = "/run/marker"
 OLD_RUNNER = "raise SystemExit('I am old')\n"
 
 
-class BareWorld(HostsWorld):
-    """One location, whose host nobody has prepared but for an sshd and the programs."""
-
-    names: ClassVar[Sequence[str]] = ("east",)
-    bare: ClassVar[bool] = True
-    settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {"displays": {"range": "11-13"}}
-
-    async def _prepare(self) -> None:
-        await super()._prepare()
-        self.host = self.east.host
-        self.key = self.host.sshd.folder / "key"
-        self.public = self.key.with_suffix(".pub").read_text().strip()
+class ProvisionWorld(BareWorld):
+    """Asks for provisioning."""
 
     def line(self, verb: str = "provision", **words: str) -> str:
         given = {"host": self.east.address, "key": str(self.key), "host_key": self.host.sshd.host_key}
@@ -44,13 +34,6 @@ class BareWorld(HostsWorld):
         self.assertTrue(reply.body["hint"])
         self.assertNotIn("\n", reply.body["message"])
         return reply.body
-
-    def let_in(self, user: str = "root") -> None:
-        """The daemon's key."""
-
-        home = "/root" if user == "root" else f"/home/{user}"
-        self.host.path(f"{home}/.ssh").mkdir(mode=0o755, parents=True)
-        self.host.path(f"{home}/.ssh/authorized_keys").write_text(f"{self.public}\n")
 
     async def names_known(self) -> list[str]:
         return [one["name"] for one in (await self.client.must("agent list"))["agents"]]
@@ -90,14 +73,14 @@ class BareWorld(HostsWorld):
         await viewer.hears(16)
 
 
-class LifeTests(BareWorld):
+class LifeTests(ProvisionWorld):
     """Its displays are reached at their ports, which are closed to everybody else."""
 
     panels: ClassVar[Sequence[tuple[str, int]]] = (("east", 1),)
 
     async def test_from_a_bare_host_to_a_console_and_back(self) -> None:
         await self.is_refused_as_long_as_nobody_vouches()
-        self.let_in()
+        self.host.let_in(self.public)
         await self.is_only_looked_at()
         reply = await self.client.ask(self.line(transport="direct"))
         self.assertTrue(reply.ok, reply)
@@ -144,11 +127,11 @@ class LifeTests(BareWorld):
         self.assertEqual((self.changed(), self.account(), await self.names_known()), ([], [], ["local"]))
 
 
-class UpdateTests(BareWorld):
+class UpdateTests(ProvisionWorld):
     panels: ClassVar[Sequence[tuple[str, int]]] = (("east", 1),)
 
     async def test_update_under_a_console(self) -> None:
-        self.let_in()
+        self.host.let_in(self.public)
         await self.client.must(self.line())
         opened = await self.opened("device=east1 agent=east")
         viewer = await self.use(opened["url"])
@@ -176,13 +159,13 @@ class UpdateTests(BareWorld):
         await self.nothing_left()
 
 
-class RefusalTests(BareWorld):
+class RefusalTests(ProvisionWorld):
     async def test_what_can_be_in_the_way(self) -> None:
         """One clear line for each, and nothing is stored or changed."""
 
         self.host.run("useradd", "--create-home", "--shell", "/bin/sh", "ada")
         self.host.run("sh", "-c", f"echo 'ada:{PASSWORD}' | chpasswd")
-        self.let_in("ada")
+        self.host.let_in(self.public, "ada")
         ada = {"as": "ada"}
         self.assertIn("wants the password", (await self.refused(self.line(**ada), "agent-sudo"))["message"])
         right = {**ada, "sudo_password": PASSWORD}

@@ -93,10 +93,10 @@ class SshWholeTests(SshWorld):
     async def test_agents_are_looked_at(self) -> None:
         local, east = (await self.client.must("agent list"))["agents"]
         self.assertEqual((local["name"], east["name"], east["connected"]), ("local", "east", True))
-        self.assertEqual((await self.client.must("agent check agent=east"))["problems"], [])
-        self.assertEqual((await self.client.must("agent check agent=local"))["problems"], [])
+        self.assertEqual((await self.client.must("agent check agent=east trial=no"))["problems"], [])
+        self.assertEqual((await self.client.must("agent check agent=local trial=no"))["problems"], [])
         self.assertEqual((await self.client.ask("agent check agent=west")).code, "not-found")
-        checked = await self.client.must("agent check name=local")
+        checked = await self.client.must("agent check name=local trial=no")
         self.assertIn("safer", checked["warnings"][0])
         self.assertEqual({one["from"] for one in (local, east, checked)}, {"config"})
         self.assertNotIn("passphrase", local)

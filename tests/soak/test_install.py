@@ -59,7 +59,6 @@ class BareDebianTests(TestCase):
         self.root = BootedRoot(self, debian.root, work, self.folder / "clone", PLACE)
 
     async def test_from_a_clone_to_a_console_and_back(self) -> None:
-        before = await self.there("sh", "-c", LISTING)
         said = await self.there("sh", "-c", INSTALL)
         first, _, second = said.partition("--- again\n")
         self.assertIn("user ipmiproxyd: made", first)
@@ -77,10 +76,8 @@ class BareDebianTests(TestCase):
         units = await self.run_there("sh", "-c", "systemctl list-unit-files --no-legend 'ipmiproxyd.*' || :")
         self.assertEqual(units, "")
         self.root.stop()
-        packages = {"chromium", "sudo", "make"}
         after = await self.there("sh", "-c", LISTING)
         self.assertEqual([line for line in after.splitlines() if "ipmiproxy" in line or "easydcim" in line], [])
-        self.assertEqual(packages & set(before.splitlines()), set())
 
     async def there(self, *argv: str) -> str:
         said: str = await deferToThread(self.root.before_boot, *argv)
@@ -180,5 +177,4 @@ class BareDebianTests(TestCase):
 LISTING: Final = r"""
 find /etc /opt /usr/local /var/lib /var/cache /root -xdev -path /root/ipmiproxyd -prune -o -printf '%p\n'
 cut -d: -f1 /etc/passwd /etc/group
-dpkg-query -f '${Package}\n' -W
 """

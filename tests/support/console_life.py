@@ -57,6 +57,7 @@ class Life(SynchronousTestCase):
         self.early: dict[str, Exception] = {}
         self.late: dict[str, Exception] = {}
         self.captured: list[VncServer] = []
+        self.trials: set[str] = set()
         self.slow_capture = False
         self.capturing: list[Deferred[None]] = []
         self.manager = self.make_manager()
@@ -78,6 +79,7 @@ class Life(SynchronousTestCase):
             capture=self.capture,
             is_away=lambda name: name in self.away,
             types=Types(debug=self.debug_allowed, is_local=lambda name: name == self.agent.name),
+            trials=self.trials,
         )
         self.shop_parts: dict[str, Any] = {
             "agents": agents,

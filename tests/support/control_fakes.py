@@ -342,8 +342,11 @@ class FakeAgents:
         del self.stored[self._known(name).name]
         return ()
 
-    async def check(self, name: str, *, fix: bool = False) -> Mapping[str, Any]:
-        self.asked.append(("check", fix))
+    async def check(
+        self, name: str, progress: Progress, *, device: Device | None = None, trial: bool = True, fix: bool = False
+    ) -> Mapping[str, Any]:
+        self.asked.append(("check", fix, trial, device))
+        progress({"stage": "around", "text": "Looking around there", "ms": 1})
         if name != "east":
             self._known(name)
         return {"name": name, "problems": ["openbox is not installed: consoles will not work."]}

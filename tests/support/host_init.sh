@@ -1,10 +1,10 @@
-# Process 1 of a host that a test makes: sh host_init.sh NAME FIRST_UID LAST_UID agent|bare ROOT PACKAGES
-# [FOLDER PLACE]... Its namespaces are there already. Its files are the machine's, or those of a Debian in the folder
-# ROOT, with all that changes in memory; /run and /tmp are empty, and so is /home of the machine's. A ROOT has the folder
-# PACKAGES as its only source of them. Each FOLDER of the machine is found at PLACE, and cannot be written there.
+# Process 1 of a host that a test makes: sh host_init.sh NAME FIRST_UID LAST_UID [ROOT PACKAGES [FOLDER PLACE]...]. Its
+# namespaces are there already. Its files are the machine's, or those of a Debian in the folder ROOT, with all that changes
+# in memory; /run and /tmp are empty, and so is /home of the machine's. A ROOT gets its packages from the folder PACKAGES
+# alone. Each FOLDER of the machine is found at PLACE, too, and cannot be written there.
 set -e
-name=$1 first=$2 last=$3 kind=$4 root=$5 packages=$6
-shift 6
+name=$1 first=$2 last=$3 root=${4:-/} packages=${5-}
+[ $# -lt 5 ] && shift $# || shift 5
 size=64m
 [ -z "$packages" ] || size=4g
 mount -t tmpfs -o size=$size,mode=755 tmpfs /mnt
@@ -21,8 +21,6 @@ if [ -n "$packages" ]; then
     mkdir -p srv/packages
     mount --bind "$packages" srv/packages
     mount -o remount,bind,ro srv/packages
-    rm -rf etc/apt/sources.list.d/* etc/resolv.conf
-    echo 'deb [trusted=yes] file:/srv/packages ./' >etc/apt/sources.list
 fi
 mount --rbind /dev dev
 mount -t tmpfs tmpfs dev/shm
@@ -36,9 +34,8 @@ pivot_root . mnt
 umount -l /mnt
 cd /
 
-# As on a host that has never seen a console. The users that it makes have numbers that nobody else has: the kernel
-# knows them by these alone, here and on the machine.
-sed -i '/^\(easydcim_vnc_\|ipmiproxyd\)/d' etc/passwd etc/group etc/shadow etc/gshadow
+# The users that it makes have numbers that nobody else has: the kernel knows them by these alone, here and on the
+# machine.
 sed -i '/^SYS_[UG]ID_M/d' etc/login.defs
 echo "SYS_UID_MIN $((first + 1))
 SYS_UID_MAX $last
@@ -46,11 +43,18 @@ SYS_GID_MIN $((first + 1))
 SYS_GID_MAX $last" >>etc/login.defs
 printf '127.0.0.1 localhost\n::1 localhost\n127.0.1.1 %s\n' "$name" >etc/hosts
 mkdir -p -m 755 run/sshd run/lock etc/ssh/host
-rm -rf etc/sudoers.d/* usr/local/lib/ipmiproxyd var/cache/ipmiproxyd var/lib/ipmiproxyd-agent root/.ssh
-if [ "$kind" = agent ]; then
+
+if [ -n "$packages" ]; then
+    rm -rf etc/apt/sources.list.d etc/resolv.conf
+    echo 'deb [trusted=yes] file:/srv/packages ./' >etc/apt/sources.list
+    mkdir -m 700 -p root/.ssh
+else
+    # As on a host that has never seen a console.
+    sed -i '/^\(easydcim_vnc_\|ipmiproxyd\)/d' etc/passwd etc/group etc/shadow etc/gshadow
     echo "ipmiproxyd:x:$first:$first::/home/ipmiproxyd:/bin/sh" >>etc/passwd
     echo "ipmiproxyd:x:$first:" >>etc/group
     echo "ipmiproxyd:*:19000:0:99999:7:::" >>etc/shadow
+    rm -rf etc/sudoers.d/* usr/local/lib/ipmiproxyd var/cache/ipmiproxyd
     mkdir -m 755 usr/local/lib/ipmiproxyd
     mkdir -m 700 -p home/ipmiproxyd/.ssh
     chown -R "$first:$first" home/ipmiproxyd

@@ -64,25 +64,12 @@ class AgentHost:
 
     :param number: 0 to 3, another one for each host of a test.
     :param keys: the folder of its SSH keys, which it keeps.
-    :param bare: it is no agent: there is no account for one, and no runner. Only the programs are there.
-    :param shown: folders of this machine, and where they are found on the host, not to be written.
     :ivar sshd: answers at port 22 of all its addresses.
     """
 
-    def __init__(
-        self,
-        test: TestCase,
-        name: str,
-        number: int,
-        keys: Path,
-        *,
-        bare: bool = False,
-        shown: Mapping[Path, str] | None = None,
-    ) -> None:
+    def __init__(self, test: TestCase, name: str, number: int, keys: Path) -> None:
         self.name = name
-        self.bare = bare
         self._test = test
-        self._shown = [str(part) for pair in (shown or {}).items() for part in pair]
         self._child = Child()
         self._init = 0
         # Unix users with numbers of their own: on this machine, too, the kernel counts and kills by them alone.
@@ -99,8 +86,7 @@ class AgentHost:
         self._child = Child(lambda line: up.callback(None) if line == "up" else None)
         self._child.when_ended().addCallback(lambda _: None if up.called else up.cancel())
         apart = ["unshare", "--net", "--uts", "--ipc", "--mount", "--pid", "--fork", "--kill-child=KILL"]
-        init = ["sh", str(INIT), self.name, str(self.first_uid), str(self.first_uid + USERS - 1)]
-        init += ["bare" if self.bare else "agent", *(self.below() or ("/", "")), *self._shown]
+        init = ["sh", str(INIT), self.name, str(self.first_uid), str(self.first_uid + USERS - 1), *self.below()]
         argv = ["setpriv", "--pdeathsig", "KILL", *apart, "--propagation", "private", *init]
         the_reactor().spawnProcess(self._child, "/usr/bin/setpriv", argv, env={"PATH": PATH})
         try:
@@ -109,22 +95,20 @@ class AgentHost:
             await self._child.stop(IReactorTime(reactor))
             raise RuntimeError(f"the host {self.name} did not start: {self._child.output!r}") from error
         (self._init,) = children_of(self._child.pid)
-        self._install()
+        self.install()
 
     def below(self) -> Sequence[str]:
         """Where its files come from, if not from this machine, see host_init.sh."""
 
         return ()
 
-    def _install(self) -> None:
-        """What there is on an agent."""
+    def install(self) -> None:
+        """What docs/agents.md tells to do as root."""
 
-        self.sshd.put_keys()
-        if self.bare:
-            return
         self.install_runner()
         shutil.copy(REPOSITORY / "etc/sudoers.d/ipmiproxyd-agent", self.path(SUDOERS))
         self.path(SUDOERS).chmod(0o440)
+        self.sshd.put_keys()
 
     def install_runner(self) -> None:
         shutil.copy(runner.__file__, self.path(RUNNER))
@@ -172,7 +156,7 @@ class AgentHost:
         found = []
         for folder in self.path("/proc").iterdir():
             if folder.name.isdigit() and folder.name != "1" and (status := _status(folder)):
-                command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                command = leftovers.read(folder / "cmdline").replace(b"\0", b" ").decode(errors="replace")
                 uid = int(status["Uid"].split()[0])
                 found.append(HostProcess(int(folder.name), int(status["PPid"]), uid, command))
         return found
@@ -180,21 +164,23 @@ class AgentHost:
     def console_processes(self) -> dict[int, str]:
         """What belongs to consoles: all of the displays' users, and what left whoever had started it (keepers)."""
 
-        account = self._uid_of("ipmiproxyd")
-        users = [one for one in self.processes() if one.uid > self.first_uid and one.uid != account]
-        left = [one for one in self.processes() if one.parent == 1 and not one.command.startswith("sshd")]
-        return {one.pid: f"{one.uid} {one.command[:200]}" for one in (*users, *left)}
+        users = {uid for name, uid in self.users().items() if name.startswith("easydcim_vnc_")}
+        return {
+            one.pid: f"{one.uid} {one.command[:200]}"
+            for one in self.processes()
+            if one.uid in users or (one.parent == 1 and not one.command.startswith("sshd"))
+        }
+
+    def users(self) -> dict[str, int]:
+        """Its Unix users and their numbers."""
+
+        users = (line.split(":") for line in self.path("/etc/passwd").read_text().splitlines())
+        return {user[0]: int(user[2]) for user in users}
 
     def user_of(self, display: int) -> int:
         """The number of a display's Unix user."""
 
-        found = self._uid_of(f"easydcim_vnc_{display}")
-        assert found is not None, f"display {display} has no user"
-        return found
-
-    def _uid_of(self, name: str) -> int | None:
-        users = (line.split(":") for line in self.path("/etc/passwd").read_text().splitlines())
-        return next((int(user[2]) for user in users if user[0] == name), None)
+        return self.users()[f"easydcim_vnc_{display}"]
 
     async def probe(self, targets: Sequence[Sequence[Any]]) -> list[Any]:
         """What root reaches there, outside of any console: see probe.py."""
@@ -245,6 +231,11 @@ class AgentHost:
 
         return self._network(["ss", "-HOnt", "state", "established", "sport = :22"])
 
+    def nft(self) -> str:
+        """The rules that are in force."""
+
+        return "\n".join(self._network(["nft", "list", "ruleset"]))
+
     def _network(self, argv: Sequence[str]) -> list[str]:
         namespace = NetworkNamespace.of(self.init)
         try:
@@ -290,15 +281,19 @@ MakeHost = Callable[[TestCase, str, int, Path], AgentHost]
 
 
 class HostSshd(Sshd):
-    """The sshd of a host. ``folder`` keeps the keys over its reboots."""
+    """The sshd of a host. ``folder`` keeps the keys over its reboots.
+
+    :ivar within: what starts it there, from its next start on: see few_namespaces.py.
+    """
 
     port = 22
     address = "0.0.0.0"
 
     def __init__(self, host: AgentHost, folder: Path) -> None:
         self.host = host
+        self.within: Sequence[str] = ()
         folder.mkdir(parents=True)
-        super().__init__(folder, more=["ListenAddress [::]:22"], accounts=host.bare)
+        super().__init__(folder, more=["ListenAddress [::]:22"])
 
     def put_keys(self) -> None:
         """What is in the folder counts on the host from its next start on (``authorized_keys`` at once)."""
@@ -322,7 +317,7 @@ class HostSshd(Sshd):
         return SSH_FOLDER
 
     def wrapped(self) -> Sequence[str]:
-        return self.host.inside()
+        return [*self.host.inside(), *self.within]
 
     @property
     def listener(self) -> int:

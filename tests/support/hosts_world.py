@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import sqlite3
 import time
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ from twisted.internet.defer import Deferred, gatherResults
 
 from tests.support import leftovers
 from tests.support.daemon import DaemonProcess
-from tests.support.hosts import AgentHost, Hosts, Location
+from tests.support.hosts import Hosts, Location
 from tests.support.scratch import scratch
 from tests.support.world import SMALL_PROGRAM, World
 
@@ -23,8 +22,7 @@ PORTS = (6081, 6200)
 class HostsWorld(World):
     """Locations ``east`` and ``west``, their agents of the same names, and devices ``east1``, … as started.
 
-    :cvar names: of the locations; ``west`` is the last one.
-    :cvar bare: the hosts there are no agents yet, and the daemon knows of none.
+    :cvar names: of the locations; with one alone, that is east and west.
     :cvar bmcs: the servers of which the BMC alone runs, without a panel: a location and its number.
     :cvar panels: those of which both run.
     :cvar small: the browser is a small program; for what does not depend on it.
@@ -32,7 +30,6 @@ class HostsWorld(World):
 
     timeout: ClassVar[float] = 90
     names: ClassVar[Sequence[str]] = ("east", "west")
-    bare: ClassVar[bool] = False
     small: ClassVar[bool] = True
     lease: ClassVar[str] = "60s"
     bmcs: ClassVar[Sequence[tuple[str, int]]] = ()
@@ -44,7 +41,6 @@ class HostsWorld(World):
         self.hosts = await self.make_hosts()
         self.reactor = self.hosts.reactor
         await self.hosts.start()
-        self.east, self.west = self.hosts[self.names[0]], self.hosts[self.names[-1]]
         for name, number in self.panels:
             await self.hosts[name].server(number, users=self.users, personality=self.personality).start()
         for name, number in self.bmcs:
@@ -58,13 +54,26 @@ class HostsWorld(World):
             await self.client.must(self.add_device(server.name, server))
 
     async def make_hosts(self) -> Hosts:
-        return Hosts(self, self.folder, self.names, functools.partial(AgentHost, bare=self.bare))
+        return Hosts(self, self.folder, self.names)
+
+    def agents(self) -> Mapping[str, Any]:
+        """Those of the daemon's configuration."""
+
+        return {name: one.settings() for name, one in self.hosts.locations.items()}
+
+    @property
+    def east(self) -> Location:
+        return self.hosts["east"]
+
+    @property
+    def west(self) -> Location:
+        return self.hosts[self.names[-1]]
 
     def _settings(self) -> Mapping[str, Mapping[str, Any]]:
         mine: dict[str, dict[str, Any]] = {
             "relay": {"ports": f"{PORTS[0]}-{PORTS[1]}"},
             "agent": {"lease": self.lease},
-            "agents": {} if self.bare else {name: one.settings() for name, one in self.hosts.locations.items()},
+            "agents": dict(self.agents()),
         }
         if self.small:
             mine["panel"] = {"chromium": SMALL_PROGRAM}

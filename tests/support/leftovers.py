@@ -29,8 +29,8 @@ def processes_of(folder: Path) -> dict[int, str]:
     mounted = b" /" + os.fsencode(folder.relative_to(top))
     found = {}
     for pid in _pids():
-        command = _read(f"/proc/{pid}/cmdline")
-        if mark in command or mounted in _read(f"/proc/{pid}/mountinfo"):
+        command = read(f"/proc/{pid}/cmdline")
+        if mark in command or mounted in read(f"/proc/{pid}/mountinfo"):
             found[pid] = command.replace(b"\0", b" ").decode(errors="replace")[:200]
     return found
 
@@ -62,7 +62,7 @@ def display_users_processes(numbers: Iterable[int], prefix: str = "easydcim_vnc_
     for pid in _pids():
         try:
             if os.stat(f"/proc/{pid}").st_uid in uids:
-                found[pid] = _read(f"/proc/{pid}/cmdline").replace(b"\0", b" ").decode(errors="replace")[:200]
+                found[pid] = read(f"/proc/{pid}/cmdline").replace(b"\0", b" ").decode(errors="replace")[:200]
         except OSError:
             continue
     return found
@@ -81,7 +81,7 @@ def listening(first: int, last: int) -> set[int]:
 
     ports = set()
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        for line in _read(table).decode().splitlines()[1:]:
+        for line in read(table).decode().splitlines()[1:]:
             fields = line.split()
             port = int(fields[1].rpartition(":")[2], 16)
             if fields[3] == "0A" and first <= port <= last:
@@ -127,7 +127,9 @@ def _pids() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
 
-def _read(path: str) -> bytes:
+def read(path: str | Path) -> bytes:
+    """A file of /proc; nothing if its process has ended."""
+
     try:
         return Path(path).read_bytes()
     except OSError:
@@ -142,6 +144,6 @@ def seen_in_processes(needle: bytes) -> list[str]:
         if pid == os.getpid():
             continue
         for name in ("cmdline", "environ"):
-            if needle in _read(f"/proc/{pid}/{name}"):
-                places.append(f"/proc/{pid}/{name} {_read(f'/proc/{pid}/comm').decode().strip()}")
+            if needle in read(f"/proc/{pid}/{name}"):
+                places.append(f"/proc/{pid}/{name} {read(f'/proc/{pid}/comm').decode().strip()}")
     return places

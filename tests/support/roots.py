@@ -97,17 +97,20 @@ class Debian:
 
 
 class RootHost(AgentHost):
-    """A host that has never seen anything of ours, but for the key that lets root in. Its host key is the test's."""
+    """A host that has never seen anything of ours: its root's key is the one that the test has, as is its host key."""
 
     def __init__(self, debian: Debian, test: TestCase, name: str, number: int, keys: Path) -> None:
         self._debian = debian
-        super().__init__(test, name, number, keys, bare=True)
+        super().__init__(test, name, number, keys)
 
     def make_sshd(self, keys: Path) -> HostSshd:
         return StockSshd(self, keys)
 
     def below(self) -> Sequence[str]:
         return str(self._debian.root), str(self._debian.packages)
+
+    def install(self) -> None:
+        self.sshd.put_keys()
 
 
 class StockSshd(HostSshd):
@@ -117,7 +120,6 @@ class StockSshd(HostSshd):
 
     def put_keys(self) -> None:
         super().put_keys()
-        self.host.path("/root/.ssh").mkdir(mode=0o700, exist_ok=True)
         shutil.copy(self.folder / "authorized_keys", self.host.path("/root/.ssh/authorized_keys"))
         self.host.path("/root/.ssh/authorized_keys").chmod(0o600)
         self.host.path(f"{SSH_FOLDER}/host_key").chmod(0o600)

@@ -29,7 +29,7 @@ ADDRESS: Final = "127.0.0.1"
 _CONFIGURATION: Final = """
 ListenAddress {address}:{port}
 HostKey {folder}/host_key
-AuthorizedKeysFile {keys}
+AuthorizedKeysFile {folder}/authorized_keys
 PidFile none
 StrictModes no
 UsePAM no
@@ -89,14 +89,13 @@ class _Run(ProcessProtocol):
 
 
 class Sshd:
-    """``folder`` may be passed by everybody. ``more``: further lines of its configuration. ``accounts``: it lets in
-    whom each account's own authorized_keys names."""
+    """``folder`` may be passed by everybody. ``more``: further lines of its configuration."""
 
     address = ADDRESS
     port = 0
     configuration = _CONFIGURATION
 
-    def __init__(self, folder: Path, *, more: Sequence[str] = (), accounts: bool = False) -> None:
+    def __init__(self, folder: Path, *, more: Sequence[str] = ()) -> None:
         self.folder = folder
         self._runs: list[_Run] = []
         self.host_key = make_key(folder / "host_key")
@@ -106,9 +105,7 @@ class Sshd:
             with socket.socket() as probe:
                 probe.bind((self.address, 0))
                 self.port = probe.getsockname()[1]
-        keys = ".ssh/authorized_keys" if accounts else f"{self.seen_as()}/authorized_keys"
-        place = {"address": self.address, "port": self.port, "folder": self.seen_as()}
-        text = self.configuration.format(**place, keys=keys)
+        text = self.configuration.format(address=self.address, port=self.port, folder=self.seen_as())
         (folder / "sshd.conf").write_text(text + "\n".join(more) + "\n")
 
     def seen_as(self) -> str:

@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from ipmiproxyd.agents.findings import Finding
-from ipmiproxyd.agents.fleet import Fleet
+from ipmiproxyd.agents.fleet import Fleet, HostedAgent
 from ipmiproxyd.console.agent_desk import AgentDesk, DeskRooms
 from ipmiproxyd.console.displays import DisplayPools
 from ipmiproxyd.errors import AgentOutdated, AgentUnreachable, BadValue, Exists, InUse, NoFreeDisplay, NotFound
@@ -32,6 +32,9 @@ class Hosted(FakeAgent):
 
     kind = "ssh"
     python = "python3"
+    facts: Mapping[str, Any] = {}
+    folder = "/nowhere"
+    host = "192.0.2.10"
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -168,6 +171,11 @@ class FleetTests(SynchronousTestCase):
         self.assertEqual(self.failureResultOf(starting, AgentUnreachable).value.message, "It has no Python.")
 
 
+class Examiner:
+    async def examine(self, agent: HostedAgent, **_: Any) -> Sequence[Finding]:
+        return await agent.check()
+
+
 class Maker:
     def make(self, agent: RemoteAgent) -> Hosted:
         return Hosted(agent.name)
@@ -203,9 +211,8 @@ class DeskTestCase(SynchronousTestCase):
                 displays=DisplayPools(self.fleet, 1, 5, Clock()),
                 configured=configured,
                 proxies=self.proxies,
-                programs={},
+                doctor=Examiner(),
                 limit=100,
-                reactor=Clock(),
             )
         )
 
@@ -237,7 +244,7 @@ class DeskTests(DeskTestCase):
     def test_mending_that_failed(self) -> None:
         self.do(self.desk.add(EAST))
         for fix, hint in ((False, "fix=yes"), (True, "It cannot be installed. As root there: install.")):
-            checking = Deferred.fromCoroutine(self.desk.check("east", fix=fix))
+            checking = Deferred.fromCoroutine(self.desk.check("east", lambda _: None, fix=fix))
             self.assertEqual(self.failureResultOf(checking, AgentOutdated).value.hint, hint)
 
     def test_what_is_warned_of(self) -> None:

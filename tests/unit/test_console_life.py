@@ -465,6 +465,15 @@ class RestartTests(Life):
         self.reconcile()
         self.assert_nothing_left()
 
+    def test_a_trial_is_left_alone(self) -> None:
+        self.agent.running["trial1"] = Job(id="trial1", display=1, running=True, vnc=UnixStream("/v"), user="", log="")
+        self.trials.add("trial1")
+        self.reconcile()
+        self.assertEqual(self.agent.stopped, [])
+        self.trials.clear()
+        self.reconcile()
+        self.assertEqual(self.agent.stopped, ["trial1"])
+
     def test_keep(self) -> None:
         self.opened()
         leaving = Deferred.fromCoroutine(self.manager.leave())

@@ -68,7 +68,12 @@ class AgentTests(CommandsTestCase):
         self.refused("agent check agent=west", NotFound)
         self.refused("agent check", MissingArgument)
         self.ask("agent check name=east fix=yes")
-        self.assertEqual(self.fakes.agents.asked[-1], ("check", True))
+        self.assertEqual(self.fakes.agents.asked[-1], ("check", True, True, None))
+        self.add_node()
+        self.ask("agent check name=east trial=no device=node17")
+        self.assertEqual(self.fakes.agents.asked[-1][1:3], (False, False))
+        self.assertEqual(self.fakes.agents.asked[-1][3].name, "node17")
+        self.refused("agent check name=east device=node18", NotFound)
 
     def test_agents_come_and_go(self) -> None:
         self.ask("agent add name=west host=192.0.2.1 key=/k passphrase=x host_key=SHA256:a,SHA256:b check=no")

@@ -221,6 +221,32 @@ class ViewTests(SynchronousTestCase):
         self.assertIn("Starting [b]it[/b]", self.err.getvalue())
         self.assertIn("error (not-found): There is none.", self.err.getvalue())
 
+    def test_findings(self) -> None:
+        rows = [
+            {"what": "clock", "level": "ok", "words": "It goes as ours.", "advice": ""},
+            {"what": "disk", "level": "warning", "words": "/run is almost full.", "advice": "Make room."},
+            {"what": "fonts", "level": "fault", "words": "There is no [font].", "advice": "Install\x1b[31m one."},
+        ]
+        answer = {"name": "east", "problems": ["x"], "warnings": ["y"], "findings": rows}
+        plain = [line for block in shape(answer) for line in plain_lines(block)]
+        self.assertEqual(
+            plain,
+            [
+                "name: east",
+                "fault: fonts: There is no [font].",
+                "    Install\N{REPLACEMENT CHARACTER}[31m one.",
+                "warning: disk: /run is almost full.",
+                "    Make room.",
+                "ok: clock: It goes as ours.",
+                "1 fault, 1 warning, 1 ok",
+            ],
+        )
+        self.out, self.err = Terminal(), Terminal()
+        text = self.show(choose_view(as_json=False, out=self.out, err=self.err), answer)
+        places = [text.index(words) for words in ("no [font]", "Make room", "as ours", "1 fault, 1 warning, 1 ok")]
+        self.assertEqual(places, sorted(places))
+        self.assertNotIn("problems", text)
+
     def test_which(self) -> None:
         self.assertIsInstance(choose_view(as_json=False, out=self.out, err=self.err), PlainView)
         self.assertIsInstance(choose_view(as_json=True, out=Terminal(), err=self.err), JsonView)

@@ -44,7 +44,7 @@ def make_commands(
             *screenshot_commands.commands(consoles),
             *vendor_commands.commands(devices, vendors, proxies, agent=defaults.agent),
             *java_commands.commands(javas, agent=defaults.agent),
-            *agent_commands.commands(agents),
+            *agent_commands.commands(agents, devices),
             *provision_commands.commands(provisioning),
             *daemon_commands.commands(daemon),
         ]

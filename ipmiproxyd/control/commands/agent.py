@@ -21,7 +21,7 @@ from ipmiproxyd.control.commands.bmc import Host
 from ipmiproxyd.control.commands.fields import Fields, given_fields, to_add, to_change
 from ipmiproxyd.control.declare import Call, Command
 from ipmiproxyd.errors import MissingArgument
-from ipmiproxyd.interfaces import Agents, Proxies
+from ipmiproxyd.interfaces import Agents, Devices, Proxies
 from ipmiproxyd.model import SSH_AGENT, Device, RemoteAgent, Transport, Users
 
 
@@ -97,6 +97,8 @@ FORCE: Final = Argument(
     "force", Flag(), "close the consoles that are open on it first, and pass over proxies that name it", default=False
 )
 FIX: Final = Argument("fix", Flag(), "copy the runner there first, where it is missing or old", default=False)
+TO: Final = Argument("device", Name(), "a stored device: the way to its BMC is tried, too")
+TRIAL: Final = Argument("trial", Flag(), "open a trial console, and one with the browser", default=True)
 
 
 def on_agent(default: str) -> Argument[str]:
@@ -129,7 +131,7 @@ def given_agent(call: Call, fields: Fields) -> dict[str, Any]:
     return given
 
 
-def commands(agents: Agents) -> list[Command]:
+def commands(agents: Agents, devices: Devices) -> list[Command]:
     async def add(call: Call) -> Mapping[str, Any]:
         agent = RemoteAgent(name=call.values[NAME], **given_agent(call, _ADDED))
         return await agents.add(agent, check=call.values[CHECK], known_hosts=call.values[KNOWN_HOSTS])
@@ -156,7 +158,10 @@ def commands(agents: Agents) -> list[Command]:
         name = call.values.get(EITHER) or call.values.get(OLD_NAME)
         if not name:
             raise MissingArgument("agent check needs name=.", hint="agent list shows all.")
-        return await agents.check(name, fix=call.values[FIX])
+        device = await devices.get(call.values[TO]) if TO in call.values else None
+        return await agents.check(
+            name, call.progress, device=device, trial=call.values[TRIAL], fix=call.values[FIX]
+        )
 
     return [
         Command(
@@ -186,8 +191,8 @@ def commands(agents: Agents) -> list[Command]:
         Command(
             noun="agent",
             verb="check",
-            summary="Look whether an agent has what consoles and power actions need.",
-            arguments=(EITHER, OLD_NAME, FIX),
+            summary="Look whether an agent has what consoles and power actions need; what is wrong is told in words.",
+            arguments=(EITHER, OLD_NAME, TO, TRIAL, FIX),
             handler=check,
         ),
     ]  # fmt: skip

@@ -37,7 +37,7 @@ def make_account(work: Work) -> None:
         if work.begin(f"The account {name} gets the shell {SHELL}", "shell", name, before=entry[6]):
             work.host.change_users(["usermod", "--shell", SHELL, name])
     else:
-        work.record.want("account", name)
+        work.want("account", name)
     if entry is not None and not known and work.record.changes:
         work.left_behind(name, [f"{entry[5]}/{TOOLS_FOLDER}"])
 
@@ -117,7 +117,7 @@ def put_key(work: Work) -> None:
     new = tuple(line for line in wanted if line.split()[2] not in text.split())
     work.folder(folder, files.new_folder(0o700, uid, gid))
     if not new:
-        work.record.want("file", path)
+        work.want("file", path)
         return
     before = text if text.endswith("\n") or not text else f"{text}\n"
     content = (before + "".join(f"{line}\n" for line in new)).encode("utf-8", "surrogateescape")
@@ -156,7 +156,7 @@ def make_displays(work: Work) -> None:
         work.teller.warning(f"There may be {USERS_LIMIT} users of displays, and no more")
         missing = missing[: max(USERS_LIMIT - len(marked), 0)]
     if not missing:
-        work.record.want("displays", prefix)
+        work.want("displays", prefix)
         return
     before = sorted(name for name in marked if name.startswith(prefix))
     words = f"{len(missing)} Unix users for displays: {missing[0]} to {missing[-1]}"

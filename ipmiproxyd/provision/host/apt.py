@@ -30,17 +30,19 @@ OPTIONS = (
     *(word for option in KEEP_OLD for word in ("-o", f"Dpkg::Options::={option}")),
 )
 INSTALL = ("install", "--no-install-recommends", "--no-remove", "--fix-broken", "--")
+# systemd's packages, too, are "essential", if they come first.
+REMOVE = ("remove", "--allow-remove-essential", "--")
 # Not even apt's own caches are written.
 LOOK_ONLY = ("-s", "-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache=", "-o", "Debug::NoLocking=1")
-FIELDS = ("Package", "Architecture", "db:Status-Status", "Essential", "Pre-Depends", "Depends", "Provides")
+FIELDS = ("Package", "Architecture", "db:Status-Status", "Pre-Depends", "Depends", "Provides")
 GONE = ("not-installed", "config-files")
 
 
 class Package:
     """One that dpkg knows. ``status`` is dpkg's word: installed, config-files, half-configured, …"""
 
-    def __init__(self, status: str, essential: bool, needs: list[list[str]], provides: set[str]) -> None:
-        self.status, self.essential, self.needs, self.provides = status, essential, needs, provides
+    def __init__(self, status: str, needs: list[list[str]], provides: set[str]) -> None:
+        self.status, self.needs, self.provides = status, needs, provides
         self.is_there = status not in GONE
 
 
@@ -49,12 +51,10 @@ def packages(host: Host) -> dict[str, Package]:
     native = host.must(["dpkg", "--print-architecture"]).strip()
     found = {}
     for line in host.must(["dpkg-query", "-W", "-f", "\t".join(f"${{{name}}}" for name in FIELDS) + "\n"]).splitlines():
-        name, architecture, status, essential, first, then, provides = line.split("\t")
+        name, architecture, status, first, then, provides = line.split("\t")
         key = name if architecture in (native, "all", "") else f"{name}:{architecture}"
         needs = _alternatives(first) + _alternatives(then)
-        found[key] = Package(
-            status, essential == "yes", needs, {name, *(one for group in _alternatives(provides) for one in group)}
-        )
+        found[key] = Package(status, needs, {name, *(one for group in _alternatives(provides) for one in group)})
     return found
 
 

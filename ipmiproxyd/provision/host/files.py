@@ -127,8 +127,8 @@ def _look(folder: int, name: str, path: str) -> State:
 def put(root: str, path: str, state: State) -> None:
     """Make a path have this, in one step: whoever looks sees the one or the other. It is on the disk then."""
     try:
+        forget_new(root, path)
         with above(root, path) as (folder, name):
-            forget_new(folder, name)
             if state["type"] == "folder":
                 _put_folder(folder, name, state)
             elif state["type"] == "missing":
@@ -146,9 +146,9 @@ def _new(name: str) -> str:
     return f".{name}.ipmiproxyd-new"
 
 
-def forget_new(folder: int, name: str) -> None:
-    """What a run that was killed left of :func:`put`."""
-    with contextlib.suppress(FileNotFoundError):
+def forget_new(root: str, path: str) -> None:
+    """Remove what a run that was killed left of :func:`put`."""
+    with contextlib.suppress(FileNotFoundError), above(root, path) as (folder, name):
         os.unlink(_new(name), dir_fd=folder)
 
 

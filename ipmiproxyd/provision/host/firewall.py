@@ -47,8 +47,16 @@ WantedBy=multi-user.target
 
 def facts(document: Object) -> Object:
     """What the rules must know of a tenant."""
-    address = document["daemon_address"] if document["transport"] == "direct" else ""
-    return {"ports": _ranges(PORTS + number for number in document["displays"]), "daemon": address}
+    ports = _ranges(PORTS + number for number in document["displays"])
+    return {"ports": ports, "daemon": _address(document) if document["transport"] == "direct" else ""}
+
+
+def _address(document: Object) -> str:
+    """Raises ValueError where it is none."""
+    if not document["daemon_address"]:
+        return ""
+    address = ipaddress.ip_address(document["daemon_address"].partition("%")[0])
+    return str(getattr(address, "ipv4_mapped", None) or address)
 
 
 def _ranges(numbers: Iterable[int]) -> list[str]:
@@ -66,10 +74,8 @@ def rules(tenants: Mapping[str, Object]) -> str:
     lines = ['iifname "lo" accept']
     for one in sorted(tenants.values(), key=str):
         if one["daemon"]:
-            address = ipaddress.ip_address(one["daemon"])
-            address = getattr(address, "ipv4_mapped", None) or address
-            kind = "ip" if address.version == 4 else "ip6"
-            lines.append(f"{kind} saddr {address} tcp dport {{ {', '.join(one['ports'])} }} accept")
+            kind = "ip6" if ":" in one["daemon"] else "ip"
+            lines.append(f"{kind} saddr {one['daemon']} tcp dport {{ {', '.join(one['ports'])} }} accept")
     lines += sorted({f"tcp dport {{ {', '.join(one['ports'])} }} drop" for one in tenants.values()})
     body = "".join(f"\t\t{line}\n" for line in ["type filter hook input priority 0; policy accept;", *lines])
     return f"# Made by ipmiproxyd.\ntable {KEY}\ndelete table {KEY}\ntable {KEY} {{\n\tchain input {{\n{body}\t}}\n}}\n"
@@ -80,7 +86,11 @@ def put(work: Work) -> None:
     document = work.document
     if document["transport"] == "direct" and not document["daemon_address"]:
         work.teller.warning("The daemon's address is not known: it cannot connect to the ports of displays")
-    apply(work, {**work.record.tenants, work.account: facts(document)})
+    tenants = {**work.record.tenants, work.account: facts(document)}
+    apply(work, tenants)
+    if not work.dry_run and work.record.changes and work.record.tenants != tenants:
+        work.record.tenants = tenants
+        work.record.save()
 
 
 def apply(work: Work, tenants: Mapping[str, Object]) -> None:
@@ -100,7 +110,7 @@ def apply(work: Work, tenants: Mapping[str, Object]) -> None:
 def _load(work: Work, text: str, changed: bool) -> None:
     known, now = work.record.find("table", KEY), _listing(work)
     if known and not changed and now and _digest(now) == known["loaded"]:
-        work.record.want("table", KEY)
+        work.want("table", KEY)
         return
     change = work.begin("The firewall's rules are put in force", "table", KEY, before=now, loaded="")
     if change is None:

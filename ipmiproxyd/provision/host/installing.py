@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shutil
+
 from ipmiproxyd.provision.host import apt, files, record
 from ipmiproxyd.provision.host.talk import FailedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from ipmiproxyd.provision.host.apt import Package
     from ipmiproxyd.provision.host.record import Change
     from ipmiproxyd.provision.host.system import System
@@ -27,6 +33,14 @@ COMMON = (
 CHROMIUM = "chromium"
 SOURCES = "/etc/apt/sources.list.d/ipmiproxyd.list"
 KEY = "apt"
+LEFTOVERS = (
+    *("/etc/machine-id", "/etc/mtab", "/etc/default/locale", "/etc/vconsole.conf", "/root/.ssh"),
+    *("/var/cache/private", "/var/lib/private", "/var/lib/systemd/coredump", "/var/lib/systemd/pstore"),
+    *("/usr/share/fonts", "/usr/local/share/fonts"),
+)
+"""What packages make at work, and do not take with them: systemd's, and fontconfig's."""
+EMPTY = ".uuid"
+"""A file of fontconfig's, in folders that are empty otherwise."""
 
 
 def wanted(work: Work, system: System) -> list[str]:
@@ -49,23 +63,28 @@ def install(work: Work, system: System) -> None:
     """Whatever is missing of them, by apt."""
     add_repository(work)
     take_over_bootstrap(work)
+    known, names = complete(work), wanted(work, system)
     change = work.record.find("packages", KEY)
     if change and not work.dry_run:
         note_users(work, change)
-    known, names = apt.packages(work.host), wanted(work, system)
     interrupted = apt.is_interrupted(work.host, known)
-    if interrupted and work.tell("dpkg, which was broken off, completes its work"):
-        # What it cannot configure for want of others' packages, apt sees to.
-        work.host.run(["dpkg", "--configure", "-a", *apt.KEEP_OLD], limit=apt.LIMIT)
-        known = apt.packages(work.host)
-        interrupted = apt.is_interrupted(work.host, known)
     missing = [name for name in names if name not in known or known[name].status != "installed"]
     if not missing and not interrupted:
-        work.record.want("packages", KEY)
+        work.want("packages", KEY)
     elif work.dry_run:
         _would(work, missing)
     else:
         _install(work, missing, known)
+
+
+def complete(work: Work) -> dict[str, Package]:
+    """What is installed, once dpkg is done with what it had begun."""
+    known = apt.packages(work.host)
+    if apt.is_interrupted(work.host, known) and work.tell("dpkg, which was broken off, completes its work"):
+        # What it cannot configure for want of others' packages, apt sees to.
+        work.host.run(["dpkg", "--configure", "-a", *apt.KEEP_OLD], limit=apt.LIMIT)
+        known = apt.packages(work.host)
+    return known
 
 
 def add_repository(work: Work) -> None:
@@ -101,7 +120,9 @@ def _would(work: Work, missing: list[str]) -> None:
 
 def _begin(work: Work, words: str) -> Change:
     work.prepare()
-    change = work.record.begin(work.stage, "packages", KEY, items={}, upgraded=[], users=[], groups=[], window=None)
+    facts: dict[str, Any] = {"items": {}, "upgraded": [], "users": [], "groups": [], "window": None}
+    absent = [path for path in LEFTOVERS if not work.host.exists(path)]
+    change = work.record.begin(work.stage, "packages", KEY, **facts, leftovers=absent)
     if work.document["verb"] == "provision":
         work.tell(words)
     return change
@@ -127,11 +148,13 @@ def _install(work: Work, missing: list[str], known: dict[str, Package]) -> None:
 
 
 def note_users(work: Work, change: Change) -> None:
-    """Who is new since apt began was made by the packages."""
-    if not (window := change["window"]):
+    """The users and groups of the system's that are new since apt began were made by the packages."""
+    if work.dry_run or not (window := change["window"]):
         return
-    for file, made in (("passwd", "users"), ("group", "groups")):
-        change[made] = sorted({*change[made], *(set(work.host.entries(file)) - set(window[file]))})
+    for file, made, limit in (("passwd", "users", "SYS_UID_MAX"), ("group", "groups", "SYS_GID_MAX")):
+        last = work.host.login_number(limit, 999)
+        there = {name for name, entry in work.host.entries(file).items() if int(entry[2]) <= last}
+        change[made] = sorted({*change[made], *(there - set(window[file]))})
     change["window"] = None
     work.record.save()
 
@@ -141,10 +164,12 @@ def note_users(work: Work, change: Change) -> None:
 
 def undo(work: Work, change: Change) -> None:
     """What was not there before goes, unless somebody else's packages need it now."""
+    known = complete(work)
     note_users(work, change)
-    known = apt.packages(work.host)
-    ours = {name for name in change["items"] if name in known and known[name].status != "not-installed"}
-    chosen = _chosen(work, change) | {name for name in ours if known[name].essential}
+    done = {"absent": ("not-installed",), "config-files": apt.GONE}
+    items = change["items"].items()
+    ours = {name for name, item in items if name in known and known[name].status not in done[item["before"]]}
+    chosen = _chosen(work, change)
     gone = sorted(ours - chosen - needed(known, ours - chosen))
     if gone and work.tell(f"Packages are removed: {apt.names(gone)}"):
         _remove(work, change, gone, known)
@@ -152,6 +177,8 @@ def undo(work: Work, change: Change) -> None:
         work.teller.warning(f"These packages are needed by others now, and stay: {apt.names(left)}")
     elif not work.dry_run:
         remove_users(work, change)
+        for path in change["leftovers"]:
+            remove_leftover(work.host.path(path))
     if change["upgraded"]:
         work.teller.warning(f"These packages stay as new as they are: {apt.names(change['upgraded'])}")
 
@@ -179,13 +206,13 @@ def needed(known: dict[str, Package], ours: set[str]) -> set[str]:
 
 def _remove(work: Work, change: Change, gone: list[str], known: dict[str, Package]) -> None:
     there = [name for name in gone if known[name].is_there]
-    plan = apt.plan(work.host, ["remove", "--", *there]) if there else apt.Plan("")
+    plan = apt.plan(work.host, [*apt.REMOVE, *there]) if there else apt.Plan("")
     if plan.new or plan.upgraded or not set(plan.removed) <= set(gone):
         more = apt.names({*plan.new, *plan.upgraded, *plan.removed} - set(gone))
         work.teller.warning(f"The packages stay, as apt would change others with them: {more}")
         return
     if there:
-        apt.do(work, ["remove", "--", *there], (0.0, 90.0))
+        apt.do(work, [*apt.REMOVE, *there], (0.0, 90.0))
     # Where only configuration files were left before, they are left again.
     purged = [name for name in gone if change["items"][name]["before"] == "absent"]
     purged = [
@@ -207,3 +234,12 @@ def remove_users(work: Work, change: Change) -> None:
     for name in change["groups"]:
         if name in work.host.entries("group") and work.tell(f"The group {name}, which a package had made, is removed"):
             work.host.change_users(["groupdel", name], fine=(6,))
+
+
+def remove_leftover(path: str) -> None:
+    """A file, or a folder with nothing in it that counts."""
+    if not os.path.isdir(path) or os.path.islink(path):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+    elif all(set(files_there) <= {EMPTY} for _, _, files_there in os.walk(path)):
+        shutil.rmtree(path)

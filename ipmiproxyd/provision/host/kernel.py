@@ -41,7 +41,7 @@ def put(work: Work) -> None:
     work.put(FILE, files.new_file(text.encode(), 0o644), f"Settings of the kernel: {FILE}")
     for name in settings:
         if name not in bad:
-            work.record.want("sysctl", name)
+            work.want("sysctl", name)
         elif work.begin(f"{name} = {SETTINGS[name][1]}", "sysctl", name, before=values[name]):
             _write(work, name, SETTINGS[name][1])
 

@@ -44,7 +44,6 @@ RULES: dict[str, str] = {
     "users": "auto|always|never",
     "prefix": r"[a-z_](?:[a-z0-9_-]{0,22}[a-z_-])?",
     "transport": "ssh|direct",
-    "daemon_address": r"[0-9a-fA-F.:]*",
     "browser": r"[a-z0-9][a-z0-9+.-]*",
     "repository": r"(?:deb [^\n\0]+)?",
     "sudoers": r"[A-Za-z0-9_-]+",
@@ -69,6 +68,10 @@ def checked(document: Object) -> Object:
     packages = document["packages"]
     if packages is not None and not all(re.fullmatch(RULES["browser"], str(one)) for one in packages):
         raise FailedError("bad-request", "The document's packages are not as they must be")
+    try:
+        firewall.facts(document)
+    except ValueError:
+        raise FailedError("bad-request", "The document's daemon_address is no address") from None
     return document
 
 
@@ -91,10 +94,6 @@ def provision(it: Work, system: System) -> None:
         if wanted:
             it.enter(name, text)
             stage(it)
-    mine = firewall.facts(it.document)
-    if not it.dry_run and it.record.changes and it.record.tenants.get(it.account) != mine:
-        it.record.tenants[it.account] = mine
-        it.record.save()
 
 
 def update(it: Work, _: System) -> None:

@@ -6,6 +6,7 @@ import os
 
 from ipmiproxyd.provision.host import files
 from ipmiproxyd.provision.host.talk import FailedError
+from ipmiproxyd.provision.host.work import folders
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def put_runner(work: Work) -> None:
     runner = work.document["runner"]
     path = runner["path"]
     folder = os.path.dirname(path)
-    for place in _places(folder):
+    for place in folders(folder):
         if (state := files.look(work.host.root, place))["type"] == "folder" and state["mode"] & 0o002:
             raise FailedError(
                 "forbidden", f"Everybody may write to {place}, where the runner shall be", "Take that right away."
@@ -33,14 +34,6 @@ def put_runner(work: Work) -> None:
     words = f"The runner, version {runner['version']}: {path}"
     if work.put(path, files.new_file(runner["text"].encode(), 0o644), words) and others:
         work.teller.warning(f"The runner is another one now for {', '.join(others)}, too: update those daemons")
-
-
-def _places(folder: str) -> list[str]:
-    found = []
-    while folder != "/":
-        found.append(folder)
-        folder = os.path.dirname(folder)
-    return found
 
 
 def rule_path(work: Work) -> str:

@@ -52,7 +52,7 @@ class Record:
         if not text:
             return
         try:
-            kept = json.loads(text)
+            kept = json.loads(text.decode("utf-8", "surrogateescape"))
             if kept["version"] != VERSION:
                 raise FailedError("agent-outdated", f"{FILE} on the host is of another version of ipmiproxyd")
             self.changes, self.tenants = list(kept["changes"]), dict(kept["tenants"])
@@ -124,11 +124,13 @@ def alone(root: str, make: bool) -> Iterator[None]:
     try:
         yield
     finally:
-        if fd >= 0:
+        try:
             if make:
                 with contextlib.suppress(OSError):  # the record is in it
                     os.rmdir(folder)
-            os.close(fd)
+        finally:
+            if fd >= 0:
+                os.close(fd)
 
 
 def _locked(fd: int, folder: str) -> int:

@@ -107,6 +107,11 @@ class Host:
         lines = (self.read(f"/etc/{file}") or "").splitlines()
         return {fields[0]: fields for fields in (line.split(":") for line in lines) if len(fields) > 3}
 
+    def login_number(self, name: str, otherwise: int) -> int:
+        """A number that /etc/login.defs sets."""
+        match = re.search(rf"^{name}\s+(\d+)", self.read("/etc/login.defs") or "", re.MULTILINE)
+        return int(match[1]) if match else otherwise
+
     def processes_of(self, uids: set[int]) -> dict[int, int]:
         """Process number to user, of all that live."""
         found = {}

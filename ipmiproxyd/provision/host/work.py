@@ -43,6 +43,7 @@ class Work:
         self.dry_run: bool = document["dry_run"]
         self.stage = "look"
         self.changed: list[str] = []
+        self._would: set[tuple[str, str]] = set()
 
     def enter(self, stage: str, text: str) -> None:
         self.teller.go_on()
@@ -60,13 +61,20 @@ class Work:
     def begin(self, words: str, kind: str, key: str, **facts: Any) -> Change | None:
         """Write a change down and tell of it; None in a dry run."""
         if self.dry_run:
-            self.tell(words)
+            if (kind, key) not in self._would:
+                self._would.add((kind, key))
+                self.tell(words)
             return None
         self.teller.go_on()
         self.prepare()
         change = self.record.begin(self.stage, kind, key, **facts)
         self.tell(words)
         return change
+
+    def want(self, kind: str, key: str) -> None:
+        """It is as it shall be. If that was our doing, it is this account's, too, from now on."""
+        if not self.dry_run:
+            self.record.want(kind, key)
 
     def prepare(self) -> None:
         """Before the first change."""
@@ -88,7 +96,9 @@ class Work:
         """
         now = files.look(self.host.root, path)
         if files.same(now, wanted):
-            self.record.want("file", path)
+            for above in folders(os.path.dirname(path)):
+                self.want("folder", above)
+            self.want("file", path)
             return False
         if now["type"] == "folder" and wanted["type"] != "folder":
             raise FailedError("forbidden", f"{path} on the host is a folder", "Remove it, and run the command again.")
@@ -109,22 +119,30 @@ class Work:
 
     def _folders(self, path: str) -> None:
         """Make the folders on the way to a file."""
-        missing = []
-        while path != "/" and not os.path.isdir(self.host.path(path)):
-            missing.append(path)
-            path = os.path.dirname(path)
-        for folder in reversed(missing):
-            self.folder(folder, files.new_folder(0o755))
+        for folder in folders(path):
+            if os.path.isdir(self.host.path(folder)):
+                self.want("folder", folder)
+            else:
+                self.folder(folder, files.new_folder(0o755))
 
     def folder(self, path: str, wanted: State) -> bool:
         """Make a folder; True if it was not there, or somebody else's."""
         now = files.look(self.host.root, path)
         if files.same(now, wanted) or (now["type"] == "folder" and not self.record.find("folder", path)):
-            self.record.want("folder", path)
+            self.want("folder", path)
             return False
         if self.begin(f"The folder {path}", "folder", path, before=now):
             files.put(self.host.root, path, wanted)
         return True
+
+
+def folders(path: str) -> list[str]:
+    """A folder, and those above it, from the top."""
+    found = []
+    while path != "/":
+        found.append(path)
+        path = os.path.dirname(path)
+    return found[::-1]
 
 
 # --- taking back ------------------------------------------------------------------------------------------------------
@@ -134,6 +152,8 @@ def undo_file(work: Work, change: Change) -> None:
     """Back to what was there before, unless somebody changed it since."""
     path, before = change["key"], change["before"]
     now = files.look(work.host.root, path)
+    if not work.dry_run:
+        files.forget_new(work.host.root, path)
     if files.same(now, before):
         return
     if files.digest(now) in change["ours"] or files.digest(now) == files.digest(before):

@@ -1,0 +1,215 @@
+"""The way from an agent to one BMC: its ports, its panel's TLS and family, its IPMI. Nobody signs in at the panel."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from twisted.internet.threads import deferToThread
+
+from ipmiproxyd.agents.findings import Finding
+from ipmiproxyd.agents.fleet import HostedAgent
+from ipmiproxyd.agents.scripts import script_argv, script_input
+from ipmiproxyd.doctor import reaching
+from ipmiproxyd.errors import AgentUnreachable, VendorUnknown
+from ipmiproxyd.interfaces import Power, Store
+from ipmiproxyd.model import BMC_CIPHER, Command, Device, bmc_key
+from ipmiproxyd.tools.names import Names, hosts_of
+from ipmiproxyd.tools.panel_http import PanelHttp
+from ipmiproxyd.tools.vendors import VendorDesk
+from ipmiproxyd.vendors.ports import Port, ranges
+from ipmiproxyd.wire.device import vnc_address
+
+CONNECT_LIMIT: Final = 3.0
+"""Seconds that a port has for its answer."""
+MANY: Final = 48
+"""Ports that are tried at most."""
+
+_SCHEMES: Final = {"http": 80, "https": 443}
+_NOT_YET: Final = "Not looked at, as the panel's port cannot be reached."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BmcRooms:
+    """What the way to a BMC is tried with."""
+
+    names: Names
+    panels: PanelHttp
+    vendors: VendorDesk
+    power: Power
+    store: Store
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    address: str
+    port: int
+    use: str
+    always: bool
+    """It has to be open all the time; others may be so only while a console needs them."""
+
+    def __str__(self) -> str:
+        host = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{host}:{self.port}{f' ({self.use})' if self.use else ''}"
+
+
+class BmcCheck:
+    """One device, as one agent reaches it. Each method is one step, in this order."""
+
+    def __init__(self, rooms: BmcRooms, agent: HostedAgent, device: Device) -> None:
+        self._rooms = rooms
+        self._agent = agent
+        self._device = device
+        self._has_panel = False
+
+    async def ports(self) -> list[Finding]:
+        """The panel's own, and that of its VNC server."""
+
+        device = self._device
+        async with self._rooms.names.hold(self._agent, device) as addresses:
+            web, bmc = hosts_of(device)
+            unknown = [
+                Finding("bmc-ports", "fault", f"The agent knows no host {host}.", "Use the BMC's IP address.")
+                for host in (web, bmc)
+                if host not in addresses
+            ]
+            parts = urlsplit(device.web_url)
+            targets = [_Target(addresses[web], parts.port or _SCHEMES[parts.scheme], "the panel", always=True)]
+            if device.vnc and (vnc := vnc_address(device.vnc)).host in addresses:
+                targets.append(_Target(addresses[vnc.host], vnc.port, "vnc=", always=True))
+            found = await self._reached(targets)
+        self._has_panel = "ms" in found[0]
+        return [*unknown, *_told("bmc-ports", targets, found)]
+
+    async def panel(self) -> list[Finding]:
+        """Its TLS and its certificate."""
+
+        if not self._has_panel:
+            return [Finding("bmc-panel", "warning", _NOT_YET)]
+        device, panels = self._device, self._rooms.panels
+        profile, pin = await panels.trusted(self._agent, device)
+        if pin is None:
+            words = f"The panel at {device.web_url} speaks plain HTTP: passwords go over the network readable."
+            return [Finding("bmc-panel", "warning", words, "Use https for it (web=), if it can.")]
+        found = [_tls(device, profile)]
+        if others := await panels.shared_with(device, pin):
+            words = f"It shows the very same key as {', '.join(others)}: a maker's, which proves nothing."
+            found.append(Finding("bmc-panel", "warning", words, "Have the BMC make a certificate of its own."))
+        if device.web_trust == "insecure":
+            words = "Its certificate is not looked at (web_trust=insecure): somebody in between is not noticed."
+            found.append(Finding("bmc-panel", "warning", words, "Use web_trust=pin, or ca."))
+        return found
+
+    async def vendor(self) -> list[Finding]:
+        if not self._has_panel:
+            return [Finding("bmc-vendor", "warning", _NOT_YET)]
+        device, desk = self._device, self._rooms.vendors
+        try:
+            seen = await desk.probe(self._agent, device)
+        except VendorUnknown as error:
+            advice = "type=panel shows it in a browser all the same; or describe it in the configuration (vendors.md)."
+            return [Finding("bmc-vendor", "warning", error.message, advice)]
+        words = f"The panel is that of {seen.family.label}: {seen.why}."
+        if device.vendor in ("auto", seen.family.key):
+            return [Finding("bmc-vendor", "ok", words)]
+        return [
+            Finding(
+                "bmc-vendor",
+                "warning",
+                f"{words} The device says vendor={device.vendor}, and that counts.",
+                f"If that is wrong: device set name={device.label} vendor=auto",
+            )
+        ]
+
+    async def console_ports(self) -> list[Finding]:
+        """Those that the family's consoles need beside the panel's own."""
+
+        device, agent = self._device, self._agent
+        family = await self._rooms.vendors.known(agent, device)
+        if family is None:
+            return []
+        needed = family.needed_ports()
+        async with self._rooms.names.hold(agent, device) as addresses:
+            web, bmc = hosts_of(device)
+            address = addresses.get(bmc, addresses[web])
+            targets = [_Target(address, port, "", always=False) for port in _first(needed.values())]
+            if not targets:
+                words = f"Consoles of {family.label} need no port beside the panel's."
+                return [Finding("bmc-console-ports", "ok", words)]
+            found = await self._reached(targets)
+        return _told("bmc-console-ports", targets, found)
+
+    async def ipmi(self) -> list[Finding]:
+        """Whether ipmitool gets an answer, and by which cipher suite."""
+
+        device, agent = self._device, self._agent
+        state = await self._rooms.power.status(device, agent=agent.name)
+        words = f"ipmitool works: {device.bmc} says that the server is {state}"
+        if device.interface == "lan":
+            advice = "Use interface=lanplus, if the BMC can."
+            return [Finding("bmc-ipmi", "warning", f"{words}; IPMI 1.5 encrypts nothing.", advice)]
+        known = await self._rooms.store.get(BMC_CIPHER, bmc_key(device.bmc, agent.name))
+        cipher = device.cipher if device.cipher != "auto" else (known or {}).get("cipher", "?")
+        return [Finding("bmc-ipmi", "ok", f"{words}; cipher suite {cipher}.")]
+
+    async def _reached(self, targets: Sequence[_Target]) -> Sequence[Mapping[str, Any]]:
+        text = await deferToThread(Path(reaching.__file__).read_text)
+        given = {"targets": [[one.address, one.port] for one in targets], "limit": CONNECT_LIMIT}
+        argv, stdin = script_argv(self._agent.python), script_input(text, given)
+        outcome = await self._agent.run(Command(argv=argv, stdin=stdin, timeout=2 * CONNECT_LIMIT))
+        try:
+            found: Sequence[Mapping[str, Any]] = json.loads(outcome.stdout)
+        except ValueError:
+            raise AgentUnreachable(f"The agent did not try the ports: {outcome.last_words}.") from None
+        return found
+
+
+def _first(groups: Iterable[Sequence[Port]]) -> list[int]:
+    """Single ports; of wide ranges, such as all that there are, none."""
+
+    spans = ranges(port for group in groups for port in group)
+    return [port for first, last in spans if last - first < MANY for port in range(first, last + 1)][:MANY]
+
+
+def _tls(device: Device, profile: str) -> Finding:
+    where = f"The panel at {device.web_url}"
+    if profile == "modern":
+        vouched = "an authority vouches for it" if device.web_trust == "ca" else "its certificate is the known one"
+        return Finding("bmc-panel", "ok", f"{where} speaks TLS 1.2 or later; {vouched}.")
+    words = f"{where} speaks TLS 1.2 or later, but with a weak key or an old cipher."
+    if profile == "legacy":
+        words = f"{where} speaks nothing newer than TLS 1.1: browsers reach it by a bridge on the agent."
+    return Finding("bmc-panel", "warning", words, "A newer firmware of the BMC helps. Keep its network apart.")
+
+
+def _told(what: str, targets: Sequence[_Target], found: Sequence[Mapping[str, Any]]) -> list[Finding]:
+    """One finding for all that ended alike."""
+
+    good, alike = list[str](), dict[str, list[_Target]]()
+    for target, one in zip(targets, found, strict=True):
+        if "ms" in one:
+            good.append(f"{target} after {one['ms']} ms")
+        else:
+            how = next((word for word in ("silent", "refused") if word in one), "") or one["failed"]
+            alike.setdefault(how, []).append(target)
+    bad = [_unreached(what, how, group) for how, group in alike.items()]
+    return [*bad, *([Finding(what, "ok", f"These answer: {', '.join(good)}.")] if good else [])]
+
+
+def _unreached(what: str, how: str, targets: Sequence[_Target]) -> Finding:
+    names = ", ".join(map(str, targets))
+    if how == "silent":
+        words = f"No answer from {names}: something drops what is sent there, or nothing is switched on."
+        return Finding(what, "fault", words, "Open this in the firewalls between the agent and the BMC.")
+    if how != "refused":
+        advice = "See the agent's network and routes: ip route get, from there."
+        return Finding(what, "fault", f"{names} cannot be reached: {how}.", advice)
+    if not all(target.always for target in targets):
+        words = f"Closed just now: {names}. Some BMCs open such ports only while a console runs."
+        return Finding(what, "warning", words, "If consoles stay black: see whether the BMC has other ports set.")
+    advice = "See that the device's address is right (web=, vnc=), and that the BMC has this service switched on."
+    return Finding(what, "fault", f"Nothing listens at {names}.", advice)

@@ -1,0 +1,131 @@
+"""What is on an agent beside what it needs: users, keys, rules, and what others left behind. In words, from what
+agents/looking.py tells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from ipmiproxyd.agents.findings import Finding
+
+USERS_LIMIT: Final = 400
+"""Unix users that the runner makes at most."""
+
+
+def users(found: Mapping[str, Any], displays: Sequence[int]) -> list[Finding]:
+    if found["foreign"]:
+        names = ", ".join(found["foreign"])
+        level: Any = "fault" if len(found["foreign"]) >= len(displays) else "warning"
+        return [
+            Finding(
+                "users",
+                level,
+                f"These Unix users were not made by ipmiproxyd, and their displays are never used: {names}.",
+                "Remove them there (userdel), or set another agent.user_prefix or displays.range for the daemon.",
+            )
+        ]
+    if found["ours"] >= USERS_LIMIT:
+        words = f"There are {found['ours']} Unix users for displays, and no more are made."
+        return [Finding("users", "warning", words, "Remove those of other prefixes and of displays that are not used.")]
+    return [Finding("users", "ok", f"{found['ours']} Unix users for displays are there; others are made when needed.")]
+
+
+def x_locks(found: Sequence[Mapping[str, Any]]) -> list[Finding]:
+    if not found:
+        return [Finding("x-locks", "ok", "No X server has left a lock behind.")]
+    paths = [one["path"] for one in found]
+    return [
+        Finding(
+            "x-locks",
+            "warning",
+            f"X servers that have ended left locks behind: {', '.join(paths)}. Consoles do not mind: each has "
+            "a /tmp of its own. Displays of these numbers that others start there do not come up.",
+            f"As root there: rm {' '.join(paths)}",
+        )
+    ]
+
+
+def leftovers(lost: Sequence[str], strangers: Sequence[str], processes: Mapping[str, int]) -> list[Finding]:
+    """:param lost: jobs that nobody keeps; ``strangers``: those that run and belong to no console; ``processes``: how
+    many there are of a display's user without a job."""
+
+    found = []
+    if lost:
+        found.append(
+            Finding(
+                "leftovers",
+                "warning",
+                f"The keepers of these jobs were killed, and left their folders: {', '.join(lost)}.",
+                "They are cleared away when the agent is connected next, or the daemon is restarted.",
+            )
+        )
+    if strangers:
+        found.append(
+            Finding(
+                "leftovers",
+                "warning",
+                f"These jobs run, and belong to no console: {', '.join(strangers)}.",
+                "They end by their lease; at once when the agent is connected next, or the daemon is restarted.",
+            )
+        )
+    if processes:
+        told = ", ".join(f"{count} of {user}" for user, count in sorted(processes.items()))
+        found.append(
+            Finding(
+                "leftovers",
+                "warning",
+                f"Processes of displays' users run without a console: {told}.",
+                f"As root there: pkill -KILL -u {','.join(sorted(processes))}.",
+            )
+        )
+    return found or [Finding("leftovers", "ok", "Nothing is left of earlier consoles.")]
+
+
+def firewall(found: Mapping[str, Any], *, in_force: bool | None, is_direct: bool) -> list[Finding]:
+    """:param in_force: whether the rules keep others out, where that is known."""
+
+    findings = []
+    if found["open"] and not is_direct:
+        ports = ", ".join(map(str, found["open"]))
+        findings.append(
+            Finding(
+                "firewall",
+                "warning",
+                f"Something listens at the VNC port {ports} for other hosts. It is none of our displays.",
+                "Find out what it is: ss -tlnp",
+            )
+        )
+    if found["file"] and in_force is False:
+        findings.append(
+            Finding(
+                "firewall",
+                "warning",
+                "The firewall's rules for VNC ports (/etc/ipmiproxyd-agent.nft) are there, but not in force.",
+                "As root there: systemctl enable --now ipmiproxyd-agent-firewall, or nft -f /etc/ipmiproxyd-agent.nft",
+            )
+        )
+    if findings:
+        return findings
+    if not found["file"]:
+        words = "No rules of ours; nothing listens at VNC ports for other hosts, as displays are UNIX sockets."
+        if is_direct:
+            words = "No rules of ours: each display keeps others out by itself, by TLS and a password."
+        return [Finding("firewall", "ok", words)]
+    told = {None: "there; only root could tell whether they are in force", True: "in force"}[in_force or None]
+    return [Finding("firewall", "ok", f"The rules for VNC ports are {told}.")]
+
+
+def account(found: Mapping[str, Any]) -> list[Finding]:
+    if not found["keys"]:
+        return []
+    if not found["wide"]:
+        return [Finding("key", "ok", f"The keys of {found['user']} are restricted to what is needed.")]
+    return [
+        Finding(
+            "key",
+            "warning",
+            f"Some keys that let {found['user']} in may do more than is needed: {', '.join(found['wide'])}.",
+            f"Write restrict,port-forwarding and a blank in front of them in {found['path']}.",
+        )
+    ]
+

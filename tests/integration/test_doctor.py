@@ -1,0 +1,191 @@
+"""The doctor, on real machines: each fault that it knows is made on purpose, and named by it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+from tests.support import leftovers
+from tests.support.hosts import JOBS
+from tests.support.hosts_world import HostsWorld
+
+FEW: Path = Path(__file__).resolve().parents[1] / "support" / "few_namespaces.py"
+AWAY = ".away"
+
+
+class DoctorWorld(HostsWorld):
+    """One agent, with a real browser; displays as they usually are."""
+
+    names: ClassVar[Sequence[str]] = ("east",)
+    small: ClassVar[bool] = False
+    panels: ClassVar[Sequence[tuple[str, int]]] = (("east", 1),)
+    settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {"displays": {"range": "1-40"}}
+
+    async def check(self, words: str = "trial=no") -> dict[str, list[dict[str, Any]]]:
+        """Findings by what they are about."""
+
+        found: dict[str, list[dict[str, Any]]] = {}
+        for one in (await self.client.must(f"agent check name=east {words}"))["findings"]:
+            found.setdefault(one["what"], []).append(one)
+        return found
+
+    def named(self, found: Mapping[str, Sequence[Mapping[str, Any]]], what: str, level: str, *words: str) -> None:
+        """There is a finding about this with that level and these words; those of a fault tell what to do."""
+
+        told = [f"{one['words']} {one['advice']}" for one in found[what] if one["level"] == level]
+        self.assertTrue([one for one in told if all(part in one for part in words)], (what, found[what]))
+        self.assertTrue(all(one["advice"] for one in found[what] if one["level"] == "fault"), found[what])
+
+    @contextmanager
+    def away(self, *paths: str) -> Iterator[None]:
+        """These files are not there, and these folders are empty."""
+
+        host = self.east.host
+        for path in paths:
+            is_folder = host.path(path).is_dir()
+            host.run(*(("mount", "-t", "tmpfs", "none", path) if is_folder else ("mv", path, path + AWAY)))
+        try:
+            yield
+        finally:
+            for path in paths:
+                is_folder = not host.path(path + AWAY).exists()
+                host.run(*(("umount", path) if is_folder else ("mv", path + AWAY, path)))
+
+
+class HostFaultTests(DoctorWorld):
+    async def test_all(self) -> None:
+        await self._all_is_well()
+        await self._broken_off()
+        await self._what_is_missing()
+        await self._what_others_left()
+        await self._no_namespaces()
+
+    async def _all_is_well(self) -> None:
+        found = await self.check("")
+        self.assertEqual([one for group in found.values() for one in group if one["level"] != "ok"], [])
+        for what, limit in (("trial-display", 10_000), ("trial-browser", 20_000)):
+            (one,) = found[what]
+            self.assertTrue(0 < one["ms"] < limit, one)
+            self.assertIn("seen after", one["words"])
+        self.named(found, "programs", "ok", "Xvnc 1.", "chromium 1", "bwrap 0.", "ipmitool 1.")
+        await self.nothing_left()
+
+    async def _broken_off(self) -> None:
+        """Who asked hangs up in the middle of a trial."""
+
+        client = await self.connect()
+        client.ask("agent check name=east").addErrback(lambda _: None)
+        while not client.progress or client.progress[-1]["stage"] != "trial-browser":
+            await client.something()
+        while not self.east.host.job_folders():
+            await leftovers.pause(0.01)
+        client.hang_up()
+        await self.nothing_left()
+        self.assertEqual((await self.agent_told("east"))["displays"]["in_use"], 0)
+
+    async def _what_is_missing(self) -> None:
+        with self.away("/usr/bin/ipmitool", "/usr/lib/jvm", "/usr/share/fonts", "/usr/bin/chromium"):
+            found = await self.check("")
+            self.named(found, "programs", "fault", "ipmitool is not installed: power actions", "apt-get install")
+            self.named(found, "programs", "fault", "chromium is not installed: consoles")
+            self.named(found, "java", "fault", "No Java is installed", "openjdk")
+            self.named(found, "fonts", "fault", "no font", "fonts-dejavu-core")
+            self.named(found, "trial-display", "ok", "seen")
+            self.named(found, "trial-browser", "fault", "Chromium is not installed")
+        with self.away("/usr/bin/Xvnc"):
+            found = await self.check("")
+            self.named(found, "programs", "fault", "Xvnc is not installed", "tigervnc-standalone-server")
+            self.named(found, "trial-display", "fault", "Xvnc is not installed on the agent")
+            self.named(found, "trial-browser", "fault", "Not tried")
+            self.assertEqual([one["level"] for one in found["namespaces"] + found["clock"]], ["ok", "ok"])
+        await self.nothing_left()
+
+    async def _what_others_left(self) -> None:
+        """And not a byte is free."""
+
+        host = self.east.host
+        host.run("sh", "-c", "userdel easydcim_vnc_3; exec useradd --system --no-create-home easydcim_vnc_3")
+        lock, lost = host.path("/tmp/.X5-lock"), host.path(f"{JOBS}/main/lost")
+        lock.write_text("     99999\n")
+        lost.mkdir()
+        state: dict[str, Any] = {"id": "lost", "state": "running", "keeper": "someboot:99999:1", "display": 9}
+        state |= {"user": "", "reason": "", "code": "", "vnc": "unix", "door": "", "stages": [], "ready": True}
+        lost.joinpath("state.json").write_text(json.dumps(state | {"uid": 0}))
+        user = "easydcim_vnc_1"  # whom a trial has made
+        host.run("sh", "-c", f"setpriv --reuid {user} --clear-groups sleep 300 >/dev/null 2>&1 &")
+        rules = host.path("/etc/ipmiproxyd-agent.nft")
+        rules.touch()
+        keys = [f"{options}ssh-ed25519 {68 * 'A'} {name}" for options, name in (("restrict,pty ", "a"), ("", "b@desk"))]
+        host.path("/home/ipmiproxyd/.ssh/authorized_keys").write_text("\n".join(keys))
+        with host.full_disks():
+            found = await self.check("")
+        self.named(found, "disk", "fault", f"{JOBS}/main (jobs) is full")
+        self.named(found, "disk", "fault", "(home) is full")
+        self.named(found, "trial-display", "fault", "0 KiB of disk")
+        self.named(found, "users", "warning", "easydcim_vnc_3", "userdel")
+        self.named(found, "x-locks", "warning", "/tmp/.X5-lock", "rm ")
+        self.named(found, "leftovers", "warning", "1 of easydcim_vnc_1")
+        self.named(found, "leftovers", "warning", "keepers", "lost")
+        self.named(found, "firewall", "warning", "not in force", "nft -f")
+        self.named(found, "key", "warning", "more than is needed: b@desk.", "restrict,port-forwarding")
+        drop = "iifname != lo tcp dport 5901-6000 drop;"
+        host.run("nft", f"table inet ipmiproxyd_agent {{ chain in {{ type filter hook input priority 0; {drop} }}; }}")
+        self.named(await self.check(), "firewall", "ok", "in force")
+        rules.unlink()
+        lock.unlink()
+
+    async def _no_namespaces(self) -> None:
+        """None at all; and enough for a console's fence, and not for Chromium's sandbox in it."""
+
+        host = self.east.host
+        host.path("/few_namespaces.py").write_text(FEW.read_text())
+        host.run("sh", "-c", "echo 0 >/proc/sys/net/ipv4/ip_unprivileged_port_start")  # of this host's own network
+        for number in (0, 3):
+            await host.sshd.stop()
+            host.cut()
+            host.sshd.within = ("/usr/bin/python3", "/few_namespaces.py", str(number))
+            await host.sshd.start(self)
+            found = await self.check("")
+            if number == 0:
+                self.named(found, "namespaces", "fault", "No space left", "user.max_user_namespaces=")
+                self.named(found, "trial-display", "fault", "Consoles cannot be fenced in")
+            else:
+                self.named(found, "trial-display", "ok", "seen")
+                self.named(found, "trial-browser", "fault", "Chromium has no sandbox", "max_user_namespaces")
+
+
+class BmcFaultTests(DoctorWorld):
+    panels: ClassVar[Sequence[tuple[str, int]]] = (("east", 1),)
+    personality: ClassVar[str] = "supermicro"
+
+    async def test_all(self) -> None:
+        found = await self.check("trial=no device=east1")
+        for one in found["bmc-ports"] + found["bmc-panel"] + found["bmc-vendor"] + found["bmc-ipmi"]:
+            self.assertEqual(one["level"], "ok", one)
+        self.named(found, "bmc-vendor", "ok", "Supermicro")
+        self.named(found, "bmc-ipmi", "ok", "cipher suite 3")
+        self.named(found, "bmc-console-ports", "warning", "Closed just now", ":5900, ")
+
+        old = self.east.server(2, personality="supermicro")
+        old.panel.settings = dataclasses.replace(old.panel.settings, tls="legacy")
+        await old.start()
+        await self.client.must(self.add_device("east2", old))
+        await self.client.must("device set name=east2 password=wrong vendor=ilo")
+        found = await self.check("trial=no device=east2")
+        self.named(found, "bmc-panel", "warning", "nothing newer than TLS 1.1", "bridge")
+        self.named(found, "bmc-vendor", "warning", "Supermicro", "vendor=ilo")
+        self.named(found, "bmc-ipmi", "fault", "password")
+
+        drop = "chain out { type filter hook output priority 0; ip daddr 10.78.1.11 tcp dport 443 drop; };"
+        self.east.host.run("nft", f"table inet wall {{ {drop} }}")
+        found = await self.check("trial=no device=east1")
+        self.named(found, "bmc-ports", "fault", "No answer from 10.78.1.11:443 (the panel)", "firewalls")
+        self.named(found, "bmc-ipmi", "ok", "cipher suite 3")
+        await old.stop()
+        found = await self.check("trial=no device=east2")
+        self.named(found, "bmc-ports", "fault", "Nothing listens at 10.78.1.12:443")
+        self.named(found, "bmc-ipmi", "fault", "have not been tried again")

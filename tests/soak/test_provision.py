@@ -1,0 +1,196 @@
+"""From a bare Debian to an agent by one command, and back: on each release that can become one, with its own programs.
+
+What differs between the releases is used here at least once: Python, bubblewrap, curl, nft, Xvnc, Chromium, OpenJDK and
+OpenSSH.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Any, ClassVar, Final
+
+from tests.simulator.server import SimulatedPanel
+from tests.support import leftovers
+from tests.support.listing import differences, listing
+from tests.support.roots_world import PASSWORD, RootsWorld
+from tests.support.wire_client import Reply
+from tests.support.ws_client import WsClient
+
+MOMENTS: Final = ("account", "key", "users", "runner", "sudo", "firewall", "kernel", "agent")
+"""Stages that take no time, so that a random moment would hardly be in one."""
+WAYS: Final = ("power", "engine", "connection")
+"""What is killed: all that runs on the host; the engine alone; those who serve the connection."""
+PACKAGES: Final = 25.0
+"""Seconds that the packages take, roughly."""
+
+
+class ThereAndBack(RootsWorld):
+    """A host's whole life as an agent."""
+
+    settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        **RootsWorld.settings,
+        # Of a family whose ports nobody knows: nft is needed for so many.
+        "vendor": {
+            "plain": {"recognise": "Simulated BMC", "sign-in-path": "/login", "cookie": "SID", "html5-path": "/try"}
+        },
+    }
+
+    async def goes(self) -> None:
+        host = self.east.host
+        before = listing(host)
+        told = await self.provisioned(dry_run="yes")
+        self.assertTrue(told.body["changes"])
+        self.assertEqual(differences(before, listing(host)), [])
+        told = await self.provisioned()
+        self.assertEqual((told.body["state"], told.body["isolation"]), ("connected", "users"))
+        self.assertIn("packages", {line["stage"] for line in told.progress if 0 < line.get("percent", 0) < 100})
+
+        await self.everything_is_fine()
+        await self.consoles()
+        agent = listing(host)
+        self.assertEqual((await self.provisioned()).body["words"], "Nothing had to be changed.")
+        self.assertEqual(differences(agent, listing(host)), [])
+        self.assertTrue((await self.provisioned("unprovision", force="yes")).body["changes"])
+        self.assertEqual(differences(before, listing(host)), [])
+        await self.nothing_left()
+
+    async def everything_is_fine(self) -> None:
+        found = await self.client.must("agent check name=east device=east1")
+        wrong = [one for one in found["findings"] if one["level"] != "ok"]
+        # A simulated BMC opens its consoles' ports one by one.
+        self.assertEqual([one for one in wrong if one["what"] != "bmc-console-ports"], [])
+        await self.client.must("power on device=east1 agent=east wait=10s")
+        self.assertEqual(await self.power(self.east), ("", "on"))
+
+    async def consoles(self) -> None:
+        """Of each kind one, with today's TLS and with yesterday's."""
+
+        panel = self.east.servers[1].panel
+        await self.typed("device=east1 type=java", panel, "kvm-key")
+        new = await self.another_panel(2, "ami-api")
+        await self.typed("device=east2 type=html5", new, "key")
+        old = await self.another_panel(3, "generic", old=True)
+        await self.typed("device=east3 type=panel", old, "key")
+        await self.by("direct")
+        opened = await self.opened("device=east1 agent=east")
+        await self.use(opened["url"])
+        await self.close(opened["console"])
+        await self.by("ssh")
+
+    async def by(self, transport: str) -> None:
+        """The way to displays, which the host's firewall has to know."""
+
+        await self.client.must(f"agent set name=east transport={transport}")
+        self.assertTrue((await self.provisioned(transport=transport)).body["changes"])
+
+    async def typed(self, words: str, panel: SimulatedPanel, kind: str) -> None:
+        """A key that is pressed in a console comes to the panel."""
+
+        opened = await self.opened(f"{words} agent=east")
+        viewer = await self.use(opened["url"])
+        for _ in range(100):
+            if panel.record(kind):
+                break
+            await leftovers.pause(0.2)
+            press(viewer, "a")
+        self.assertIn("a", {told.get("key", told.get("char")) for told in panel.record(kind)}, words)
+        await self.close(opened["console"])
+        self.assert_unseen(PASSWORD)
+
+
+class Debian11Tests(ThereAndBack):
+    suite = "bullseye"
+
+    async def test_there_and_back(self) -> None:
+        await self.goes()
+
+
+class Debian12Tests(ThereAndBack):
+    suite = "bookworm"
+
+    async def test_there_and_back(self) -> None:
+        await self.goes()
+
+
+class Debian13Tests(ThereAndBack):
+    suite = "trixie"
+
+    async def test_there_and_back(self) -> None:
+        await self.goes()
+
+
+class Killed(RootsWorld):
+    """Provisioning is broken off at any moment, in any way. The next run completes it, and it can be taken back."""
+
+    panels = ()
+
+    async def is_killed(self, times: int) -> None:
+        seed = random.randrange(1 << 32)
+        self.dice = random.Random(seed)
+        self.words = f"seed {seed}"
+        print(self.words)
+        before = listing(self.east.host)
+        try:
+            for _ in range(times):
+                await self.is_killed_once()
+                self.assertEqual((await self.provisioned()).body["state"], "connected")
+                self.assertEqual(self.east.host.run("dpkg", "--audit"), "")
+                self.assertEqual((await self.provisioned()).body["changes"], [])
+                found = await self.client.must("agent check name=east trial=no")
+                self.assertEqual(found["problems"], [])
+                await self.provisioned("unprovision")
+                self.assertEqual(differences(before, listing(self.east.host)), [])
+        except BaseException as error:
+            error.add_note(self.words)
+            raise
+
+    async def is_killed_once(self) -> None:
+        asked = self.client.ask(self.provision(), 300.0)
+        stage, way = self.dice.choice(["", *MOMENTS]), self.dice.choice(WAYS)
+        seconds = self.dice.uniform(0.0, 0.2 if stage else PACKAGES)
+        self.words += f"; {way} {seconds:.2f} s after {stage or 'the beginning'}"
+        self.client.progress.clear()
+        while stage and not any(told["stage"] == stage for told in self.client.progress):
+            await self.client.something(120.0)
+        await leftovers.pause(seconds)
+        await self.kill_by(way)
+        reply: Reply = await asked
+        self.words += f" ({reply.code or 'it was done'})"
+
+    async def kill_by(self, way: str) -> None:
+        host = self.east.host
+        if way == "connection":
+            host.cut()
+        elif way == "engine":
+            engines = [one.pid for one in host.processes() if "given.pop" in one.command or "parts=" in one.command]
+            host.run("sh", "-c", 'kill -KILL "$@" 2>/dev/null || :', "sh", *map(str, engines))
+        else:
+            host.run("sh", "-c", "kill -KILL -1")
+            await host.sshd.start(self)
+
+
+class Killed11Tests(Killed):
+    suite = "bullseye"
+
+    async def test_killed(self) -> None:
+        await self.is_killed(3)
+
+
+class Killed12Tests(Killed):
+    suite = "bookworm"
+
+    async def test_killed(self) -> None:
+        await self.is_killed(4)
+
+
+class Killed13Tests(Killed):
+    suite = "trixie"
+
+    async def test_killed(self) -> None:
+        await self.is_killed(3)
+
+
+def press(viewer: WsClient, key: str) -> None:
+    for down in (1, 0):
+        viewer.say(bytes((4, down, 0, 0)) + ord(key).to_bytes(4, "big"))
