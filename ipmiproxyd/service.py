@@ -204,11 +204,18 @@ def _warn_of_missing_programs(settings: Settings) -> None:
                 log.warn("{program} is not installed: {what} will not work", program=program, what=what)
 
 
+def _jobs_folder(runtime_dir: Path) -> Path:
+    """Where jobs are kept if the runner is not root. A daemon that is not root, either, may not write to /run."""
+
+    beside = jobs_beside(runtime_dir)
+    return beside if os.access(beside.parent, os.W_OK) else runtime_dir / "jobs"
+
+
 def _local_agent(settings: Settings, reactor: Any) -> LocalAgent:
     mine = settings.agent
     return LocalAgent(
         mine.name,
-        jobs_dir=jobs_beside(settings.daemon.runtime_dir),
+        jobs_dir=_jobs_folder(settings.daemon.runtime_dir),
         jobs_name=mine.jobs_name,
         tool_home=settings.daemon.runtime_dir / "tools",
         home_files={ENTERPRISE_NUMBERS_PATH: ENTERPRISE_NUMBERS},

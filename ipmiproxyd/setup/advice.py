@@ -75,7 +75,8 @@ class Advice:
                 yield "systemd does not run here: see to it that this is run, as root, when the machine starts:"
             yield f"{'    ' * (not systemd)}{start_command()}"
         elif max(self.installation.installed_at, _written(Path(CONFIG))) > running.since:
-            open_now = f"closes the {running.consoles} open consoles" if running.consoles else "no console is open"
+            count = running.consoles
+            open_now = f"open consoles, which it closes: {count}" if count else "no console is open"
             how = RESTART if systemd else "stop it (ipmiproxyctl daemon stop) and start it again"
             yield f"The daemon that runs is older than its files or {CONFIG}. To restart it ({open_now}): {how}"
 

@@ -44,9 +44,9 @@ class Panel(BareHost):
 
     def install(self) -> None:
         super().install()
-        remains = [PREFIX, "/usr/local/bin/ipmiproxyctl"]
+        remains = [PREFIX, "/usr/local/bin/ipmiproxyctl", "/usr/local/bin/ipmiproxyd", *UNITS]
         state = ["/etc/ipmiproxyd", "/etc/ipmiproxyd.toml", "/var/lib/ipmiproxyd", "/var/lib/ipmiproxyd-setup"]
-        self.run("rm", "-rf", *remains, "/usr/local/bin/ipmiproxyd", *state, *UNITS)
+        self.run("rm", "-rf", *remains, *state)
         self.run("ip", "link", "set", "lo", "up")
 
 

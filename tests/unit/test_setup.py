@@ -7,22 +7,26 @@ import os
 import shutil
 import stat
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from ipmiproxyd.agents.ssh_keys import load_key
+from ipmiproxyd.config import Settings
 from ipmiproxyd.control.absent import start_command
 from ipmiproxyd.ctl import main
 from ipmiproxyd.model import Secret
 from ipmiproxyd.options import DEFAULT_CONFIG
 from ipmiproxyd.setup import packages
+from ipmiproxyd.setup.advice import Advice
 from ipmiproxyd.setup.command import Setup
 from ipmiproxyd.setup.machine import Machine
 from ipmiproxyd.setup.place import Installation, check_root_only, find_installation
 from ipmiproxyd.setup.putting import KEY, KEYS
 from ipmiproxyd.setup.record import Record
+from ipmiproxyd.setup.running import Running
 from ipmiproxyd.setup.shipped import ACCOUNT, CONFIG, SERVICE, SOCKET, SUDOERS, Shipped
 from ipmiproxyd.setup.trouble import SetupError
 from tests.support.scratch import scratch
@@ -83,9 +87,9 @@ class TreeTestCase(SynchronousTestCase):
         Setup(self.tree, self.said.append, dry_run=dry_run).put(installation)
         return self.said[: self.said.index("")] if "" in self.said else self.said
 
-    def remove(self, *, purge: bool = False) -> list[str]:
+    def remove(self, *, purge: bool = False, dry_run: bool = False) -> list[str]:
         self.said = []
-        Setup(self.tree, self.said.append).remove(purge=purge, force=False)
+        Setup(self.tree, self.said.append, dry_run=dry_run).remove(purge=purge, force=False)
         return self.said
 
     def text(self, path: str) -> str:
@@ -302,6 +306,14 @@ class RemoveTests(TreeTestCase):
         self.remove(purge=True)
         self.assertEqual(self.listing(), before)
         self.assertEqual(self.remove(purge=True), ["Nothing was changed."])
+
+    def test_a_dry_run(self) -> None:
+        self.put()
+        before = self.listing()
+        would = self.remove(purge=True, dry_run=True)
+        self.assertEqual(self.listing(), before)
+        self.assertIn(f"{SERVICE}: would be removed", would)
+        self.assertIn(f"user {ACCOUNT}: would be removed", would)
 
     def test_what_is_kept(self) -> None:
         self.put()
@@ -547,6 +559,21 @@ class CommandTests(SynchronousTestCase):
         self.assertTrue((found.programs / "ipmiproxyctl").exists())
         self.assertEqual(found.runner, ROOT / "ipmiproxyd/agents/runner.py")
         self.assertTrue((found.shipped / "systemd/ipmiproxyd.service").is_file())
+
+
+class RestartTests(SynchronousTestCase):
+    """When a running daemon is told to be restarted."""
+
+    def next(self, *, installed: float, started: float, consoles: int = 0) -> str:
+        installation = Installation(PROGRAMS, RUNNER, ROOT, installed)
+        running = Running(4711, consoles, started, Path("/nonexistent"))
+        return "\n".join(Advice(Machine(), installation, Settings(), [], [], running).next())
+
+    def test_it_is_older_than_what_is_installed(self) -> None:
+        now = time.time()
+        self.assertNotIn("restart", self.next(installed=now, started=now + 9))
+        self.assertIn("(no console is open)", self.next(installed=now + 9, started=now))
+        self.assertIn("(open consoles, which it closes: 3)", self.next(installed=now + 9, started=now, consoles=3))
 
 
 class PackagesTests(SynchronousTestCase):
