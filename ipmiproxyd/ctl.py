@@ -136,9 +136,10 @@ class Operator:
         filled = list(words[:2])
         for word in words[2:]:
             name, _, value = word.partition("=")
-            if name in secret and value == "-":
+            is_secret = name.replace("-", "_") in secret
+            if is_secret and value == "-":
                 value = self._ask(name)
-            elif name in secret and value.startswith("@"):
+            elif is_secret and value.startswith("@"):
                 value = _secret_file(name, value[1:])
             filled.append(f"{name}={value}" if "=" in word else word)
         return filled

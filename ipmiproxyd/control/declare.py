@@ -39,16 +39,17 @@ class Command:
         return " ".join([self.noun, self.verb, *(argument.usage for argument in self.arguments)])
 
     def bind(self, given: Iterable[tuple[str, str]]) -> Values:
-        """Check what was written against what is declared.
+        """Check what was written against what is declared. A name may also be written with hyphens for its underscores.
 
         Raises UnknownArgument, MissingArgument, BadValue, and BadRequest for an argument that is given twice.
         """
 
         declared = {argument.name: argument for argument in self.arguments}
         values: dict[str, Any] = {}
-        for name, text in given:
+        for written, text in given:
+            name = written.replace("-", "_")
             if name not in declared:
-                raise self._unknown(name)
+                raise self._unknown(written)
             if name in values:
                 raise BadRequest(f"{name} is given twice.")
             values[name] = declared[name].parse(text)
@@ -62,8 +63,9 @@ class Command:
 
     def _unknown(self, name: str) -> UnknownArgument:
         names = [argument.name for argument in self.arguments]
-        of_that_name = [argument.name for argument in self.arguments if name in argument.instead_of]
-        guess = of_that_name[0] if of_that_name else meant(name, names)
+        plain = name.replace("-", "_")
+        of_that_name = [argument.name for argument in self.arguments if plain in argument.instead_of]
+        guess = of_that_name[0] if of_that_name else meant(plain, names)
         if guess is not None:
             hint = f'Did you mean "{guess}="?'
         elif names:
@@ -112,8 +114,8 @@ class CommandTable:
             if key in self._commands or not all(key):
                 raise ValueError(f"{command.noun} {command.verb} is declared twice, or without a verb")
             names = [argument.name for argument in command.arguments]
-            if len(names) != len(set(names)):
-                raise ValueError(f"{command.noun} {command.verb} declares an argument twice")
+            if len(names) != len(set(names)) or any("-" in name for name in names):
+                raise ValueError(f"{command.noun} {command.verb} declares an argument twice, or one with a hyphen")
             self._commands[key] = command
 
     @property

@@ -18,7 +18,7 @@ This is the grammar; the documentation repeats it from here. LF is byte 0A, SP i
     request    = noun blanks verb *( blanks argument )
                / "help" [ blanks noun [ blanks verb ] ]
                / "quit"                           ; answered with OK, then the server closes
-    argument   = key "=" value                    ; a key at most once
+    argument   = key "=" value                    ; a key at most once; "-" in it is the same as "_"
     key        = letter *( letter / digit / "_" / "-" )
     blanks     = 1*( SP / TAB )
 

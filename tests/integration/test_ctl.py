@@ -237,7 +237,7 @@ class SecretTests(CtlTestCase):
         return await self.run_ctl("device", "add", "name=n1", "address=a", *words, stdin=stdin)
 
     async def test_from_standard_input(self) -> None:
-        status, _, err = await self.add("password=-", "web_password=-", "notes=-", stdin=b"hunter2 '\"\\\r\nother\n")
+        status, _, err = await self.add("password=-", "web-password=-", "notes=-", stdin=b"hunter2 '\"\\\r\nother\n")
         self.assertEqual((status, err), (0, ""))
         self.assertEqual(self.password(), "hunter2 '\"\\")
         self.assertEqual(self.fakes.devices.stored["n1"].web_password.reveal(), "other")

@@ -147,6 +147,17 @@ class BindTests(SynchronousTestCase):
         error = self.assertRaises(BadRequest, ADD.bind, [("name", "n1"), ("name", "n1")])
         self.assertEqual(error.message, "name is given twice.")
 
+    def test_hyphens_are_underscores(self) -> None:
+        dry_run = Argument("dry_run", Flag(), "change nothing", default=False)
+        run = Command(noun="agent", verb="run", summary="Run.", handler=nothing, arguments=(dry_run,))
+        for name in ("dry_run", "dry-run"):
+            self.assertTrue(run.bind([(name, "yes")])[dry_run])
+        twice = self.assertRaises(BadRequest, run.bind, [("dry-run", "yes"), ("dry_run", "yes")])
+        self.assertEqual(twice.message, "dry_run is given twice.")
+        unknown = self.assertRaises(UnknownArgument, run.bind, [("dry-rum", "yes")])
+        self.assertEqual((unknown.message, unknown.hint),
+                         ('agent run has no argument "dry-rum".', 'Did you mean "dry_run="?'))  # fmt: skip
+
     def test_missing(self) -> None:
         error = self.assertRaises(MissingArgument, ADD.bind, [])
         self.assertEqual(error.message, "device add needs name=.")
