@@ -30,7 +30,7 @@ PACE: Final = 0.5
 WORDS: Final = 500
 """Marks that a text of the host's may have."""
 MOST: Final = 1000
-"""Changes, and warnings, that are kept."""
+"""Stages, changes and warnings of each that are told and kept; of what a host tells beyond that, nothing is."""
 AGAIN: Final = "Say the same line again: it goes on where it was."
 
 _ERRORS: Final[Mapping[str, type[ProxyError]]] = {
@@ -68,6 +68,7 @@ class Listener:
         self._changes: list[str] = []
         self._warnings: list[str] = []
         self._last: Mapping[str, Any] = {}
+        self._stages = 0
         self._takers: Mapping[Any, Callable[[Mapping[str, Any]], None]] = {
             "stage": self._stage,
             "progress": self._percent,
@@ -88,6 +89,9 @@ class Listener:
             self._takers[kind](event)
 
     def _stage(self, event: Mapping[str, Any]) -> None:
+        self._stages += 1
+        if self._stages > MOST:
+            return
         self._next = 0.0
         self._progress({"stage": _text(event, "name"), "text": _text(event, "text")})
 
@@ -100,21 +104,31 @@ class Listener:
         self._progress({**told, "percent": round(min(max(percent, 0.0), 100.0), 1)})
 
     def _change(self, event: Mapping[str, Any]) -> None:
+        if len(self._changes) >= MOST:
+            return
         words = _text(event, "words")
+        self._changes.append(words)
         if not self._dry_run:
             log.info("agent {agent}: {words}", agent=self._name, words=words)
             self._progress({"stage": _text(event, "stage"), "text": words})
-        if len(self._changes) < MOST:
-            self._changes.append(words)
 
     def _warning(self, event: Mapping[str, Any]) -> None:
+        if len(self._warnings) >= MOST:
+            return
         words = _text(event, "words")
+        self._warnings.append(words)
         log.warn("agent {agent}: {words}", agent=self._name, words=words)
-        if len(self._warnings) < MOST:
-            self._warnings.append(words)
 
     def _end(self, event: Mapping[str, Any]) -> None:
         self._last = event
+
+    @property
+    def tenants(self) -> tuple[str, ...]:
+        """The accounts on whose behalf something was changed there, as it told at its end."""
+
+        facts = self._last.get("facts")
+        tenants = facts.get("tenants") if isinstance(facts, dict) else None
+        return tuple(one[:WORDS] for one in tenants[:MOST] if isinstance(one, str)) if isinstance(tenants, list) else ()
 
     def report(self, outcome: Outcome) -> Report:
         """Once it is over. Raises what it failed by."""
