@@ -59,7 +59,8 @@ class DirectEndpoint:
         failure.trap(ConnectError, DNSLookupError, OSError)
         raise AgentUnreachable(
             f"The display's port {self._place} on the agent {self._agent} cannot be reached: {_why(failure.value)}.",
-            hint="Open its VNC ports for the daemon's host (agent provision does it), or set transport=ssh.",
+            hint=f"agent provision name={self._agent} opens it there for the daemon's host; see to other firewalls "
+            f"yourself. Or say agent set name={self._agent} transport=ssh.",
         ) from failure.value
 
 

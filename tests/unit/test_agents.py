@@ -241,6 +241,12 @@ class DeskTests(DeskTestCase):
         self.do(self.desk.remove("east", force=True))
         self.assertEqual(list(self.fleet), [])
 
+    def test_direct_displays_need_open_ports(self) -> None:
+        self.do(self.desk.add(EAST))
+        for changes, told in (({"transport": "direct"}, 1), ({"transport": "direct", "notes": "x"}, 0)):
+            warnings = self.do(self.desk.change("east", changes))["warnings"]
+            self.assertEqual(len([one for one in warnings if "agent provision name=east" in one]), told)
+
     def test_mending_that_failed(self) -> None:
         self.do(self.desk.add(EAST))
         for fix, hint in ((False, "fix=yes"), (True, "It cannot be installed. As root there: install.")):
