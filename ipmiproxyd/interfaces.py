@@ -288,15 +288,23 @@ class Provisioning(Protocol):
     async def unprovision(
         self,
         name: str,
+        fields: Mapping[str, Any],
         by: Administrator,
         *,
+        known_hosts: bool = True,
+        repository: str = "",
         force: bool = False,
         keep: bool = False,
         progress: Progress = lambda _: None,
     ) -> Mapping[str, Any]:
         """Put the host back as it was, and have the agent no more, unless it is to be kept. Goes on to its end even if
-        whoever asked for it has gone. Raises InUse as :meth:`Agents.remove`. ``changes``, ``warnings``, and ``removed``
-        or ``kept``."""
+        whoever asked for it has gone. Raises InUse as :meth:`Agents.remove`.
+
+        :param fields: as for :meth:`provision`; a host is put back by them also where no such agent is known.
+        :param repository: for Python, which is installed again where it went before all else did.
+
+        ``changes``, ``warnings``, and ``removed`` or ``kept``, or ``host`` where no agent was known.
+        """
 
     async def update(
         self, name: str, by: Administrator, *, progress: Progress = lambda _: None

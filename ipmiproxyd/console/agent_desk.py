@@ -15,7 +15,7 @@ from ipmiproxyd.agents.findings import Finding, told
 from ipmiproxyd.agents.fleet import Fleet, HostedAgent, RemoteHosted
 from ipmiproxyd.agents.local import APART, BESIDE
 from ipmiproxyd.console.displays import DisplayPool
-from ipmiproxyd.errors import Exists, Forbidden, InUse, ProxyError
+from ipmiproxyd.errors import Busy, Exists, Forbidden, InUse, ProxyError
 from ipmiproxyd.interfaces import Consoles, Progress, agent_named
 from ipmiproxyd.model import BMC_CIPHER, BMC_REFUSED, Console, ConsoleState, Device, Proxy, RemoteAgent
 from ipmiproxyd.store.agents import StoredAgents
@@ -95,6 +95,7 @@ class AgentDesk:
         self._stored = rooms.stored
         self._configured = {agent.name: agent for agent in rooms.configured}
         self._lock = DeferredLock()
+        self._away: set[str] = set()  # those that are being taken back: their names are not free
 
     async def load(self) -> None:
         """Have the agents of the configuration file, and those that are stored."""
@@ -183,6 +184,8 @@ class AgentDesk:
             is_stored = self._fleet[name].kind != "local" and name not in self._configured
             hint = "Use agent set to change it." if is_stored else "Choose another name: this one is not stored."
             raise Exists(f"There is an agent {name} already.", hint=hint)
+        if name in self._away:
+            raise Busy(f"The agent {name} is being taken back.", hint="Try again when that is done.")
 
     async def _told_of(self, agent: RemoteAgent, *, is_new: bool) -> Mapping[str, Any]:
         """Its row, and what to beware of.
@@ -209,6 +212,9 @@ class AgentDesk:
         if (isolation, told.get("isolation")) == ("users", "none"):
             whom = told["displays_run_as"]
             words = f"Displays on the agent {name} had Unix users of their own; now all run as {whom}: see agent check."
+            told = {**told, "warnings": [words, *told["warnings"]]}
+        if after.transport == "direct" and before.transport != "direct":
+            words = f"The displays' ports there have to be open for the daemon: agent provision name={name} opens them."
             told = {**told, "warnings": [words, *told["warnings"]]}
         return told
 
@@ -344,6 +350,13 @@ class AgentDesk:
         self._check_free(agent.name)
         return await self._rooms.maker().trusted(agent, known_hosts=known_hosts)
 
+    async def of_account(self, agent: RemoteAgent, user: str) -> Sequence[str]:
+        """The names of other agents that are this account on the host of this one."""
+
+        there = [*self._configured.values(), *await self._stored.list()]
+        place = (agent.host, agent.port, user)
+        return [one.name for one in there if (one.host, one.port, one.user) == place and one.name != agent.name]
+
     async def look_again(self, name: str) -> Mapping[str, Any]:
         """Take what is on an agent now into use; no viewer notices. Its row, and ``warnings``."""
 
@@ -364,13 +377,17 @@ class AgentDesk:
         agent = self._configured.get(name) or await self._stored.get(name)
         await self._done(self._part(name, force))
         warnings = [*await self._close_all(name)]
-        await self._fleet.leave(name)
         stays = True
+        self._away.add(name)
         try:
+            await self._fleet.leave(name)
             done = await work()
             stays = keep or name in self._configured
         finally:
-            await self._done(self._join(agent) if stays else self._forget(name))
+            try:
+                await self._done(self._join(agent) if stays else self._forget(name))
+            finally:
+                self._away.discard(name)
         if name in self._configured:
             warnings.append(f"The agent {name} stands in the daemon's configuration file: remove it there.")
         return done, warnings

@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import shlex
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
+from dataclasses import fields as fields_of
 from typing import Any, Final, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from ipmiproxyd import config_kinds as kinds
 from ipmiproxyd.agents.children import shielded
 from ipmiproxyd.console.agent_desk import AgentDesk
-from ipmiproxyd.errors import BadValue, Busy, MissingArgument, NotFound, ProxyError
+from ipmiproxyd.errors import (
+    BadRequest,
+    BadValue,
+    Busy,
+    Exists,
+    InUse,
+    MissingArgument,
+    NotFound,
+    ProxyError,
+    SystemUnsupported,
+)
 from ipmiproxyd.interfaces import Javas, Progress
-from ipmiproxyd.model import Administrator, RemoteAgent, Report, Verb, Wanted
-from ipmiproxyd.wire.agent import checked, differing
+from ipmiproxyd.model import Administrator, RemoteAgent, Report, Secret, Verb, Wanted
+from ipmiproxyd.wire.agent import checked, differing, to_document
+from ipmiproxyd.wire.provision import check_administrator, check_agent, check_wanted
 
 NEEDED: Final = ("host", "key")
 """Fields without which nothing can be begun."""
-BROWSER: Final = kinds.name(r"[a-z0-9][a-z0-9+.-]{0,63}", "chromium, none, or the name of a package")
-REPOSITORY: Final = kinds.name(
-    r"|deb [^\n\0]{1,500}", "a line for apt such as deb http://mirror.example.org/debian bookworm main"
-)
 NOTHING: Final = "Nothing had to be changed."
+UNTOUCHED: Final = (BadRequest, BadValue, Busy, Exists, InUse, SystemUnsupported)
+"""Refusals at which nothing has been changed on a host, or at which what is there is another agent's."""
 
 log = Logger()
 
@@ -35,6 +45,9 @@ class Reached(Protocol):
     async def work(
         self, verb: Verb, wanted: Wanted, *, dry_run: bool = False, force: bool = False, progress: Progress
     ) -> Report: ...
+
+    async def kin(self) -> Sequence[str]:
+        """Other accounts there that were provisioned for the agent's key; once ``work`` is done."""
 
 
 class Provisioner(Protocol):
@@ -70,57 +83,100 @@ class ProvisionDesk:
         progress: Progress = lambda _: None,
     ) -> Mapping[str, Any]:
         tell = self._timed(progress)
-        _check(wanted)
+        check_wanted(wanted)
+        check_administrator(by)
         with self._alone(name):
             known = await self._agents.known(name)
             agent = await self._new(name, fields, known_hosts) if known is None else _as_given(known, fields)
+            check_agent(agent)
+            way_back = "" if known or dry_run else _way_back(agent, by)
             async with self._provisioner().reach(agent, by) as host:
-                report = await host.work("provision", wanted, dry_run=dry_run, progress=tell)
+                with _hinting(way_back):
+                    report = await host.work("provision", wanted, dry_run=dry_run, progress=tell)
+                report = _more(report, await self._kin(host, agent))
             if dry_run:
                 row = {"name": name} if known is None else await self._agents.show(name)
                 later = tuple(f"The Java {java}, if it is not there" for java in wanted.javas)
                 return _answer(_more(report, Report(later)), row, dry_run=True)
             tell({"stage": "agent", "text": f"Signing in as {agent.user}"})
-            if known is None:
-                row = await self._agents.add(agent)
-            else:
-                row = await self._agents.look_again(name)
+            with _hinting(way_back):
+                row = await (self._agents.add(agent) if known is None else self._agents.look_again(name))
             javas = await self._install(name, wanted.javas, tell)
             return _answer(_more(report, javas), row, dry_run=False)
 
     async def unprovision(
         self,
         name: str,
+        fields: Mapping[str, Any],
         by: Administrator,
         *,
+        known_hosts: bool = True,
+        repository: str = "",
         force: bool = False,
         keep: bool = False,
         progress: Progress = lambda _: None,
     ) -> Mapping[str, Any]:
-        work = self._unprovision(name, by, force, keep, self._timed(progress))
-        return await shielded(Deferred.fromCoroutine(work))
+        check_wanted(wanted := Wanted(repository=repository))
+        check_administrator(by)
+        tell = self._timed(progress)
+
+        async def work(host: Reached) -> Report:
+            return await host.work("unprovision", wanted, force=force, progress=tell)
+
+        going = self._unprovision(name, fields, by, known_hosts, work, force, keep)
+        return await shielded(Deferred.fromCoroutine(going))
 
     async def _unprovision(
-        self, name: str, by: Administrator, force: bool, keep: bool, tell: Progress
+        self,
+        name: str,
+        fields: Mapping[str, Any],
+        by: Administrator,
+        known_hosts: bool,
+        work: Callable[[Reached], Coroutine[Any, Any, Report]],
+        force: bool,
+        keep: bool,
     ) -> Mapping[str, Any]:
         with self._alone(name):
-            agent = await self._known(name)
-            await self._agents.check_free_to_go(name, force=force)
-            async with self._provisioner().reach(agent, by) as host:
-                report, warnings = await self._agents.withdraw(
-                    name,
-                    lambda: host.work("unprovision", Wanted(), force=force, progress=tell),
-                    force=force,
-                    keep=keep,
+            known = await self._agents.known(name)
+            if known is None and not fields:
+                raise NotFound(
+                    f"There is no agent {name}.",
+                    hint="agent list shows all. For a host without one say host=, key= and user=, as agent provision.",
                 )
-            is_gone = await self._agents.known(name) is None
+            agent = await self._new(name, fields, known_hosts) if known is None else _as_given(known, fields)
+            check_agent(agent)
+            await self._check_not_shared(agent)
+            if known is None:
+                async with self._provisioner().reach(agent, by) as host:
+                    return _answer(await work(host), {"host": agent.host}, dry_run=False)
+            return await self._withdraw(agent, by, work, force, keep)
+
+    async def _withdraw(
+        self,
+        agent: RemoteAgent,
+        by: Administrator,
+        work: Callable[[Reached], Coroutine[Any, Any, Report]],
+        force: bool,
+        keep: bool,
+    ) -> Mapping[str, Any]:
+        name = agent.name
+        await self._agents.check_free_to_go(name, force=force)
+        async with self._provisioner().reach(agent, by) as host:
+            with _hinting(
+                f"The agent {name} is still known: say agent unprovision again to go on, or agent provision "
+                f"name={name} to have it whole."
+            ):
+                report, warnings = await self._agents.withdraw(name, lambda: work(host), force=force, keep=keep)
+        is_gone = await self._agents.known(name) is None
         removed = {"removed": name} if is_gone else {"kept": name}
         return _answer(_more(report, Report((), tuple(warnings))), removed, dry_run=False)
 
     async def update(self, name: str, by: Administrator, *, progress: Progress = lambda _: None) -> Mapping[str, Any]:
         tell = self._timed(progress)
+        check_administrator(by)
         with self._alone(name):
             agent = await self._known(name)
+            check_agent(agent)
             async with self._provisioner().reach(agent, by) as host:
                 report = await host.work("update", Wanted(), progress=tell)
             tell({"stage": "agent", "text": "Taking it into use"})
@@ -156,39 +212,84 @@ class ProvisionDesk:
         missing = [f"{field}=" for field in NEEDED if field not in fields]
         if missing:
             raise MissingArgument(
-                f"There is no agent {name} yet: agent provision needs {' and '.join(missing)}.",
+                f"There is no agent {name} yet: {' and '.join(missing)} {'are' if missing[1:] else 'is'} needed, too.",
                 hint="For example: host=192.0.2.10 key=/etc/ipmiproxyd/keys/east",
             )
-        return await self._agents.trusted(checked(RemoteAgent(name=name, **fields)), known_hosts=known_hosts)
+        agent = checked(RemoteAgent(name=name, **fields))
+        check_agent(agent)
+        return await self._agents.trusted(agent, known_hosts=known_hosts)
+
+    async def _check_not_shared(self, agent: RemoteAgent) -> None:
+        """Nothing of another agent's is taken away."""
+
+        others = await self._agents.of_account(agent, agent.user)
+        if others:
+            raise InUse(
+                f"The account {agent.user} at {agent.host} is that of the agent {others[0]}.",
+                hint=f"agent unprovision name={others[0]} takes it back; agent remove only forgets an agent.",
+            )
+
+    async def _kin(self, host: Reached, agent: RemoteAgent) -> Report:
+        """Warns of what another account there has of us, and no agent uses: nobody would think of it again."""
+
+        warnings = [
+            f"The account {user} there was provisioned for the same key, and no agent uses it. To take that back: "
+            f"agent unprovision name={agent.name}-{user} host={agent.host} key={shlex.quote(agent.key)} user={user}"
+            for user in await host.kin()
+            if not await self._agents.of_account(agent, user)
+        ]
+        return Report((), tuple(warnings))
 
     async def _install(self, name: str, wanted: Sequence[str], progress: Progress) -> Report:
         """The Javas that are not there. One that cannot be installed is told, and the host is an agent all the same."""
 
         changes, warnings = [], []
         for java in wanted:
-            listing = await self._javas.listing(name)
-            if any(_is_meant(java, row["name"]) for row in listing["installed"]):
-                continue
-            there = [row["name"] for row in listing["available"] if row["there"] and _is_meant(java, row["name"])]
-            progress({"stage": "java", "text": f"Installing the Java {java}"})
             try:
-                done = await self._javas.install(name, *there[:1] or [java])
+                done = await self._install_one(name, java, progress)
             except ProxyError as error:
                 warnings.append(" ".join(filter(None, (error.message, error.hint))))
             else:
-                changes.append(f"The Java {done['name']}")
+                changes += [f"The Java {done}"] if done else []
         return Report(tuple(changes), tuple(warnings))
 
+    async def _install_one(self, name: str, java: str, progress: Progress) -> str:
+        """What was installed; "" where it is there."""
 
-def _check(wanted: Wanted) -> None:
-    """Raises BadValue for what no host would understand."""
+        listing = await self._javas.listing(name)
+        if any(_is_meant(java, row["name"]) for row in listing["installed"]):
+            return ""
+        there = [row["name"] for row in listing["available"] if row["there"] and _is_meant(java, row["name"])]
+        progress({"stage": "java", "text": f"Installing the Java {java}"})
+        done = await self._javas.install(name, *there[:1] or [java])
+        return str(done["name"])
 
-    for field, kind in (("browser", BROWSER), ("repository", REPOSITORY)):
-        try:
-            kind(getattr(wanted, field))
-        except kinds.KindError as error:
-            ((_, words),) = error.mistakes
-            raise BadValue(f"{field} {words}.") from None
+
+@contextmanager
+def _hinting(words: str) -> Iterator[None]:
+    """Adds to the hint of what goes wrong once a host may have been changed."""
+
+    try:
+        yield
+    except ProxyError as error:
+        if not words or isinstance(error, UNTOUCHED):
+            raise
+        hint = " ".join(filter(None, (error.hint, words)))
+        raise type(error)(error.message, hint=hint, details=error.details) from error
+
+
+def _way_back(agent: RemoteAgent, by: Administrator) -> str:
+    usual = {field.name: field.default for field in fields_of(RemoteAgent)}
+    usual |= {"notes": agent.notes, "as": Administrator().user}
+    host_key = ",".join(agent.host_keys)
+    of_agent = {name: value for name, value in to_document(agent).items() if name != "host_keys"}
+    of_by = {"as": by.user, "as_key": by.key, "as_passphrase": by.passphrase, "sudo_password": by.sudo_password}
+    line = " ".join(
+        f"{name}={'-' if isinstance(value, Secret) else shlex.quote(str(value))}"
+        for name, value in {**of_agent, "host_key": host_key, **of_by}.items()
+        if value and value != usual.get(name)
+    )
+    return f"Or take back what was changed there: agent unprovision {line}"
 
 
 def _is_meant(wanted: str, name: str) -> bool:

@@ -22,9 +22,12 @@ _LOOK: Final = """
 printf 'uid %s\\n' "$(id -u)"
 printf 'from %s\\n' "${SSH_CONNECTION%% *}"
 command -v sudo >/dev/null 2>&1 && echo 'sudo yes'
-command -v "$1" >/dev/null 2>&1 && echo 'python yes'
+"$1" -I -S -c "$2" </dev/null >/dev/null 2>&1 && echo 'python yes'
+[ -e /var/lib/ipmiproxyd-agent ] && echo 'record yes'
 :
 """
+_IMPORTS: Final = "import json, subprocess"
+"""What a python3 alone, without its library, cannot."""
 _WITHOUT: Final = ("sudo", "-k", "-n", "--")
 _BY_PASSWORD: Final = ("sudo", "-k", "-S", "-p", "", "--")
 """What was signed in for is forgotten (-k): so each call is asked for the password, or none is."""
@@ -45,12 +48,14 @@ class Account:
 
     :param name: the agent's.
     :ivar caller: the address from which the host sees us come; "" if it does not tell.
-    :ivar has_python: the agent's Python is there.
+    :ivar has_python: the agent's Python is there, and whole.
+    :ivar has_record: something may have been changed there by us.
     """
 
     def __init__(self, reactor: Any, name: str, by: Administrator, connection: Connection) -> None:
         self.caller = ""
         self.has_python = False
+        self.has_record = False
         self._name = name
         self._by = by
         self._root = Root()
@@ -60,31 +65,35 @@ class Account:
     async def settle(self, python: str) -> None:
         """Look what is there, and find out how to become root. Raises SudoRefused, AgentUnreachable."""
 
-        outcome = await self._run(("sh", "-c", _LOOK, "sh", python))
+        outcome = await self._run(("sh", "-c", _LOOK, "sh", python, _IMPORTS))
         if not outcome.ok:
             raise AgentUnreachable(f"A shell does not work on the agent {self._name}: {outcome.last_words}.")
         pairs = [line.partition(" ") for line in outcome.stdout.decode("utf-8", "replace").splitlines()]
         found = {name: value for name, _, value in pairs}
         self.caller = found.get("from", "").partition("%")[0]
         self.has_python = "python" in found
+        self.has_record = "record" in found
         if found.get("uid") != "0":
-            self._root = await self._by_sudo(found)
+            tried = (python, "-I", "-S", "-c", _IMPORTS) if self.has_python else ("sh", "-c", ":")
+            self._root = await self._by_sudo(found, tried)
 
-    async def _by_sudo(self, found: Mapping[str, str]) -> Root:
+    async def _by_sudo(self, found: Mapping[str, str], tried: Sequence[str]) -> Root:
+        """:param tried: a command such as will be run as root."""
+
         user = self._by.user
         if "sudo" not in found:
             raise SudoRefused(
                 f"{user} is not root on the agent {self._name}, and there is no sudo.",
                 hint="Come as root (as=root, with its key), or install sudo there.",
             )
-        free = await self._run((*_WITHOUT, "true"))
+        free = await self._run((*_WITHOUT, *tried))
         if free.ok:
             return Root(_WITHOUT)
         password = self._by.sudo_password.reveal()
         if not password or _says(free, _NO_RIGHTS):
             raise self._refused(free)
         stdin = password.encode() + b"\n"
-        asked = await self._run((*_BY_PASSWORD, "true"), stdin)
+        asked = await self._run((*_BY_PASSWORD, *tried), stdin)
         if asked.ok:
             return Root(_BY_PASSWORD, stdin)
         raise self._refused(asked)

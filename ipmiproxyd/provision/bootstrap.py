@@ -7,8 +7,8 @@ from typing import Final
 from ipmiproxyd.errors import Busy, PackagesFailed, SystemUnsupported
 from ipmiproxyd.model import Outcome
 
-PYTHONS: Final = ("/usr/bin/python3", "python3")
-"""Where the system's own is."""
+PYTHON: Final = "/usr/bin/python3"
+"""The system's own."""
 LIMIT: Final = 1200.0
 """Seconds that it may take; somebody else's apt is waited for, too."""
 UNSUPPORTED: Final = 10

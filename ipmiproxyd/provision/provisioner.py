@@ -11,12 +11,14 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
 from ipmiproxyd.agents import runner
+from ipmiproxyd.agents.scripts import script_argv, script_input
 from ipmiproxyd.agents.ssh_keys import public_keys
 from ipmiproxyd.agents.ssh_link import Beat, SshPlace, hang_up, sign_in
-from ipmiproxyd.errors import AgentUnreachable, KeyRefused, ToolMissing
+from ipmiproxyd.errors import AgentUnreachable, KeyRefused, ProxyError, ToolMissing
 from ipmiproxyd.interfaces import Progress
 from ipmiproxyd.model import Administrator, RemoteAgent, Report, Verb, Wanted
 from ipmiproxyd.provision import bootstrap
+from ipmiproxyd.provision.administrator import LIMIT as LOOK_LIMIT
 from ipmiproxyd.provision.administrator import Account
 from ipmiproxyd.provision.engine import engine_argv, engine_input
 from ipmiproxyd.provision.progress import AGAIN, Listener
@@ -25,6 +27,23 @@ LIMIT: Final = 3600.0
 """Seconds that the engine may work: half a gigabyte may come by a thin line."""
 SUDOERS: Final = "ipmiproxyd-agent"
 """The name of the file with the rule for sudo."""
+
+# Prints the accounts that a key lets in. Their files are theirs: they may be anything.
+_KIN: Final = """
+import os, pwd, stat
+
+def main(given):
+    for user in given["users"]:
+        try:
+            path = os.path.join(pwd.getpwnam(user).pw_dir, ".ssh/authorized_keys")
+            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+        except (KeyError, OSError):
+            continue
+        with open(fd, "rb") as file:
+            text = file.read(1 << 20) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+        if any(key.encode() in text.split() for key in given["keys"]):
+            print(user)
+"""
 
 log = Logger()
 
@@ -51,6 +70,7 @@ class Provisioner:
         HostKeyUnknown, AgentUnreachable, SudoRefused."""
 
         keys = await public_keys(self._reactor, agent.key, agent.passphrase)
+        await self._check_key(by)
         place = self._place(agent, by)
         try:
             transport = await sign_in(self._reactor, agent.name, place)
@@ -66,6 +86,15 @@ class Provisioner:
             yield Reached(self._reactor, agent, account, self._document(agent, keys, account.caller))
         finally:
             await hang_up(transport)
+
+    async def _check_key(self, by: Administrator) -> None:
+        """What is wrong with it is said first, and not taken for the agent's own."""
+
+        if by.key:
+            try:
+                await public_keys(self._reactor, by.key, by.passphrase)
+            except KeyRefused as error:
+                raise KeyRefused(error.message, hint="Check as_key= and as_passphrase=.") from error
 
     def _place(self, agent: RemoteAgent, by: Administrator) -> SshPlace:
         return SshPlace(
@@ -109,6 +138,7 @@ class Reached:
         self._agent = agent
         self._account = account
         self._document = document
+        self._tenants: Sequence[str] = ()
 
     async def work(
         self, verb: Verb, wanted: Wanted, *, dry_run: bool = False, force: bool = False, progress: Progress
@@ -120,7 +150,9 @@ class Reached:
 
         try:
             if not self._account.has_python:
-                if verb != "provision" or self._agent.python not in bootstrap.PYTHONS:
+                if verb == "unprovision" and not self._account.has_record:
+                    return Report()
+                if verb == "update" or self._agent.python != bootstrap.PYTHON:
                     raise self._no_python()
                 if dry_run:
                     return Report(("Python, and what is found to be missing then",))
@@ -143,4 +175,18 @@ class Reached:
         stdin = await deferToThread(engine_input, {**self._document, **asked})
         listener = Listener(self._agent.name, progress, self._reactor.seconds, dry_run=asked["dry_run"])
         outcome = await self._account.run(engine_argv(self._agent.python), stdin, LIMIT, listener.line)
+        self._tenants = listener.tenants
         return listener.report(outcome)
+
+    async def kin(self) -> Sequence[str]:
+        others = [user for user in self._tenants if user != self._agent.user]
+        if not others:
+            return []
+        keys = [line.split()[1] for line in self._document["public_key"].splitlines()]
+        given = script_input(_KIN, {"users": others, "keys": keys})
+        try:
+            outcome = await self._account.run(script_argv(self._agent.python), given, LOOK_LIMIT)
+        except ProxyError as error:
+            log.warn("agent {agent}: {words}", agent=self._agent.name, words=error.message)
+            return []
+        return [user for user in outcome.stdout.decode("utf-8", "replace").split() if user in others]

@@ -15,6 +15,11 @@ from tests.support.ws_client import WsClient
 KEYS = "/root/.ssh/authorized_keys"
 PASSWORD = "corr3ct-h0rse-&+/=x"
 MARKER = "/run/marker"
+PYTHON = "/usr/bin/python3"
+APT = "/usr/local/sbin/apt-get"  # found in front of apt's own
+NO_PYTHON = f"mv -n {PYTHON} {PYTHON}.kept; printf '#!/bin/sh\nexit 1\n' >{PYTHON}; chmod 755 {PYTHON}"
+FAILS = "#!/bin/sh\necho 'E: No mirror' >&2\nexit 100\n"
+WORKS = f"#!/bin/sh\ncase $* in *'install python3') mv {PYTHON}.kept {PYTHON} ;; esac\n"
 OLD_RUNNER = "raise SystemExit('I am old')\n"
 
 
@@ -179,7 +184,17 @@ class RefusalTests(ProvisionWorld):
         os_release.write_text("ID=fedora\nVERSION_ID=41\nPRETTY_NAME='Fedora Linux 41'\n")
         self.assertIn("Fedora Linux 41", (await self.refused(self.line(**right), "system-unsupported"))["message"])
         os_release.write_text(release)
+        self.host.path("/etc/sudoers.d/ada").write_text("ada ALL=(root) NOPASSWD: /usr/bin/true\n")
+        self.host.run("gpasswd", "-d", "ada", "sudo")
+        self.assertIn("not let ada do all", (await self.refused(self.line(**right), "agent-sudo"))["message"])
+        self.host.path("/etc/sudoers.d/ada").unlink()
+        self.host.run("usermod", "-aG", "sudo", "ada")
+        key = self.line(**right, as_key="/nowhere")
+        self.assertIn("as_key=", (await self.refused(key, "agent-key"))["hint"])
         self.assertEqual((self.account(), await self.names_known()), ([], ["local"]))
+        self.lose_python(FAILS)
+        self.assertIn("E: No mirror", (await self.refused(self.line(**right), "packages-failed"))["message"])
+        self.lose_python(WORKS)
 
         await self.is_cut_and_completed(self.line(**right))
         self.assert_unseen(PASSWORD)
@@ -188,12 +203,23 @@ class RefusalTests(ProvisionWorld):
         self.host.path("/etc/sudoers.d/ada").write_text("ada ALL=(ALL:ALL) NOPASSWD: ALL\n")
         for words in (ada, right):
             self.assertEqual((await self.client.must(self.line(**words)))["changes"], [])
+        self.lose_python(FAILS)
+        failed = await self.refused("agent unprovision name=east as=ada keep=yes", "packages-failed")
+        self.assertIn("agent provision name=east", failed["hint"])
+        self.lose_python(WORKS)
         self.assertIn("kept", await self.client.must("agent unprovision name=east as=ada keep=yes"))
         self.assertEqual((self.account(), await self.names_known()), ([], ["local", "east"]))
         self.assertEqual((await self.client.must("agent provision name=east as=ada"))["state"], "connected")
 
+    def lose_python(self, apt: str) -> None:
+        """Python is there and of no use, until this apt-get installs it."""
+
+        self.host.run("sh", "-c", NO_PYTHON)
+        self.host.path(APT).write_text(apt)
+        self.host.path(APT).chmod(0o755)
+
     async def is_cut_and_completed(self, line: str) -> None:
-        """The connection is cut in the middle; the same line completes it."""
+        """The connection is cut in the middle. What was changed can be taken back; the same line completes it."""
 
         asked = self.client.ask(line)
         while not any(told["stage"] == "runner" for told in self.client.progress):
@@ -204,5 +230,9 @@ class RefusalTests(ProvisionWorld):
         self.host.cut()
         cut: Reply = await asked
         self.assertEqual((cut.code, "same line again" in cut.body["hint"]), ("agent-unreachable", True), cut)
+        self.assertIn(f"agent unprovision name=east host={self.east.address} key=", cut.body["hint"])
         await leftovers.until_none(self.engines)
+        given = line.replace("agent provision", "agent unprovision")
+        self.assertEqual((await self.client.must(given))["host"], self.east.address)
+        self.assertEqual((self.account(), await self.names_known()), ([], ["local"]))
         self.assertEqual((await self.client.must(line))["state"], "connected")

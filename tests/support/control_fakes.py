@@ -381,13 +381,16 @@ class FakeProvisioning:
     async def unprovision(
         self,
         name: str,
+        fields: Mapping[str, Any],
         by: Administrator,
         *,
+        known_hosts: bool = True,
+        repository: str = "",
         force: bool = False,
         keep: bool = False,
         progress: Progress = lambda _: None,
     ) -> Mapping[str, Any]:
-        self.asked.append(("unprovision", name, by, force, keep))
+        self.asked.append(("unprovision", name, fields, by, known_hosts, repository, force, keep))
         return {"removed": name}
 
     async def update(self, name: str, by: Administrator, *, progress: Progress = lambda _: None) -> Mapping[str, Any]:

@@ -98,9 +98,9 @@ class AgentTests(CommandsTestCase):
         self.assertEqual(
             asked.pop(), ("provision", "west", fields, Administrator(), Wanted(javas=("7", "8")), True, True)
         )
-        self.ask("agent unprovision name=west as=ada as_key=ssh-agent sudo_password=x force=yes")
+        self.ask("agent unprovision name=west host=h as=ada as_key=ssh-agent sudo_password=x known-hosts=no force=yes")
         ada = Administrator(user="ada", key="ssh-agent", sudo_password=Secret("x"))
-        self.assertEqual(asked.pop(), ("unprovision", "west", ada, True, False))
+        self.assertEqual(asked.pop(), ("unprovision", "west", {"host": "h"}, ada, False, "", True, False))
         self.ask("agent update name=west as_passphrase=x")
         self.assertEqual(asked.pop(), ("update", "west", Administrator(passphrase=Secret("x"))))
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import io
 import json
-from collections.abc import AsyncIterator, Mapping
+import os
+import pwd
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -25,8 +31,11 @@ from ipmiproxyd.errors import (
     ToolMissing,
 )
 from ipmiproxyd.interfaces import Progress
-from ipmiproxyd.model import Administrator, Outcome, Proxy, RemoteAgent, Report, Verb, Wanted
-from ipmiproxyd.provision.progress import WORDS, Listener
+from ipmiproxyd.model import Administrator, Outcome, Proxy, RemoteAgent, Report, Secret, Verb, Wanted
+from ipmiproxyd.provision.host import main as engine
+from ipmiproxyd.provision.progress import MOST, WORDS, Listener
+from ipmiproxyd.provision.provisioner import _KIN
+from ipmiproxyd.wire.provision import ACCOUNT, PATH
 from tests.support.control_fakes import FakeJavas
 from tests.unit.test_agents import EAST, DeskTestCase
 
@@ -43,6 +52,8 @@ class FakeProvisioner:
         self.report = Report(("The runner",), ("Mind the gap.",))
         self.at_work: list[tuple[str, str, bool]] = []
         self.reached = 0
+        self.others: list[str] = []
+        self.when_at_work: Callable[[], None] = lambda: None
 
     @asynccontextmanager
     async def reach(self, agent: RemoteAgent, _: Administrator) -> AsyncIterator[FakeProvisioner]:
@@ -59,15 +70,23 @@ class FakeProvisioner:
         self.forced = force
         self.at_work.append((verb, self.name, dry_run))
         progress({"stage": "look", "text": "Looking"})
+        self.when_at_work()
         if self.gate is not None:
             await self.gate
         if self.error is not None:
             raise self.error
         return self.report
 
+    async def kin(self) -> Sequence[str]:
+        return self.others
+
 
 class SomeJavas(FakeJavas):
+    listing_error: Exception | None = None
+
     async def listing(self, agent: str) -> Mapping[str, Any]:
+        if self.listing_error is not None:
+            raise self.listing_error
         found = [{"name": "jdk_8u121", "there": False}, {"name": "jdk_7u80", "there": True}]
         return {"installed": [{"name": "debian_17"}], "available": found, "agent": agent}
 
@@ -90,15 +109,17 @@ class DeskTests(DeskTestCase):
         work = self.provisioning.provision(name, fields, ROOT, wanted, progress=self.told.append, **more)
         return Deferred.fromCoroutine(work)
 
-    def unprovision(self, **more: Any) -> Deferred[Any]:
-        return Deferred.fromCoroutine(self.provisioning.unprovision("east", ROOT, **more))
+    def unprovision(self, fields: Mapping[str, Any] = {}, name: str = "east", **more: Any) -> Deferred[Any]:
+        return Deferred.fromCoroutine(self.provisioning.unprovision(name, fields, ROOT, **more))
 
     def done(self, work: Deferred[Any]) -> Any:
         return self.successResultOf(work)
 
     def test_a_new_one(self) -> None:
         self.failureResultOf(self.provision({}), MissingArgument)
-        for wrong in (Wanted(browser="--x"), Wanted(repository="http://x")):
+        for wrong in (
+            Wanted(browser="--x"), Wanted(browser="chromium-"), Wanted(repository="http://x"), Wanted(javas=("../x",))
+        ):  # fmt: skip
             self.failureResultOf(self.provision(wanted=wrong), BadValue)
         looked = self.done(self.provision(dry_run=True, wanted=Wanted(javas=("8",))))
         self.assertEqual((looked["changes"][0], len(looked["changes"])), ("The runner", 2))
@@ -115,9 +136,50 @@ class DeskTests(DeskTestCase):
         self.assertIn("another user", other.message)
 
     def test_one_that_fails_is_not_stored(self) -> None:
-        self.hosts.error = PackagesFailed("No disk.")
-        self.failureResultOf(self.provision(), PackagesFailed)
+        """What was changed there can be taken back all the same."""
+
+        self.hosts.error = PackagesFailed("No disk.", hint="Buy one.")
+        failed = self.failureResultOf(self.provision({**GIVEN, "passphrase": Secret("x y")}), PackagesFailed).value
         self.assertEqual((list(self.fleet), self.hosts.reached), ([], 0))
+        line = f"agent unprovision name=east host={EAST.host} key=/k passphrase=- host_key={EAST.host_keys[0]}"
+        self.assertEqual(failed.hint, f"Buy one. Or take back what was changed there: {line}")
+        self.assertIn("host=", self.failureResultOf(self.unprovision(), NotFound).value.hint)
+        self.hosts.error = None
+        gone = self.done(self.unprovision(GIVEN))
+        self.assertEqual((gone["host"], self.hosts.at_work[-1]), (EAST.host, ("unprovision", "east", False)))
+        self.failureResultOf(self.unprovision({"host": EAST.host}), MissingArgument)
+        self.hosts.error = Busy("Somebody is at it.", hint="Wait.")
+        self.assertEqual(self.failureResultOf(self.provision(), Busy).value.hint, "Wait.")
+
+    def test_accounts_of_former_times(self) -> None:
+        self.done(self.provision())
+        self.do(self.desk.add(dataclasses.replace(EAST, name="west", user="west")))
+        self.hosts.others = ["former", "west"]
+        told = self.done(self.provision())
+        (warning,) = [words for words in told["warnings"] if "unprovision" in words]
+        self.assertIn(f"agent unprovision name=east-former host={EAST.host} key=/k user=former", warning)
+        taken = self.failureResultOf(self.unprovision(GIVEN, name="other"), InUse).value
+        self.assertIn("of the agent east", taken.message)
+        self.done(self.unprovision({**GIVEN, "user": "former"}, name="east-former"))
+        self.assertEqual(list(self.fleet), ["east", "west"])
+
+    def test_what_no_host_would_understand(self) -> None:
+        for wrong in ({"user": "a.b"}, {"user": "root"}, {"python": "python3"}, {"runner": "/opt/my dir/r.py"}):
+            for work in (self.provision({**GIVEN, **wrong}), self.unprovision({**GIVEN, **wrong})):
+                error = self.failureResultOf(work, BadValue).value
+                self.assertIn(f"{next(iter(wrong))}: must be", error.message)
+        for by, words in (
+            (Administrator(user=""), "as: "),
+            (Administrator(user="x y"), "as: "),
+            (Administrator(key="relative"), "as_key: "),
+            (Administrator(passphrase=Secret("x")), "as_passphrase="),
+        ):
+            provision = self.provisioning.provision("east", GIVEN, by, Wanted())
+            update = self.provisioning.update("east", by)
+            for going in (provision, update, self.provisioning.unprovision("east", GIVEN, by)):
+                self.assertIn(words, self.failureResultOf(Deferred.fromCoroutine(going), BadValue).value.message)
+        self.assertEqual(self.hosts.at_work, [])
+        self.assertEqual((ACCOUNT, PATH), (engine.NAME, engine.PATH))
 
     def test_one_at_a_time(self) -> None:
         self.hosts.gate = Deferred()
@@ -132,6 +194,9 @@ class DeskTests(DeskTestCase):
         told = self.done(self.provision(wanted=Wanted(javas=("17", "7", "8"))))
         self.assertEqual(told["changes"], ["The runner", "The Java jdk_7u80"])
         self.assertIn("The archive of 8 is not there. Bring it there.", told["warnings"])
+        self.javas.listing_error = AgentUnreachable("It is away.")
+        told = self.done(self.provision(wanted=Wanted(javas=("7",))))
+        self.assertEqual((told["name"], told["warnings"][1]), ("east", "It is away."))
 
     def test_update(self) -> None:
         update = Deferred.fromCoroutine(self.provisioning.update("east", ROOT))
@@ -145,7 +210,11 @@ class DeskTests(DeskTestCase):
         self.stored_proxies.append(Proxy(name="p1", agent="east", locations=("x",)))
         self.failureResultOf(self.unprovision(), InUse)
         self.hosts.error = AgentUnreachable("It is away.")
-        self.failureResultOf(self.unprovision(force=True), AgentUnreachable)
+        before: Any = self.fleet["east"]
+        self.hosts.when_at_work = lambda: self.assertTrue(before.is_closed)
+        failed = self.failureResultOf(self.unprovision(force=True), AgentUnreachable).value
+        self.assertIn("agent provision name=east", failed.hint)
+        self.assertFalse(self.fleet["east"].is_closed)  # type: ignore[attr-defined]
         self.assertEqual((list(self.fleet), self.fleet.leaving), (["east"], set()))
         self.hosts.error = None
         self.assertEqual(self.done(self.unprovision(force=True, keep=True))["kept"], "east")
@@ -162,9 +231,11 @@ class DeskTests(DeskTestCase):
         self.do(self.desk.load())
         self.provisioning = ProvisionDesk(self.desk, self.javas, lambda: self.hosts, lambda: 5.0)
         self.done(self.provision({}))
+        self.hosts.when_at_work = lambda: self.failureResultOf(Deferred.fromCoroutine(self.desk.add(EAST)), Busy)
         told = self.done(self.unprovision())
         self.assertEqual((told["kept"], list(self.fleet)), ("east", ["east"]))
         self.assertIn("configuration file", told["warnings"][-1])
+        self.hosts.when_at_work = lambda: None
         self.fleet["east"].kind = "local"  # type: ignore[misc]
         self.failureResultOf(self.provision({}), Forbidden)
 
@@ -207,6 +278,14 @@ class ListenerTests(SynchronousTestCase):
         (warning,) = listener.report(ended()).warnings
         self.assertEqual((len(warning), self.told), (WORDS, [{"stage": "", "text": ""}]))
 
+    def test_a_host_that_talks_without_end(self) -> None:
+        kinds = [{"event": "stage", "name": "x"}, {"event": "change", "words": "x"}, {"event": "warning", "words": "x"}]
+        flood = [event for event in kinds for _ in range(MOST + 50)]
+        listener = self.listen(*flood, {"event": "done", "facts": {"tenants": ["ipmiproxyd", 7]}})
+        report = listener.report(ended())
+        self.assertEqual((len(report.changes), len(report.warnings), len(self.told)), (MOST, MOST, 2 * MOST))
+        self.assertEqual(listener.tenants, ("ipmiproxyd",))
+
     def test_failures(self) -> None:
         failed = {"event": "failed", "code": "packages-failed", "message": "No disk", "hint": "Buy one."}
         for events, outcome, kind, words in (
@@ -219,3 +298,27 @@ class ListenerTests(SynchronousTestCase):
                 self.listen(*events).report(outcome)
             self.assertIn(words[0], caught.exception.message)
             self.assertIn(words[1], caught.exception.hint)
+
+
+class KinTests(SynchronousTestCase):
+    def test_whom_a_key_lets_in(self) -> None:
+        home = Path(self.mktemp()) / ".ssh"
+        home.mkdir(parents=True)
+        keys = home / "authorized_keys"
+        entry = pwd.struct_passwd(("a", "*", 1, 1, "", str(home.parent), "/bin/sh"))
+        self.patch(pwd, "getpwnam", {"a": entry}.__getitem__)
+        self.assertEqual(self.kin(), "")
+        keys.write_text("restrict ssh-ed25519 AAAA daemon\n")
+        self.assertEqual(self.kin(), "a\n")
+        self.assertEqual(self.kin("AAA"), "")
+        keys.unlink()
+        os.mkfifo(keys)
+        self.assertEqual(self.kin(), "")
+
+    def kin(self, key: str = "AAAA") -> str:
+        said = io.StringIO()
+        names: dict[str, Any] = {}
+        exec(_KIN, names)
+        with contextlib.redirect_stdout(said):
+            names["main"]({"users": ["nobody9", "a"], "keys": [key]})
+        return said.getvalue()

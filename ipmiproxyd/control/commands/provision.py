@@ -63,7 +63,10 @@ def commands(provisioning: Provisioning) -> list[Command]:
         values = call.values
         return await provisioning.unprovision(
             values[NAME],
+            given_agent(call, _GIVEN),
             _administrator(values),
+            known_hosts=values[KNOWN_HOSTS],
+            repository=values[REPOSITORY],
             force=values[FORCE],
             keep=values[KEEP],
             progress=call.progress,
@@ -83,8 +86,9 @@ def commands(provisioning: Provisioning) -> list[Command]:
         Command(
             noun="agent",
             verb="unprovision",
-            summary="Take back what agent provision changed on a host, and have the agent no more.",
-            arguments=(NAME, *_ADMINISTRATOR, FORCE, KEEP),
+            summary="Take back what agent provision changed on a host, and have the agent no more. "
+            "Where none is known, host= and key= lead there.",
+            arguments=(NAME, *_GIVEN, KNOWN_HOSTS, *_ADMINISTRATOR, REPOSITORY, FORCE, KEEP),
             handler=unprovision,
         ),
         Command(
