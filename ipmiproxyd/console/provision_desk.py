@@ -93,13 +93,14 @@ class ProvisionDesk:
             async with self._provisioner().reach(agent, by) as host:
                 with _hinting(way_back):
                     report = await host.work("provision", wanted, dry_run=dry_run, progress=tell)
-                report = _more(report, await self._kin(host, agent))
+                kin = await self._kin(host, agent)
+            report = _more(report, Report((), tuple(kin)))
             if dry_run:
                 row = {"name": name} if known is None else await self._agents.show(name)
                 later = tuple(f"The Java {java}, if it is not there" for java in wanted.javas)
                 return _answer(_more(report, Report(later)), row, dry_run=True)
             tell({"stage": "agent", "text": f"Signing in as {agent.user}"})
-            with _hinting(way_back):
+            with _hinting(" ".join(filter(None, (*kin, way_back)))):
                 row = await (self._agents.add(agent) if known is None else self._agents.look_again(name))
             javas = await self._install(name, wanted.javas, tell)
             return _answer(_more(report, javas), row, dry_run=False)
@@ -229,16 +230,15 @@ class ProvisionDesk:
                 hint=f"agent unprovision name={others[0]} takes it back; agent remove only forgets an agent.",
             )
 
-    async def _kin(self, host: Reached, agent: RemoteAgent) -> Report:
+    async def _kin(self, host: Reached, agent: RemoteAgent) -> Sequence[str]:
         """Warns of what another account there has of us, and no agent uses: nobody would think of it again."""
 
-        warnings = [
+        return [
             f"The account {user} there was provisioned for the same key, and no agent uses it. To take that back: "
             f"agent unprovision name={agent.name}-{user} host={agent.host} key={shlex.quote(agent.key)} user={user}"
             for user in await host.kin()
             if not await self._agents.of_account(agent, user)
         ]
-        return Report((), tuple(warnings))
 
     async def _install(self, name: str, wanted: Sequence[str], progress: Progress) -> Report:
         """The Javas that are not there. One that cannot be installed is told, and the host is an agent all the same."""

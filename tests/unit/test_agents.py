@@ -28,7 +28,7 @@ EAST = RemoteAgent(name="east", host="192.0.2.10", key="/k", passphrase=Secret("
 
 
 class Hosted(FakeAgent):
-    """``gate`` holds its start back; ``start_error`` is raised by it."""
+    """``gate`` holds its start back; ``start_error`` is raised by it, ``look_error`` by a look."""
 
     kind = "ssh"
     python = "python3"
@@ -46,6 +46,7 @@ class Hosted(FakeAgent):
         self.isolation = "none"
         self.start_gate: Deferred[None] | None = None
         self.start_error: Exception | None = None
+        self.look_error: Exception | None = None
         self.is_closed = False
         self.changed: RemoteAgent | None = None
 
@@ -59,6 +60,8 @@ class Hosted(FakeAgent):
         self.is_closed = True
 
     async def look_again(self) -> Finding:
+        if self.look_error is not None:
+            raise self.look_error
         return Finding("runner", "warning", "Consoles are open.", "Close them.")
 
     async def change(self, agent: RemoteAgent) -> None:

@@ -158,6 +158,9 @@ class DeskTests(DeskTestCase):
         told = self.done(self.provision())
         (warning,) = [words for words in told["warnings"] if "unprovision" in words]
         self.assertIn(f"agent unprovision name=east-former host={EAST.host} key=/k user=former", warning)
+        east: Any = self.fleet["east"]
+        east.look_error = AgentUnreachable("The jobs there are somebody else's.")
+        self.assertEqual(self.failureResultOf(self.provision(), AgentUnreachable).value.hint, warning)
         taken = self.failureResultOf(self.unprovision(GIVEN, name="other"), InUse).value
         self.assertIn("of the agent east", taken.message)
         self.done(self.unprovision({**GIVEN, "user": "former"}, name="east-former"))
