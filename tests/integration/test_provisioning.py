@@ -209,6 +209,10 @@ class RefusalTests(ProvisionWorld):
         self.lose_python(WORKS)
         self.assertIn("kept", await self.client.must("agent unprovision name=east as=ada keep=yes"))
         self.assertEqual((self.account(), await self.names_known()), ([], ["local", "east"]))
+        self.lose_python(FAILS)
+        again = await self.client.must("agent unprovision name=east as=ada keep=yes")
+        self.assertEqual(again["words"], "Nothing had to be changed.")
+        self.lose_python(WORKS)
         self.assertEqual((await self.client.must("agent provision name=east as=ada"))["state"], "connected")
 
     def lose_python(self, apt: str) -> None:
