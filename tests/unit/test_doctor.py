@@ -30,7 +30,8 @@ from tests.support.fake_rooms import FakeAgent
 
 class Patient(FakeAgent):
     """Runs programs on this machine. ``check_error`` is raised by its check, ``gone`` is what becomes of jobs;
-    if ``is_broken``, it has no Python."""
+    if ``is_broken``, it has no Python;
+    ``meanwhile`` happens while its jobs are asked for."""
 
     kind = "local"
     python = "/usr/bin/python3"
@@ -42,6 +43,7 @@ class Patient(FakeAgent):
         self.check_error: Exception | None = None
         self.gone = ""
         self.is_broken = False
+        self.meanwhile: Callable[[], object] = lambda: None
 
     async def run(self, command: Command) -> Outcome:
         if self.is_broken:
@@ -51,6 +53,7 @@ class Patient(FakeAgent):
         return Outcome(status=done.returncode, stdout=done.stdout, stderr=done.stderr)
 
     async def jobs(self) -> list[Job]:
+        self.meanwhile()
         return [Job(**{**_members(job), "running": not self.gone, "reason": self.gone}) for job in await super().jobs()]
 
     async def check(self) -> Sequence[Finding]:
@@ -227,6 +230,7 @@ class ExaminationTests(SynchronousTestCase):
         self.agent = Patient()
         self.javas = Javas()
         self.told: list[Mapping[str, Any]] = []
+        self.consoles = [console(1)]
         pool = DisplayPool(1, 1, self.clock)
         rooms = TrialRooms(
             displays={"local": pool},
@@ -245,7 +249,7 @@ class ExaminationTests(SynchronousTestCase):
                 programs={"work": ("sh", "no-such-program-here"), "play": ("sh",)},
                 displays=range(1, 3),
                 prefix="easydcim_vnc_",
-                consoles=lambda: [console(1)],
+                consoles=lambda: list(self.consoles),
                 reactor=self.clock,
             )
         )
@@ -314,6 +318,19 @@ class ExaminationTests(SynchronousTestCase):
         self.trials.jobs.add("trialx")
         found = self.successResultOf(self.begin())["leftovers"]
         self.assertIn("belong to no console: stranger.", found.words)
+
+    def test_a_console_that_closes_meanwhile(self) -> None:
+        """And one that opens: their jobs are nobody's neither before nor after."""
+
+        for name in ("c1", "c2", "trialx"):
+            self.agent.running[name] = Job(
+                id=name, display=1, running=True, vnc=cast(Any, None), user="", log=""
+            )
+        self.trials.jobs.add("trialx")
+        self.agent.meanwhile = lambda: (self.consoles.__setitem__(0, console(2)), self.trials.jobs.clear())
+        found = self.successResultOf(self.begin())["leftovers"]
+        self.assertEqual(found.level, "ok", found)
+        self.assertEqual([one.id for one in self.consoles], ["c2"])
 
     def test_a_java_that_was_chosen_and_is_missing(self) -> None:
         self.javas.words = "jdk_8u121 is not installed on the agent: debian_17 is used."
@@ -389,13 +406,16 @@ class WordsTests(SynchronousTestCase):
 
     def test_firewall(self) -> None:
         none: dict[str, Any] = {"file": False, "open": [], "force": ""}
-        self.level(traces.firewall(none, in_force=None, is_direct=False), "ok", "UNIX sockets")
-        self.level(traces.firewall(none, in_force=None, is_direct=True), "ok", "TLS")
-        self.level(traces.firewall(none | {"open": [5901]}, in_force=None, is_direct=False), "warning", "5901")
+        self.level(traces.firewall(none, knock="", is_direct=False), "ok", "UNIX sockets")
+        self.level(traces.firewall(none, knock="", is_direct=True), "ok", "TLS")
+        self.level(traces.firewall(none | {"open": [5901]}, knock="", is_direct=False), "warning", "5901")
         there = none | {"file": True}
-        self.level(traces.firewall(there, in_force=False, is_direct=False), "warning", "not in force")
-        self.level(traces.firewall(there, in_force=None, is_direct=False), "ok", "only root could tell")
-        self.level(traces.firewall(there, in_force=True, is_direct=False), "ok", "are in force")
+        self.level(traces.firewall(there | {"force": "no"}, knock="", is_direct=False), "warning", "but not in force")
+        self.level(traces.firewall(there | {"force": "yes"}, knock="", is_direct=False), "ok", "are loaded")
+        self.level(traces.firewall(there, knock="answered", is_direct=False), "warning", "seem not to be in force")
+        self.level(traces.firewall(there, knock="", is_direct=False), "ok", "only root there can tell")
+        silent = "only root there can tell whether they are loaded. From the daemon's host nobody reaches"
+        self.level(traces.firewall(there, knock="silent", is_direct=False), "ok", silent)
 
     def test_ports(self) -> None:
         """One finding for all that ended alike."""
