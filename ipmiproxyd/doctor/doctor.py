@@ -246,7 +246,7 @@ class _Examination:
         async def of_browser() -> Sequence[Finding]:
             return [await trials.of_browser(agent)]
 
-        display = await self._made(Step("trial-display", "Starting a display and a small program", 30.0, of_display))
+        display = await self._made(Step("trial-display", "Starting a display and a small program", 33.0, of_display))
         if all(one.level == "ok" for one in display):
             browser = await self._made(Step("trial-browser", "Starting the browser with a page", 35.0, of_browser))
             return [*display, *browser]

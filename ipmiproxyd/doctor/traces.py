@@ -138,4 +138,3 @@ def account(found: Mapping[str, Any]) -> list[Finding]:
             f"Write restrict,port-forwarding and a blank in front of them in {found['path']}.",
         )
     ]
-

@@ -59,6 +59,7 @@ class DoctorWorld(HostsWorld):
 class HostFaultTests(DoctorWorld):
     async def test_all(self) -> None:
         await self._all_is_well()
+        await self._no_sandbox()
         await self._broken_off()
         await self._what_is_missing()
         await self._what_others_left()
@@ -72,6 +73,16 @@ class HostFaultTests(DoctorWorld):
             self.assertTrue(0 < one["ms"] < limit, one)
             self.assertIn("seen after", one["words"])
         self.named(found, "programs", "ok", "Xvnc 1.", "chromium 1", "bwrap 0.", "ipmitool 1.")
+        await self.nothing_left()
+
+    async def _no_sandbox(self) -> None:
+        """Switched off where Debian's Chromium looks, and our settings do not tell."""
+
+        setting = self.east.host.path("/etc/chromium.d/zz")
+        setting.write_text('CHROMIUM_FLAGS="$CHROMIUM_FLAGS --no-sandbox"\n')
+        found = await self.check("")
+        self.named(found, "trial-browser", "fault", "runs without its sandbox: --no-sandbox", "/etc/chromium.d")
+        setting.unlink()
         await self.nothing_left()
 
     async def _broken_off(self) -> None:

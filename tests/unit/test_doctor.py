@@ -16,7 +16,7 @@ from ipmiproxyd.console.displays import DisplayPool
 from ipmiproxyd.doctor import machine, traces
 from ipmiproxyd.doctor.bmc import _Target, _told
 from ipmiproxyd.doctor.doctor import LIMIT, Doctor, DoctorRooms
-from ipmiproxyd.doctor.trial import CAUSES, GIVE_BACK_LIMIT, TrialRooms, Trials, failed
+from ipmiproxyd.doctor.trial import CAUSES, ENDING, GIVE_BACK_LIMIT, TrialRooms, Trials, failed
 from ipmiproxyd.errors import AgentUnreachable, BmcUnreachable, JobFailed, ToolMissing
 from ipmiproxyd.interfaces import VncServer
 from ipmiproxyd.model import Command, Job, Outcome
@@ -79,7 +79,7 @@ class TrialTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.agent = Patient()
-        self.pool = DisplayPool(1, 2, self.clock)
+        self.pool = DisplayPool(1, 3, self.clock)
         self.seen: Callable[[VncServer, int], Deferred[None] | None] = lambda _server, _colour: None
         self.trials = self.make()
 
@@ -118,17 +118,28 @@ class TrialTests(SynchronousTestCase):
         self.nothing_stays()
 
     def test_no_display(self) -> None:
+        """The last one is for consoles."""
+
         for number in (1, 2):
             self.pool.take(f"c{number}")
         found = self.successResultOf(self.begin())
         self.assertEqual((found.level, self.agent.launched), ("warning", []))
-        self.assertIn("All 2 displays of this agent are in use", found.words)
+        self.assertIn("Nothing was tried: Only one display of this agent is free", found.words)
+        self.pool.take("c3")
+        self.assertIn("All 3 displays of this agent are in use", self.successResultOf(self.begin()).words)
+
+    def test_a_single_display(self) -> None:
+        self.pool = DisplayPool(1, 1, self.clock)
+        self.trials = self.make()
+        self.assertEqual(self.successResultOf(self.begin()).level, "ok")
+        self.pool.take("c1")
+        self.assertIn("All 1 displays of this agent are in use", self.successResultOf(self.begin()).words)
 
     def test_displays_of_others(self) -> None:
         self.agent.foreign = {1}
         self.assertEqual(self.successResultOf(self.begin()).level, "ok")
         self.assertEqual([spec.display for spec in self.agent.launched], [1, 2])
-        self.agent.foreign = {2}
+        self.agent.foreign = {3}
         self.assertIn("Nothing was tried", self.successResultOf(self.begin()).words)
         self.nothing_stays()
 
@@ -151,9 +162,14 @@ class TrialTests(SynchronousTestCase):
             raise BmcUnreachable("The VNC server cannot be reached.")
 
         self.seen = lost
-        self.assertIn("cannot be reached", self.successResultOf(self.begin()).words)
-        self.agent.gone = "program was killed by signal 9"
-        self.assertIn("killed by signal 9", self.successResultOf(self.begin()).words)
+        trying = self.begin()
+        self.clock.pump(ENDING)
+        self.assertIn("cannot be reached", self.successResultOf(trying).words)
+        trying = self.begin()
+        self.clock.advance(0)
+        self.agent.gone = "program was killed by signal 9"  # after its screen
+        self.clock.pump(ENDING)
+        self.assertIn("killed by signal 9", self.successResultOf(trying).words)
         self.nothing_stays()
         self.assertEqual(len(self.agent.stopped), 3)
 
@@ -163,11 +179,18 @@ class TrialTests(SynchronousTestCase):
             ("The sandbox ended: bwrap: unshare user ns: No space left on device", "fenced in"),
             ("java: error while loading shared libraries: libXtst.so", "A library"),
             ("The console ran out of its memory (2048 MiB)", "memory was not enough"),
+            ("page ended: The browser runs without its sandbox: --no-sandbox is among its options.", "has the console"),
+            ("Xvnc ended by itself: Fatal server error: could not open default font 'fixed'", "no font"),
+            ("java.lang.Error: Probable fatal error:No fonts found.", "no font"),
         ):
             found = failed("trial-browser", JobFailed(said))
             self.assertIn(words, found.words)
             self.assertIn(said, found.words)
             self.assertIn(found.advice, [cause.advice for cause in CAUSES])
+
+    def test_causes_that_are_none(self) -> None:
+        for said in ("Illegal instruction, no font in here", "Fontconfig error: No writable cache directories"):
+            self.assertIn("It does not work: ", failed("trial-browser", JobFailed(said)).words)
 
     def test_a_browser_without_its_sandbox(self) -> None:
         found = self.successResultOf(Deferred.fromCoroutine(self.make("chromium --no-sandbox").of_browser(self.agent)))
@@ -322,12 +345,16 @@ class ExaminationTests(SynchronousTestCase):
     def test_a_console_that_closes_meanwhile(self) -> None:
         """And one that opens: their jobs are nobody's neither before nor after."""
 
+        def meanwhile() -> None:
+            self.consoles[:] = [console(2)]
+            self.trials.jobs.clear()
+
         for name in ("c1", "c2", "trialx"):
             self.agent.running[name] = Job(
                 id=name, display=1, running=True, vnc=cast(Any, None), user="", log=""
             )
         self.trials.jobs.add("trialx")
-        self.agent.meanwhile = lambda: (self.consoles.__setitem__(0, console(2)), self.trials.jobs.clear())
+        self.agent.meanwhile = meanwhile
         found = self.successResultOf(self.begin())["leftovers"]
         self.assertEqual(found.level, "ok", found)
         self.assertEqual([one.id for one in self.consoles], ["c2"])
