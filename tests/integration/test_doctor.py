@@ -191,6 +191,12 @@ class BmcFaultTests(DoctorWorld):
         self.named(found, "bmc-vendor", "warning", "Supermicro", "vendor=ilo")
         self.named(found, "bmc-ipmi", "fault", "password")
 
+        await self.client.must("device set name=east1 web_trust=ca vnc=10.78.1.12:5999")
+        found = await self.check("trial=no device=east1")
+        self.named(found, "bmc-panel", "fault", "Nobody vouches for the certificate", "web_trust=pin")
+        self.named(found, "bmc-ports", "fault", "Nothing listens at 10.78.1.12:5999 (vnc=)")
+        await self.client.must("device set name=east1 web_trust=pin vnc=")
+
         drop = "chain out { type filter hook output priority 0; ip daddr 10.78.1.11 tcp dport 443 drop; };"
         self.east.host.run("nft", f"table inet wall {{ {drop} }}")
         found = await self.check("trial=no device=east1")

@@ -14,7 +14,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from ipmiproxyd.agents.findings import Finding
 from ipmiproxyd.console.displays import DisplayPool
 from ipmiproxyd.doctor import machine, traces
-from ipmiproxyd.doctor.bmc import _Target, _told
 from ipmiproxyd.doctor.doctor import LIMIT, Doctor, DoctorRooms
 from ipmiproxyd.doctor.trial import CAUSES, ENDING, GIVE_BACK_LIMIT, TrialRooms, Trials, failed
 from ipmiproxyd.errors import AgentUnreachable, BmcUnreachable, JobFailed, ToolMissing
@@ -443,18 +442,6 @@ class WordsTests(SynchronousTestCase):
         self.level(traces.firewall(there, knock="", is_direct=False), "ok", "only root there can tell")
         silent = "only root there can tell whether they are loaded. From the daemon's host nobody reaches"
         self.level(traces.firewall(there, knock="silent", is_direct=False), "ok", silent)
-
-    def test_ports(self) -> None:
-        """One finding for all that ended alike."""
-
-        targets = [_Target("192.0.2.1", port, "", always=False) for port in (1, 2, 3, 4, 5)]
-        answers: list[dict[str, Any]] = [
-            {"ms": 3}, {"refused": True}, {"silent": True}, {"refused": True}, {"failed": "No route to host"},
-        ]  # fmt: skip
-        found = _told("bmc-console-ports", targets, answers)
-        self.assertEqual([one.level for one in found], ["warning", "fault", "fault", "ok"])
-        self.assertIn("Closed just now: 192.0.2.1:2, 192.0.2.1:4.", found[0].words)
-        self.assertIn("192.0.2.1:5 cannot be reached: No route to host.", found[2].words)
 
 
 class AreaTests(SynchronousTestCase):
