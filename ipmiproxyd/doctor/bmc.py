@@ -31,7 +31,8 @@ MANY: Final = 48
 """Ports that are tried at most."""
 
 _SCHEMES: Final = {"http": 80, "https": 443}
-_NOT_YET: Final = "Not looked at, as the panel's port cannot be reached."
+_UNREACHED: Final = "the panel's port cannot be reached"
+_REFUSED: Final = "its certificate is refused"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +66,7 @@ class BmcCheck:
         self._rooms = rooms
         self._agent = agent
         self._device = device
-        self._has_panel = False
+        self._obstacle = _UNREACHED
 
     async def ports(self) -> list[Finding]:
         """The panel's own, and that of its VNC server, wherever that is."""
@@ -84,14 +85,21 @@ class BmcCheck:
                 except BmcUnreachable as error:
                     unknown += [] if vnc.host == bmc else [_unknown(error.message)]
             found = await self._reached(targets)
-        self._has_panel = "ms" in found[0]
+        self._obstacle = "" if "ms" in found[0] else _UNREACHED
         return [*unknown, *_told("bmc-ports", targets, found)]
 
     async def panel(self) -> list[Finding]:
         """Its TLS and its certificate."""
 
-        if not self._has_panel:
-            return [Finding("bmc-panel", "warning", _NOT_YET)]
+        if self._obstacle:
+            return [Finding("bmc-panel", "warning", f"Not looked at, as {self._obstacle}.")]
+        try:
+            return await self._seen()
+        except BadCertificate:
+            self._obstacle = _REFUSED
+            raise
+
+    async def _seen(self) -> list[Finding]:
         device, panels = self._device, self._rooms.panels
         profile, pin = await panels.trusted(self._agent, device)
         if pin is None:
@@ -112,6 +120,7 @@ class BmcCheck:
         try:
             await self._rooms.panels.talk(self._agent, self._device, _front_page)
         except BadCertificate as error:
+            self._obstacle = _REFUSED
             return [Finding("bmc-panel", "fault", error.message, error.hint or "")]
         except ProxyError as error:
             words = f"Whether an authority vouches for its certificate is not known: {error.message}"
@@ -119,8 +128,8 @@ class BmcCheck:
         return [Finding("bmc-panel", "ok", "An authority that the agent knows vouches for its certificate.")]
 
     async def vendor(self) -> list[Finding]:
-        if not self._has_panel:
-            return [Finding("bmc-vendor", "warning", _NOT_YET)]
+        if self._obstacle:
+            return [Finding("bmc-vendor", "warning", f"Not looked at, as {self._obstacle}.")]
         device, desk = self._device, self._rooms.vendors
         try:
             seen = await desk.probe(self._agent, device)

@@ -101,7 +101,7 @@ def firewall(found: Mapping[str, Any], *, knock: Knock, is_direct: bool) -> list
         )
     force = found["force"]
     if found["file"] and (force == "no" or knock == "answered"):
-        seen = "not in force" if force == "no" else "seem not to be in force: such a port drops nothing"
+        seen = "not in force" if force == "no" else "seem not to be in force: such a port answers"
         findings.append(
             Finding(
                 "firewall",

@@ -60,7 +60,7 @@ class Cause:
 CAUSES: Final = (
     Cause(
         r"The browser runs without its sandbox",
-        "A panel that attacks the browser has the console's user at once.",
+        "The browser's sandbox is switched off: a panel that attacks it has the console's user at once.",
         "Find out what switches the sandbox off there, such as a file in /etc/chromium.d (grep -r sandbox "
         "/etc/chromium.d), and take it out. Never use --no-sandbox.",
     ),

@@ -194,6 +194,7 @@ class BmcFaultTests(DoctorWorld):
         await self.client.must("device set name=east1 web_trust=ca vnc=10.78.1.12:5999")
         found = await self.check("trial=no device=east1")
         self.named(found, "bmc-panel", "fault", "Nobody vouches for the certificate", "web_trust=pin")
+        self.named(found, "bmc-vendor", "warning", "as its certificate is refused")
         self.named(found, "bmc-ports", "fault", "Nothing listens at 10.78.1.12:5999 (vnc=)")
         await self.client.must("device set name=east1 web_trust=pin vnc=")
 

@@ -178,7 +178,7 @@ class TrialTests(SynchronousTestCase):
             ("The sandbox ended: bwrap: unshare user ns: No space left on device", "fenced in"),
             ("java: error while loading shared libraries: libXtst.so", "A library"),
             ("The console ran out of its memory (2048 MiB)", "memory was not enough"),
-            ("page ended: The browser runs without its sandbox: --no-sandbox is among its options.", "has the console"),
+            ("page ended: The browser runs without its sandbox: --no-sandbox is among its options.", "switched off"),
             ("Xvnc ended by itself: Fatal server error: could not open default font 'fixed'", "no font"),
             ("java.lang.Error: Probable fatal error:No fonts found.", "no font"),
         ):
