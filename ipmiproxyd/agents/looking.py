@@ -30,6 +30,7 @@ import select
 import shutil
 import signal
 import socket
+import stat
 import struct
 import subprocess
 import sys
@@ -51,17 +52,19 @@ SETTINGS = (
     "user/max_user_namespaces",
     "user/max_net_namespaces",
 )
+TMP = "/tmp"  # noqa: S108
 FONTS = ("/usr/share/fonts", "/usr/local/share/fonts")
 SCALABLE = (".ttf", ".otf", ".ttc", ".pfb")
 GECOS, SHELL = "ipmiproxyd console display", "/usr/sbin/nologin"  # as in runner.py
 RULES, TABLE = "/etc/ipmiproxyd-agent.nft", ("inet", "ipmiproxyd_agent")
 VNC_PORT, LISTENING = 5900, "0A"  # + display number
 MANY = 20  # of anything that is told
+REAP = 1.0  # seconds for children that were killed
 
 
 def system(_: Object) -> Object:
     told = {}
-    with contextlib.suppress(OSError), open("/etc/os-release", encoding="utf-8") as file:
+    with contextlib.suppress(OSError), open("/etc/os-release", encoding="utf-8", errors="replace") as file:
         told = dict(line.rstrip().split("=", 1) for line in file if "=" in line and not line.startswith("#"))
     told = {name: value.strip("\"'") for name, value in told.items()}
     names = {"id": "ID", "version": "VERSION_ID", "name": "PRETTY_NAME"}
@@ -150,15 +153,23 @@ def fonts(_: Object) -> int:
 
 
 def x_locks(_: Object) -> list[Object]:
-    """Locks of X servers that have ended."""
+    """Locks of X servers that have ended. Everybody may write there: only files that are called as locks count."""
     stale = []
-    for path in sorted(glob.glob("/tmp/.X*-lock")):  # noqa: S108
+    for name in sorted(name for name in os.listdir(TMP) if re.fullmatch(r"\.X[0-9]{1,5}-lock", name, re.ASCII)):
+        path = f"{TMP}/{name}"
         with contextlib.suppress(OSError, ValueError):
-            with open(path, encoding="ascii") as file:
-                pid = int(file.read(32))
+            pid = int(beginning(path))
             if pid > 0 and not os.path.exists(f"/proc/{pid}"):
                 stale.append({"path": path, "pid": pid})
     return stale[:MANY]
+
+
+def beginning(path: str) -> bytes:
+    """The first bytes of a file. Raises ValueError for a link, and for what is no file."""
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError(path)
+        return file.read(32)
 
 
 def identity(pid: int) -> str:
@@ -254,8 +265,8 @@ def account(given: Object) -> Object:
     path = f"{me.pw_dir}/.ssh/authorized_keys"
     lines: list[str] = []
     if given["account"]:
-        with contextlib.suppress(FileNotFoundError, PermissionError), open(path, encoding="utf-8") as file:
-            lines = [line.strip() for line in file.readlines()[:1000]]
+        with contextlib.suppress(FileNotFoundError, PermissionError), open(path, "rb") as file:
+            lines = [line.decode("utf-8", "replace").strip() for line in file.readlines()[:1000]]
     keys = [line for line in lines if line and not line.startswith("#")]
     wide = [line for line in keys if "restrict" not in re.split(r'[ ,]|"[^"]*"', key_options(line))]
     names = [line.split()[-1][-24:] for line in wide]
@@ -306,6 +317,13 @@ def collect(told: int, end: float) -> Object:
         return {"failed": "it broke off"}
 
 
+def reap(children: set[int], end: float) -> None:
+    """Wait for them; for one that not even SIGKILL ends, not for ever."""
+    while children and time.monotonic() < end:
+        children -= {pid for pid in children if os.waitpid(pid, os.WNOHANG)[0]}
+        time.sleep(0.005 if children else 0)
+
+
 def main(given: Object) -> None:
     begun = {look.__name__: begin(look, given) for look in LOOKS}
     end = time.monotonic() + given["limit"]
@@ -314,3 +332,4 @@ def main(given: Object) -> None:
         with contextlib.suppress(OSError):
             os.killpg(pid, signal.SIGKILL)
     print(json.dumps(found))
+    reap({pid for pid, _ in begun.values()}, time.monotonic() + REAP)

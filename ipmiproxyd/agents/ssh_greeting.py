@@ -138,5 +138,6 @@ class Greeting:
         if agent.users == "auto" and isolated:
             raise AgentOutdated(
                 f"Displays on the agent {agent.name} had users of their own until now, but {why}.",
-                hint=f"{hint}; or let all of them run as the one user {agent.user}: users=never.",
+                hint=f"agent update name={agent.name}, or {hint}; or let all of them run as the one user {agent.user}: "
+                "users=never.",
             )

@@ -59,7 +59,8 @@ _ERRORS: Final[Mapping[str, type[ProxyError]]] = {
 }
 _HINTS: Final[Mapping[str, str]] = {
     AgentFull.code: "Close other consoles there, or give the agent more memory.",
-    AgentOutdated.code: "Install the runner that belongs to this daemon, and restart the daemon if it was upgraded.",
+    AgentOutdated.code: "agent update brings the runner there to this daemon's version; on the daemon's own machine, "
+    "restart the daemon if it was upgraded.",
 }
 _READ: Final = ("list", "wait")
 """Verbs of the watcher; the others are the runner's."""

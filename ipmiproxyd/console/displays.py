@@ -30,16 +30,22 @@ class DisplayPool:
     def in_use(self) -> int:
         return len(self._taken)
 
-    def take(self, console: str) -> int:
-        """A display for ``console``. Raises NoFreeDisplay."""
+    def take(self, console: str, *, last: bool = True) -> int:
+        """A display for ``console``. Raises NoFreeDisplay; without ``last`` also if no other one would be free then."""
 
         now = self._clock.seconds()
-        for display in self._free:
-            if self._foreign.get(display, now) <= now:
-                self._foreign.pop(display, None)
-                self._free.remove(display)
-                self._taken[display] = console
-                return display
+        free = [display for display in self._free if self._foreign.get(display, now) <= now]
+        if len(free) > (0 if last else 1):
+            display = free[0]
+            self._foreign.pop(display, None)
+            self._free.remove(display)
+            self._taken[display] = console
+            return display
+        if free:
+            raise NoFreeDisplay(
+                "Only one display of this agent is free, and it is left for consoles.",
+                hint="Close a console that is no longer needed, or widen displays.range.",
+            )
         raise NoFreeDisplay(
             f"All {self.size} displays of this agent are in use.",
             hint="Close a console that is no longer needed, or widen displays.range.",

@@ -15,13 +15,14 @@ from ipmiproxyd.agents.findings import Finding
 from ipmiproxyd.agents.fleet import HostedAgent
 from ipmiproxyd.agents.scripts import script_argv, script_input
 from ipmiproxyd.doctor import reaching
-from ipmiproxyd.errors import AgentUnreachable, VendorUnknown
+from ipmiproxyd.errors import AgentUnreachable, BadCertificate, BmcUnreachable, ProxyError, VendorUnknown
 from ipmiproxyd.interfaces import Power, Store
 from ipmiproxyd.model import BMC_CIPHER, Command, Device, bmc_key
-from ipmiproxyd.tools.names import Names, hosts_of
+from ipmiproxyd.tools.names import Names, hosts_of, resolve
 from ipmiproxyd.tools.panel_http import PanelHttp
 from ipmiproxyd.tools.vendors import VendorDesk
-from ipmiproxyd.vendors.ports import Port, ranges
+from ipmiproxyd.vendors.ports import ALL, Port, ranges, written
+from ipmiproxyd.vendors.talk import Request, Site, Talk
 from ipmiproxyd.wire.device import vnc_address
 
 CONNECT_LIMIT: Final = 3.0
@@ -30,7 +31,8 @@ MANY: Final = 48
 """Ports that are tried at most."""
 
 _SCHEMES: Final = {"http": 80, "https": 443}
-_NOT_YET: Final = "Not looked at, as the panel's port cannot be reached."
+_UNREACHED: Final = "the panel's port cannot be reached"
+_REFUSED: Final = "its certificate is refused"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,38 +66,46 @@ class BmcCheck:
         self._rooms = rooms
         self._agent = agent
         self._device = device
-        self._has_panel = False
+        self._obstacle = _UNREACHED
 
     async def ports(self) -> list[Finding]:
-        """The panel's own, and that of its VNC server."""
+        """The panel's own, and that of its VNC server, wherever that is."""
 
-        device = self._device
-        async with self._rooms.names.hold(self._agent, device) as addresses:
+        device, agent = self._device, self._agent
+        async with self._rooms.names.hold(agent, device) as addresses:
             web, bmc = hosts_of(device)
-            unknown = [
-                Finding("bmc-ports", "fault", f"The agent knows no host {host}.", "Use the BMC's IP address.")
-                for host in (web, bmc)
-                if host not in addresses
-            ]
+            unknown = [] if bmc in addresses else [_unknown(f"The agent knows no host {bmc}.")]
             parts = urlsplit(device.web_url)
             targets = [_Target(addresses[web], parts.port or _SCHEMES[parts.scheme], "the panel", always=True)]
-            if device.vnc and (vnc := vnc_address(device.vnc)).host in addresses:
-                targets.append(_Target(addresses[vnc.host], vnc.port, "vnc=", always=True))
+            if device.vnc:
+                vnc = vnc_address(device.vnc)
+                try:
+                    address = addresses.get(vnc.host) or (await resolve(agent, vnc.host))[0]
+                    targets.append(_Target(address, vnc.port, "vnc=", always=True))
+                except BmcUnreachable as error:
+                    unknown += [] if vnc.host == bmc else [_unknown(error.message)]
             found = await self._reached(targets)
-        self._has_panel = "ms" in found[0]
+        self._obstacle = "" if "ms" in found[0] else _UNREACHED
         return [*unknown, *_told("bmc-ports", targets, found)]
 
     async def panel(self) -> list[Finding]:
         """Its TLS and its certificate."""
 
-        if not self._has_panel:
-            return [Finding("bmc-panel", "warning", _NOT_YET)]
+        if self._obstacle:
+            return [Finding("bmc-panel", "warning", f"Not looked at, as {self._obstacle}.")]
+        try:
+            return await self._seen()
+        except BadCertificate:
+            self._obstacle = _REFUSED
+            raise
+
+    async def _seen(self) -> list[Finding]:
         device, panels = self._device, self._rooms.panels
         profile, pin = await panels.trusted(self._agent, device)
         if pin is None:
             words = f"The panel at {device.web_url} speaks plain HTTP: passwords go over the network readable."
             return [Finding("bmc-panel", "warning", words, "Use https for it (web=), if it can.")]
-        found = [_tls(device, profile)]
+        found = [_tls(device, profile), *(await self._vouched() if device.web_trust == "ca" else [])]
         if others := await panels.shared_with(device, pin):
             words = f"It shows the very same key as {', '.join(others)}: a maker's, which proves nothing."
             found.append(Finding("bmc-panel", "warning", words, "Have the BMC make a certificate of its own."))
@@ -104,9 +114,22 @@ class BmcCheck:
             found.append(Finding("bmc-panel", "warning", words, "Use web_trust=pin, or ca."))
         return found
 
+    async def _vouched(self) -> list[Finding]:
+        """Whether an authority that the agent knows vouches for the certificate: the device's web_trust=ca wants it."""
+
+        try:
+            await self._rooms.panels.talk(self._agent, self._device, _front_page)
+        except BadCertificate as error:
+            self._obstacle = _REFUSED
+            return [Finding("bmc-panel", "fault", error.message, error.hint or "")]
+        except ProxyError as error:
+            words = f"Whether an authority vouches for its certificate is not known: {error.message}"
+            return [Finding("bmc-panel", "warning", words, error.hint or "")]
+        return [Finding("bmc-panel", "ok", "An authority that the agent knows vouches for its certificate.")]
+
     async def vendor(self) -> list[Finding]:
-        if not self._has_panel:
-            return [Finding("bmc-vendor", "warning", _NOT_YET)]
+        if self._obstacle:
+            return [Finding("bmc-vendor", "warning", f"Not looked at, as {self._obstacle}.")]
         device, desk = self._device, self._rooms.vendors
         try:
             seen = await desk.probe(self._agent, device)
@@ -133,15 +156,18 @@ class BmcCheck:
         if family is None:
             return []
         needed = family.needed_ports()
+        if not needed:
+            words = f"Consoles of {family.label} need no port beside the panel's."
+            return [Finding("bmc-console-ports", "ok", words)]
+        single, wide = _first(needed.values())
+        found = [_untried(family.label, wide)] if wide else []
+        if not single:
+            return found
         async with self._rooms.names.hold(agent, device) as addresses:
             web, bmc = hosts_of(device)
             address = addresses.get(bmc, addresses[web])
-            targets = [_Target(address, port, "", always=False) for port in _first(needed.values())]
-            if not targets:
-                words = f"Consoles of {family.label} need no port beside the panel's."
-                return [Finding("bmc-console-ports", "ok", words)]
-            found = await self._reached(targets)
-        return _told("bmc-console-ports", targets, found)
+            targets = [_Target(address, port, "", always=False) for port in single]
+            return [*found, *_told("bmc-console-ports", targets, await self._reached(targets))]
 
     async def ipmi(self) -> list[Finding]:
         """Whether ipmitool gets an answer, and by which cipher suite."""
@@ -168,18 +194,37 @@ class BmcCheck:
         return found
 
 
-def _first(groups: Iterable[Sequence[Port]]) -> list[int]:
-    """Single ports; of wide ranges, such as all that there are, none."""
+def _first(groups: Iterable[Sequence[Port]]) -> tuple[list[int], list[Port]]:
+    """Single ports, as many as are tried; and those that are not: wide ranges, such as all that there are."""
 
-    spans = ranges(port for group in groups for port in group)
-    return [port for first, last in spans if last - first < MANY for port in range(first, last + 1)][:MANY]
+    single, wide = list[int](), list[Port]()
+    for first, last in ranges(port for group in groups for port in group):
+        if len(single) + last - first < MANY:
+            single += range(first, last + 1)
+        else:
+            wide.append((first, last))
+    return single, wide
+
+
+def _untried(label: str, wide: Sequence[Port]) -> Finding:
+    which = "any" if tuple(wide) == ALL else ", ".join(written(wide))
+    words = f"Ports that consoles of {label} may use, and that are too many to be tried: {which}."
+    return Finding("bmc-console-ports", "ok", words)
+
+
+def _unknown(words: str) -> Finding:
+    return Finding("bmc-ports", "fault", words, "Use the IP address.")
+
+
+def _front_page(_: Site) -> Talk[None]:
+    yield Request("/")
 
 
 def _tls(device: Device, profile: str) -> Finding:
     where = f"The panel at {device.web_url}"
     if profile == "modern":
-        vouched = "an authority vouches for it" if device.web_trust == "ca" else "its certificate is the known one"
-        return Finding("bmc-panel", "ok", f"{where} speaks TLS 1.2 or later; {vouched}.")
+        known = "; its key is the one that is known" if device.web_trust == "pin" else ""
+        return Finding("bmc-panel", "ok", f"{where} speaks TLS 1.2 or later{known}.")
     words = f"{where} speaks TLS 1.2 or later, but with a weak key or an old cipher."
     if profile == "legacy":
         words = f"{where} speaks nothing newer than TLS 1.1: browsers reach it by a bridge on the agent."

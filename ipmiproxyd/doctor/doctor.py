@@ -156,7 +156,7 @@ class _Examination:
         looks = await self._looked()
         after = self._clock.seconds()
         strangers = await self._strangers()
-        in_force = await self._in_force(looks["firewall"])
+        knock = await self._knock(looks["firewall"])
         packages = looks["packages"].get("found", {})
         told: Mapping[str, Callable[[Any], list[Finding]]] = {
             "system": machine.system,
@@ -168,7 +168,7 @@ class _Examination:
             "fonts": machine.fonts,
             "users": lambda found: traces.users(found, rooms.displays),
             "x_locks": traces.x_locks,
-            "firewall": lambda found: traces.firewall(found, in_force=in_force, is_direct=self._agent.is_direct),
+            "firewall": lambda found: traces.firewall(found, knock=knock, is_direct=self._agent.is_direct),
             "account": traces.account,
         }
         findings = [one for name, words in told.items() for one in _worded(name, looks[name], words)]
@@ -200,26 +200,28 @@ class _Examination:
         return found
 
     async def _strangers(self) -> Mapping[str, Any]:
-        """Jobs that run and belong to no console. First the jobs: a console is known before its job is."""
+        """Jobs that run and belong to no console, neither before nor after they were asked for."""
 
+        known = self._known()
         try:
             running = [job.id for job in await self._agent.jobs() if job.running]
         except ProxyError as error:
             return {"failed": error.message}
-        known = {console.id for console in self._rooms.consoles()} | self._rooms.trials.jobs
+        known |= self._known()
         return {"found": [job for job in running if console_of(job) not in known]}
 
-    async def _in_force(self, look: Mapping[str, Any]) -> bool | None:
-        """Whether the rules for VNC ports keep us out; None if that is not known. They drop what comes, and a port at
-        which nobody listens refuses it otherwise."""
+    def _known(self) -> set[str]:
+        return {console.id for console in self._rooms.consoles()} | self._rooms.trials.jobs
 
-        found = look.get("found", {"force": "", "file": False})
-        if found["force"]:
-            return bool(found["force"] == "yes")
-        host = self._agent.host
-        if not found["file"] or not host or self._agent.is_direct:
-            return None
-        return await _is_silent(tcp_endpoint(self._clock, host, VNC_BASE_PORT + self._rooms.displays[-1]), self._clock)
+    async def _knock(self, look: Mapping[str, Any]) -> traces.Knock:
+        """What becomes of a connection from here to a VNC port, if nothing else tells of the rules for these. They drop
+        what comes; a port at which nobody listens refuses it otherwise."""
+
+        found, host = look.get("found"), self._agent.host
+        if not found or found["force"] or not found["file"] or not host or self._agent.is_direct:
+            return ""
+        endpoint = tcp_endpoint(self._clock, host, VNC_BASE_PORT + self._rooms.displays[-1])
+        return "silent" if await _is_silent(endpoint, self._clock) else "answered"
 
     # --- Javas and trials ---------------------------------------------------------------------------------------------
 
@@ -244,7 +246,7 @@ class _Examination:
         async def of_browser() -> Sequence[Finding]:
             return [await trials.of_browser(agent)]
 
-        display = await self._made(Step("trial-display", "Starting a display and a small program", 30.0, of_display))
+        display = await self._made(Step("trial-display", "Starting a display and a small program", 33.0, of_display))
         if all(one.level == "ok" for one in display):
             browser = await self._made(Step("trial-browser", "Starting the browser with a page", 35.0, of_browser))
             return [*display, *browser]

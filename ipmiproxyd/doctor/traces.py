@@ -3,13 +3,16 @@ agents/looking.py tells."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from ipmiproxyd.agents.findings import Finding
 
 USERS_LIMIT: Final = 400
 """Unix users that the runner makes at most."""
+Knock = Literal["silent", "answered", ""]
+"""Nothing came back; somebody listens there, or says that nobody does; nobody has tried."""
 
 
 def users(found: Mapping[str, Any], displays: Sequence[int]) -> list[Finding]:
@@ -40,7 +43,7 @@ def x_locks(found: Sequence[Mapping[str, Any]]) -> list[Finding]:
             "warning",
             f"X servers that have ended left locks behind: {', '.join(paths)}. Consoles do not mind: each has "
             "a /tmp of its own. Displays of these numbers that others start there do not come up.",
-            f"As root there: rm {' '.join(paths)}",
+            f"As root there: rm {shlex.join(paths)}",
         )
     ]
 
@@ -81,8 +84,9 @@ def leftovers(lost: Sequence[str], strangers: Sequence[str], processes: Mapping[
     return found or [Finding("leftovers", "ok", "Nothing is left of earlier consoles.")]
 
 
-def firewall(found: Mapping[str, Any], *, in_force: bool | None, is_direct: bool) -> list[Finding]:
-    """:param in_force: whether the rules keep others out, where that is known."""
+def firewall(found: Mapping[str, Any], *, knock: Knock, is_direct: bool) -> list[Finding]:
+    """:param knock: what became of a connection to a VNC port from the daemon's host, where nobody but root there can
+    tell whether the rules are loaded."""
 
     findings = []
     if found["open"] and not is_direct:
@@ -95,12 +99,14 @@ def firewall(found: Mapping[str, Any], *, in_force: bool | None, is_direct: bool
                 "Find out what it is: ss -tlnp",
             )
         )
-    if found["file"] and in_force is False:
+    force = found["force"]
+    if found["file"] and (force == "no" or knock == "answered"):
+        seen = "not in force" if force == "no" else "seem not to be in force: such a port answers"
         findings.append(
             Finding(
                 "firewall",
                 "warning",
-                "The firewall's rules for VNC ports (/etc/ipmiproxyd-agent.nft) are there, but not in force.",
+                f"The firewall's rules for VNC ports (/etc/ipmiproxyd-agent.nft) are there, but {seen}.",
                 "As root there: systemctl enable --now ipmiproxyd-agent-firewall, or nft -f /etc/ipmiproxyd-agent.nft",
             )
         )
@@ -111,8 +117,12 @@ def firewall(found: Mapping[str, Any], *, in_force: bool | None, is_direct: bool
         if is_direct:
             words = "No rules of ours: each display keeps others out by itself, by TLS and a password."
         return [Finding("firewall", "ok", words)]
-    told = {None: "there; only root could tell whether they are in force", True: "in force"}[in_force or None]
-    return [Finding("firewall", "ok", f"The rules for VNC ports are {told}.")]
+    if force == "yes":
+        return [Finding("firewall", "ok", "The rules for VNC ports are loaded.")]
+    words = "The rules for VNC ports are there; only root there can tell whether they are loaded."
+    if knock == "silent":
+        words += " From the daemon's host nobody reaches these ports."
+    return [Finding("firewall", "ok", words)]
 
 
 def account(found: Mapping[str, Any]) -> list[Finding]:
@@ -128,4 +138,3 @@ def account(found: Mapping[str, Any]) -> list[Finding]:
             f"Write restrict,port-forwarding and a blank in front of them in {found['path']}.",
         )
     ]
-

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from ipmiproxyd.agents.findings import Finding
@@ -32,6 +33,8 @@ LEASE: Final = 90.0
 START_LIMIT: Final = 20.0
 SIGHT_LIMIT: Final = 10.0
 GIVE_BACK_LIMIT: Final = 15.0
+ENDING: Final = (0.0, 0.2, 0.4, 0.8)
+"""Seconds between the questions whether a job has ended whose screen is gone."""
 PORT: Final = 61080
 """Of the page, inside the sandbox."""
 
@@ -56,6 +59,12 @@ class Cause:
 
 CAUSES: Final = (
     Cause(
+        r"The browser runs without its sandbox",
+        "The browser's sandbox is switched off: a panel that attacks it has the console's user at once.",
+        "Find out what switches the sandbox off there, such as a file in /etc/chromium.d (grep -r sandbox "
+        "/etc/chromium.d), and take it out. Never use --no-sandbox.",
+    ),
+    Cause(
         r"No usable sandbox|[Ff]ailed to move to new namespace|clone\(\) failed|setuid_sandbox|credentials\.cc",
         "Chromium has no sandbox: the kernel gives it no user namespaces inside a console's own.",
         "As root there: let user.max_user_namespaces be 10000 or so, and kernel.apparmor_restrict_unprivileged_userns "
@@ -66,7 +75,12 @@ CAUSES: Final = (
         "Consoles cannot be fenced in.",
         "See the finding namespaces. A console needs several: let user.max_user_namespaces be 10000 or so.",
     ),
-    Cause(r"[Ff]ont", "The program found no font.", "apt-get install --no-install-recommends fonts-dejavu-core"),
+    Cause(
+        r"could not open default font|No fonts found|Fontconfig head is null|FontConfiguration\.\w+\(|"
+        r"Fontconfig error: Cannot load default config|Could not find any font:",
+        "The program found no font.",
+        "apt-get install --no-install-recommends fonts-dejavu-core",
+    ),
     Cause(
         r"cannot open shared object file|error while loading shared libraries",
         "A library is missing.",
@@ -191,7 +205,7 @@ class Trials:
         pool = self._rooms.displays[agent.name]
         while True:
             try:
-                display = pool.take(job.id)
+                display = pool.take(job.id, last=pool.size == 1)  # a console may be wanted meanwhile
             except NoFreeDisplay as error:
                 raise _NothingFree(error.message, hint=error.hint) from None
             taken.append(display)
@@ -211,10 +225,19 @@ class Trials:
         try:
             await self._rooms.shows(server, colour, SIGHT_LIMIT)
         except (BmcError, BmcUnreachable) as error:
-            for one in await agent.jobs():  # did it end meanwhile?
-                if one.id == job.id and not one.running:
-                    raise JobFailed(one.reason) from error
+            if reason := await self._reason(agent, job):
+                raise JobFailed(reason) from error
             raise
+
+    async def _reason(self, agent: HostedAgent, job: Job) -> str:
+        """Why the job has ended, or is just about to; empty if it runs."""
+
+        for pause in ENDING:
+            await deferLater(self._rooms.clock, pause)
+            for one in await agent.jobs():
+                if one.id == job.id and not one.running:
+                    return one.reason
+        return ""
 
     async def _give_back(self, agent: HostedAgent, trial: str, taken: list[int]) -> None:
         try:

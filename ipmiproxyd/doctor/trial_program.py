@@ -3,23 +3,30 @@
     python3 -I -S trial_program.py window RRGGBB          a window of this colour on the display
     python3 -I -S trial_program.py page RRGGBB PORT       a web page of this colour at 127.0.0.1; the job is told when
 
-Both go on until they are ended.
+Both go on until they are ended; the page also ends by itself, with one line, if the browser that asks for it runs
+without its sandbox.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
-import signal
+import re
 import socket
 import struct
 import sys
+import threading
 
 READY = "/run/console/ready"
 COOKIE = b"MIT-MAGIC-COOKIE-1"
 CREATE_WINDOW, MAP_WINDOW, INPUT_OUTPUT, BACK_PIXEL = 1, 8, 1, 1 << 1
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Trial console</title>
-<body style="margin: 0; background: #{0}; color: #{0}">This page shows that consoles work.</body></html>
+<link rel="stylesheet" href="/colour.css"><body>This page shows that consoles work.</body></html>
 """
+COLOUR = b"/colour.css"
+"""Asked for by the very process that shows the page, which has its sandbox by then."""
+STYLE = "html, body {{ margin: 0; background: #{0}; color: #{0}; }}"
+HEAD = "HTTP/1.0 200 OK\r\nContent-Type: {}; charset=utf-8\r\nCache-Control: no-store\r\nContent-Length: {}\r\n\r\n"
 
 
 def cookie(path: str) -> bytes:
@@ -68,26 +75,60 @@ def window(colour: int) -> None:
             sys.exit("The display refused the window.")
 
 
+def told(process: str) -> dict[str, str]:
+    """Of a process's folder in /proc: its status, by name."""
+    with open(f"{process}/status", encoding="utf-8", errors="replace") as file:
+        return dict(line.split(":", 1) for line in file if ":" in line)
+
+
+def confined(status: dict[str, str], own: dict[str, str]) -> bool:
+    """Whether a process has a process namespace of its own, and more filters of system calls than we have. All here
+    have that of the console's sandbox; before Linux 5.9 they are not counted."""
+    filters = [int(one.get("Seccomp_filters", 0)) for one in (status, own)]
+    counted = "Seccomp_filters" in own
+    spaces = [len(one["NSpid"].split()) for one in (status, own)]
+    return spaces[0] > spaces[1] and (filters[0] > filters[1] if counted else status["Seccomp"].strip() == "2")
+
+
+def unsafe(proc: str = "/proc") -> str:
+    """What shows that the browser has no sandbox; empty if it has one."""
+    own, pages, safe = told(f"{proc}/self"), 0, 0
+    for pid in filter(str.isdigit, os.listdir(proc)):
+        with contextlib.suppress(OSError, KeyError):  # it may have ended
+            with open(f"{proc}/{pid}/cmdline", "rb") as file:
+                options = re.split(rb"[\0 ]", file.read())  # those that Chromium has written anew have blanks
+            if b"--no-sandbox" in options:
+                return "--no-sandbox is among its options"
+            if b"--type=renderer" in options:
+                pages += 1
+                safe += confined(told(f"{proc}/{pid}"), own)
+    if safe:
+        return ""
+    return "the process that shows the page is not confined" if pages else "no process of its own shows the page"
+
+
+def answer(client: socket.socket, colour: str) -> None:
+    with client, contextlib.suppress(OSError):
+        client.settimeout(10)
+        request = client.recv(65536).split(b" ", 2)
+        kind, text = "text/html", PAGE
+        if request[1:2] == [COLOUR]:
+            problem = unsafe()
+            if problem:
+                print(f"The browser runs without its sandbox: {problem}.", file=sys.stderr, flush=True)
+                os._exit(1)
+            kind, text = "text/css", STYLE.format(colour)
+        client.sendall((HEAD.format(kind, len(text)) + text).encode())
+
+
 def page(colour: str, port: int) -> None:
-    """Whatever is asked for, it is this page."""
-    body = PAGE.format(colour).encode()
-    head = "HTTP/1.0 200 OK\r\nContent-Type: text/html; charset=utf-8\r\nCache-Control: no-store\r\n"
-    answer = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    """Whatever is asked for, it is this page; but its colour is told only to a browser in its sandbox."""
     with socket.create_server(("127.0.0.1", port)) as server:
-        with open(READY, "w", encoding="ascii") as told:
-            told.write("page\n")
+        with open(READY, "w", encoding="ascii") as ready:
+            ready.write("page\n")
         while True:
             client, _ = server.accept()
-            if os.fork() == 0:
-                with client:
-                    client.settimeout(10)
-                    try:
-                        client.recv(65536)
-                        client.sendall(answer)
-                    finally:
-                        os._exit(0)
-            client.close()
+            threading.Thread(target=answer, args=(client, colour), daemon=True).start()
 
 
 if __name__ == "__main__":

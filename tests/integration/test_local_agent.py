@@ -209,7 +209,8 @@ class SandboxTests(LocalCase):
     async def test_runner_of_another_version(self) -> None:
         old = self.folder / "old-runner.py"
         old.write_text("print('{\"event\":\"failed\",\"code\":\"bad-request\",\"message\":\"x\"}')")
-        await self.assertFailure(Deferred.fromCoroutine(self.make(runner_file=old)), AgentOutdated)
+        outdated: Any = await self.assertFailure(Deferred.fromCoroutine(self.make(runner_file=old)), AgentOutdated)
+        self.assertIn("agent update", outdated.hint)
         self.patch(runner, "VERSION", runner.VERSION + 1)
         error = await self.assertFailure(Deferred.fromCoroutine(self.make()), AgentOutdated)
         self.assertIn(f"version {runner.VERSION - 1}", str(error))

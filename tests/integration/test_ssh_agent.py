@@ -414,6 +414,7 @@ if AM_ROOT:
                 error: Any = await self.assertFailure(Deferred.fromCoroutine(agent.check()), AgentOutdated)
                 self.assertIn(words, str(error))
                 self.assertIn("users=never", error.hint)
+                self.assertIn("agent update", error.hint)
                 self.assertEqual(agent.describe()["runner"], "outdated")
                 self.installed.write_text(text)
                 rules.write_text(rule)

@@ -14,9 +14,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from ipmiproxyd.agents.findings import Finding
 from ipmiproxyd.console.displays import DisplayPool
 from ipmiproxyd.doctor import machine, traces
-from ipmiproxyd.doctor.bmc import _Target, _told
 from ipmiproxyd.doctor.doctor import LIMIT, Doctor, DoctorRooms
-from ipmiproxyd.doctor.trial import CAUSES, GIVE_BACK_LIMIT, TrialRooms, Trials, failed
+from ipmiproxyd.doctor.trial import CAUSES, ENDING, GIVE_BACK_LIMIT, TrialRooms, Trials, failed
 from ipmiproxyd.errors import AgentUnreachable, BmcUnreachable, JobFailed, ToolMissing
 from ipmiproxyd.interfaces import VncServer
 from ipmiproxyd.model import Command, Job, Outcome
@@ -30,7 +29,8 @@ from tests.support.fake_rooms import FakeAgent
 
 class Patient(FakeAgent):
     """Runs programs on this machine. ``check_error`` is raised by its check, ``gone`` is what becomes of jobs;
-    if ``is_broken``, it has no Python."""
+    if ``is_broken``, it has no Python;
+    ``meanwhile`` happens while its jobs are asked for."""
 
     kind = "local"
     python = "/usr/bin/python3"
@@ -42,6 +42,7 @@ class Patient(FakeAgent):
         self.check_error: Exception | None = None
         self.gone = ""
         self.is_broken = False
+        self.meanwhile: Callable[[], object] = lambda: None
 
     async def run(self, command: Command) -> Outcome:
         if self.is_broken:
@@ -51,6 +52,7 @@ class Patient(FakeAgent):
         return Outcome(status=done.returncode, stdout=done.stdout, stderr=done.stderr)
 
     async def jobs(self) -> list[Job]:
+        self.meanwhile()
         return [Job(**{**_members(job), "running": not self.gone, "reason": self.gone}) for job in await super().jobs()]
 
     async def check(self) -> Sequence[Finding]:
@@ -76,7 +78,7 @@ class TrialTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.agent = Patient()
-        self.pool = DisplayPool(1, 2, self.clock)
+        self.pool = DisplayPool(1, 3, self.clock)
         self.seen: Callable[[VncServer, int], Deferred[None] | None] = lambda _server, _colour: None
         self.trials = self.make()
 
@@ -115,17 +117,28 @@ class TrialTests(SynchronousTestCase):
         self.nothing_stays()
 
     def test_no_display(self) -> None:
+        """The last one is for consoles."""
+
         for number in (1, 2):
             self.pool.take(f"c{number}")
         found = self.successResultOf(self.begin())
         self.assertEqual((found.level, self.agent.launched), ("warning", []))
-        self.assertIn("All 2 displays of this agent are in use", found.words)
+        self.assertIn("Nothing was tried: Only one display of this agent is free", found.words)
+        self.pool.take("c3")
+        self.assertIn("All 3 displays of this agent are in use", self.successResultOf(self.begin()).words)
+
+    def test_a_single_display(self) -> None:
+        self.pool = DisplayPool(1, 1, self.clock)
+        self.trials = self.make()
+        self.assertEqual(self.successResultOf(self.begin()).level, "ok")
+        self.pool.take("c1")
+        self.assertIn("All 1 displays of this agent are in use", self.successResultOf(self.begin()).words)
 
     def test_displays_of_others(self) -> None:
         self.agent.foreign = {1}
         self.assertEqual(self.successResultOf(self.begin()).level, "ok")
         self.assertEqual([spec.display for spec in self.agent.launched], [1, 2])
-        self.agent.foreign = {2}
+        self.agent.foreign = {3}
         self.assertIn("Nothing was tried", self.successResultOf(self.begin()).words)
         self.nothing_stays()
 
@@ -148,9 +161,14 @@ class TrialTests(SynchronousTestCase):
             raise BmcUnreachable("The VNC server cannot be reached.")
 
         self.seen = lost
-        self.assertIn("cannot be reached", self.successResultOf(self.begin()).words)
-        self.agent.gone = "program was killed by signal 9"
-        self.assertIn("killed by signal 9", self.successResultOf(self.begin()).words)
+        trying = self.begin()
+        self.clock.pump(ENDING)
+        self.assertIn("cannot be reached", self.successResultOf(trying).words)
+        trying = self.begin()
+        self.clock.advance(0)
+        self.agent.gone = "program was killed by signal 9"  # after its screen
+        self.clock.pump(ENDING)
+        self.assertIn("killed by signal 9", self.successResultOf(trying).words)
         self.nothing_stays()
         self.assertEqual(len(self.agent.stopped), 3)
 
@@ -160,11 +178,18 @@ class TrialTests(SynchronousTestCase):
             ("The sandbox ended: bwrap: unshare user ns: No space left on device", "fenced in"),
             ("java: error while loading shared libraries: libXtst.so", "A library"),
             ("The console ran out of its memory (2048 MiB)", "memory was not enough"),
+            ("page ended: The browser runs without its sandbox: --no-sandbox is among its options.", "switched off"),
+            ("Xvnc ended by itself: Fatal server error: could not open default font 'fixed'", "no font"),
+            ("java.lang.Error: Probable fatal error:No fonts found.", "no font"),
         ):
             found = failed("trial-browser", JobFailed(said))
             self.assertIn(words, found.words)
             self.assertIn(said, found.words)
             self.assertIn(found.advice, [cause.advice for cause in CAUSES])
+
+    def test_causes_that_are_none(self) -> None:
+        for said in ("Illegal instruction, no font in here", "Fontconfig error: No writable cache directories"):
+            self.assertIn("It does not work: ", failed("trial-browser", JobFailed(said)).words)
 
     def test_a_browser_without_its_sandbox(self) -> None:
         found = self.successResultOf(Deferred.fromCoroutine(self.make("chromium --no-sandbox").of_browser(self.agent)))
@@ -227,6 +252,7 @@ class ExaminationTests(SynchronousTestCase):
         self.agent = Patient()
         self.javas = Javas()
         self.told: list[Mapping[str, Any]] = []
+        self.consoles = [console(1)]
         pool = DisplayPool(1, 1, self.clock)
         rooms = TrialRooms(
             displays={"local": pool},
@@ -245,7 +271,7 @@ class ExaminationTests(SynchronousTestCase):
                 programs={"work": ("sh", "no-such-program-here"), "play": ("sh",)},
                 displays=range(1, 3),
                 prefix="easydcim_vnc_",
-                consoles=lambda: [console(1)],
+                consoles=lambda: list(self.consoles),
                 reactor=self.clock,
             )
         )
@@ -314,6 +340,23 @@ class ExaminationTests(SynchronousTestCase):
         self.trials.jobs.add("trialx")
         found = self.successResultOf(self.begin())["leftovers"]
         self.assertIn("belong to no console: stranger.", found.words)
+
+    def test_a_console_that_closes_meanwhile(self) -> None:
+        """And one that opens: their jobs are nobody's neither before nor after."""
+
+        def meanwhile() -> None:
+            self.consoles[:] = [console(2)]
+            self.trials.jobs.clear()
+
+        for name in ("c1", "c2", "trialx"):
+            self.agent.running[name] = Job(
+                id=name, display=1, running=True, vnc=cast(Any, None), user="", log=""
+            )
+        self.trials.jobs.add("trialx")
+        self.agent.meanwhile = meanwhile
+        found = self.successResultOf(self.begin())["leftovers"]
+        self.assertEqual(found.level, "ok", found)
+        self.assertEqual([one.id for one in self.consoles], ["c2"])
 
     def test_a_java_that_was_chosen_and_is_missing(self) -> None:
         self.javas.words = "jdk_8u121 is not installed on the agent: debian_17 is used."
@@ -389,25 +432,16 @@ class WordsTests(SynchronousTestCase):
 
     def test_firewall(self) -> None:
         none: dict[str, Any] = {"file": False, "open": [], "force": ""}
-        self.level(traces.firewall(none, in_force=None, is_direct=False), "ok", "UNIX sockets")
-        self.level(traces.firewall(none, in_force=None, is_direct=True), "ok", "TLS")
-        self.level(traces.firewall(none | {"open": [5901]}, in_force=None, is_direct=False), "warning", "5901")
+        self.level(traces.firewall(none, knock="", is_direct=False), "ok", "UNIX sockets")
+        self.level(traces.firewall(none, knock="", is_direct=True), "ok", "TLS")
+        self.level(traces.firewall(none | {"open": [5901]}, knock="", is_direct=False), "warning", "5901")
         there = none | {"file": True}
-        self.level(traces.firewall(there, in_force=False, is_direct=False), "warning", "not in force")
-        self.level(traces.firewall(there, in_force=None, is_direct=False), "ok", "only root could tell")
-        self.level(traces.firewall(there, in_force=True, is_direct=False), "ok", "are in force")
-
-    def test_ports(self) -> None:
-        """One finding for all that ended alike."""
-
-        targets = [_Target("192.0.2.1", port, "", always=False) for port in (1, 2, 3, 4, 5)]
-        answers: list[dict[str, Any]] = [
-            {"ms": 3}, {"refused": True}, {"silent": True}, {"refused": True}, {"failed": "No route to host"},
-        ]  # fmt: skip
-        found = _told("bmc-console-ports", targets, answers)
-        self.assertEqual([one.level for one in found], ["warning", "fault", "fault", "ok"])
-        self.assertIn("Closed just now: 192.0.2.1:2, 192.0.2.1:4.", found[0].words)
-        self.assertIn("192.0.2.1:5 cannot be reached: No route to host.", found[2].words)
+        self.level(traces.firewall(there | {"force": "no"}, knock="", is_direct=False), "warning", "but not in force")
+        self.level(traces.firewall(there | {"force": "yes"}, knock="", is_direct=False), "ok", "are loaded")
+        self.level(traces.firewall(there, knock="answered", is_direct=False), "warning", "seem not to be in force")
+        self.level(traces.firewall(there, knock="", is_direct=False), "ok", "only root there can tell")
+        silent = "only root there can tell whether they are loaded. From the daemon's host nobody reaches"
+        self.level(traces.firewall(there, knock="silent", is_direct=False), "ok", silent)
 
 
 class AreaTests(SynchronousTestCase):

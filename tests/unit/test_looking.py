@@ -1,0 +1,69 @@
+"""What agents/looking.py makes of things that other people of the agent have put there."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from ipmiproxyd.agents import looking
+
+NOBODY = "4194305\n"
+"""More than any process's number is."""
+KEY = b"ssh-ed25519 " + 68 * b"A"
+REAPED = """
+import os, sys
+from ipmiproxyd.agents import looking
+looking.LOOKS = (looking.clock,)
+looking.main({"limit": 5})
+sys.stdout.flush()
+try:
+    os.waitpid(-1, os.WNOHANG)
+    print("somebody is left")
+except ChildProcessError:
+    print("nobody is left")
+"""
+
+
+class LookingTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.folder = Path(self.mktemp())
+        self.folder.mkdir(parents=True)
+
+    def test_locks_of_x_servers(self) -> None:
+        """A pipe does not keep us, and nobody's words come into a command for root."""
+
+        self.patch(looking, "TMP", str(self.folder))
+        self.folder.joinpath("elsewhere").write_text(NOBODY)
+        for name in (".X5-lock", ".X1;reboot;-lock", ".Xy-lock", ".X\N{ARABIC-INDIC DIGIT FIVE}-lock"):
+            self.folder.joinpath(name).write_text(NOBODY)
+        self.folder.joinpath(".X6-lock").write_text(f"{os.getpid()}\n")
+        self.folder.joinpath(".X8-lock").symlink_to("elsewhere")
+        self.folder.joinpath(".X9-lock").mkdir()
+        os.mkfifo(self.folder / ".X7-lock")
+        writer = os.open(self.folder / ".X7-lock", os.O_RDWR)
+        self.addCleanup(os.close, writer)
+        os.write(writer, NOBODY.encode())
+        self.assertEqual(looking.x_locks({}), [{"path": f"{self.folder}/.X5-lock", "pid": int(NOBODY)}])
+
+    def test_keys_with_comments_of_all_kinds(self) -> None:
+        me = pwd.struct_passwd(("me", "x", os.geteuid(), 0, "", str(self.folder), "/bin/sh"))
+        self.patch(pwd, "getpwuid", lambda _: me)
+        self.folder.joinpath(".ssh").mkdir()
+        lines = [b"restrict " + KEY + b" a", KEY + b" J\xfcrgen@desk"]
+        self.folder.joinpath(".ssh", "authorized_keys").write_bytes(b"\n".join(lines) + b"\n")
+        found = looking.account({"account": True})
+        self.assertEqual((found["keys"], found["wide"]), (2, ["J\N{REPLACEMENT CHARACTER}rgen@desk"]))
+
+    def test_no_process_is_left(self) -> None:
+        done = subprocess.run([sys.executable, "-c", REAPED], capture_output=True, text=True, timeout=30, check=True)
+        told, left = done.stdout.splitlines()
+        answer: Any = json.loads(told)
+        self.assertIn("found", answer["clock"])
+        self.assertEqual(left, "nobody is left")
