@@ -11,6 +11,7 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
 from ipmiproxyd.agents import runner
+from ipmiproxyd.agents.ssh_greeting import JOBS
 from ipmiproxyd.agents.ssh_keys import public_keys
 from ipmiproxyd.agents.ssh_link import Beat, SshPlace, hang_up, sign_in
 from ipmiproxyd.errors import AgentUnreachable, KeyRefused, ToolMissing
@@ -97,6 +98,8 @@ class Provisioner:
             "displays": list(self._displays),
             "transport": agent.transport,
             "daemon_address": caller,
+            "folder": agent.folder,
+            "jobs_name": agent.jobs_name or JOBS,
             "sudoers": SUDOERS,
         }
 
