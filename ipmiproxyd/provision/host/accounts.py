@@ -31,6 +31,8 @@ def make_account(work: Work) -> None:
     known = work.record.find("account", name)
     if entry is not None and int(entry[2]) == 0:
         raise FailedError("forbidden", f"{name} is root on the host", "Name an ordinary account: user=ipmiproxyd.")
+    if work.document["folder"]:
+        work.left_behind(work.document["folder"])
     if entry is None or (known and not known.get("made") and not _is_complete(work, name)):
         _add_account(work, f"/home/{name}")
         return
@@ -44,7 +46,7 @@ def make_account(work: Work) -> None:
     else:
         work.want("account", name)
     if not known:
-        work.left_behind(work.document["folder"] or f"{entry[5]}/{TOOLS_FOLDER}")
+        work.left_behind(f"{entry[5]}/{TOOLS_FOLDER}")
 
 
 def check_home(work: Work, entry: list[str]) -> None:
