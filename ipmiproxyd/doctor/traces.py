@@ -107,7 +107,7 @@ def firewall(found: Mapping[str, Any], *, knock: Knock, is_direct: bool) -> list
                 "firewall",
                 "warning",
                 f"The firewall's rules for VNC ports (/etc/ipmiproxyd-agent.nft) are there, but {seen}.",
-                "As root there: systemctl enable --now ipmiproxyd-agent-firewall, or nft -f /etc/ipmiproxyd-agent.nft",
+                "As root there: systemctl restart ipmiproxyd-agent-firewall, or nft -f /etc/ipmiproxyd-agent.nft",
             )
         )
     if findings:

@@ -11,7 +11,7 @@ from ipmiproxyd.agents.scripts import modules_input, script_argv
 
 MODULES: Final = (
     *("talk", "system", "files", "record", "work"),
-    *("apt", "installing", "accounts", "privileges", "firewall", "kernel"),
+    *("apt", "installing", "accounts", "keys", "privileges", "jobs", "firewall", "kernel"),
     "main",
 )
 """Each after those that it imports."""

@@ -9,6 +9,7 @@ from typing import Any, Final
 from twisted.logger import Logger
 
 from ipmiproxyd.errors import (
+    AgentFull,
     AgentOutdated,
     AgentUnreachable,
     BadRequest,
@@ -36,6 +37,7 @@ AGAIN: Final = "Say the same line again: it goes on where it was."
 _ERRORS: Final[Mapping[str, type[ProxyError]]] = {
     error.code: error
     for error in (
+        AgentFull,
         AgentOutdated,
         AgentUnreachable,
         BadRequest,

@@ -12,6 +12,7 @@ from twisted.logger import Logger
 
 from ipmiproxyd.agents import runner
 from ipmiproxyd.agents.scripts import script_argv, script_input
+from ipmiproxyd.agents.ssh_greeting import JOBS
 from ipmiproxyd.agents.ssh_keys import public_keys
 from ipmiproxyd.agents.ssh_link import Beat, SshPlace, hang_up, sign_in
 from ipmiproxyd.errors import AgentUnreachable, KeyRefused, ProxyError, ToolMissing
@@ -126,6 +127,8 @@ class Provisioner:
             "displays": list(self._displays),
             "transport": agent.transport,
             "daemon_address": caller,
+            "folder": agent.folder,
+            "jobs_name": agent.jobs_name or JOBS,
             "sudoers": SUDOERS,
         }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -142,7 +143,7 @@ class EngineTestCase(TestCase):
 
 class KilledTests(EngineTestCase):
     def test_it_is_completed_and_taken_back(self) -> None:
-        self.assertEqual(len(self.must("provision", dry_run=True)), 12)
+        self.assertEqual(len(self.must("provision", dry_run=True)), 14)
         self.taken_back()
 
         # The power fails while dpkg is at work; then the engine is killed in front of each change.
@@ -202,16 +203,21 @@ class OthersTests(EngineTestCase):
 
         self.host.run("mkfifo", GATE)
         with subprocess.Popen(self.argv(), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as first:
-            assert first.stdin
-            assert first.stdout
-            first.stdin.write(self.input("provision"))
-            first.stdin.close()
-            while b"Configuring tiny-lib" not in first.stdout.readline():
-                pass
-            self.assertEqual(self.engine("provision")[-1]["code"], "busy")
-            first.stdout.close()
-            self.host.run("sh", "-c", f"echo >{GATE}")
-            self.assertEqual(first.wait(LIMIT), 1)
+            limit = threading.Timer(LIMIT, first.kill)
+            limit.start()
+            try:
+                assert first.stdin
+                assert first.stdout
+                first.stdin.write(self.input("provision"))
+                first.stdin.close()
+                self.assertTrue(any(b"Configuring tiny-lib" in line for line in first.stdout), "it ended")
+                self.assertEqual(self.engine("provision")[-1]["code"], "busy")
+                first.stdout.close()
+                self.host.run("timeout", "10", "sh", "-c", f"echo >{GATE}")
+                self.assertEqual(first.wait(LIMIT), 1)
+            finally:
+                limit.cancel()
+                first.kill()
         self.host.run("rm", GATE)
         self.assertIn("tiny-tool install ok installed 1.0", self.listing())
         self.assertNotIn("ipmiproxyd:", self.host.run("cat", "/etc/passwd"))

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from ipmiproxyd.agents.scripts import modules_input, script_argv
 from ipmiproxyd.provision.engine import engine_texts
-from ipmiproxyd.provision.host import accounts, apt, files, firewall, installing, kernel, main, privileges, record
+from ipmiproxyd.provision.host import apt, files, firewall, installing, kernel, keys, main, privileges, record
 from ipmiproxyd.provision.host.apt import Package, Plan
 from ipmiproxyd.provision.host.record import Record, alone
 from ipmiproxyd.provision.host.system import Done, Host, System
@@ -86,7 +86,7 @@ class HostTestCase(SynchronousTestCase):
         python.touch(mode=0o755)
         self.told = Told()
         self.stages: tuple[Any, ...] = (
-            accounts.put_key,
+            keys.put_key,
             privileges.put_runner,
             privileges.allow,
             firewall.put,
@@ -125,16 +125,20 @@ class HostTestCase(SynchronousTestCase):
         }
 
 
-class FileTests(HostTestCase):
+class OwnTestCase(HostTestCase):
+    """What would be root's is the present user's."""
+
     def setUp(self) -> None:
         super().setUp()
         self.patch(os, "fsync", lambda _: None)
         self.patch(files, "new_file", lambda content, mode, *_, **__: OWN_FILE(content, mode, os.getuid(), os.getgid()))
         self.patch(files, "new_folder", lambda mode, *_, **__: OWN_FOLDER(mode, os.getuid(), os.getgid()))
 
+
+class FileTests(OwnTestCase):
     def test_all_is_taken_back(self) -> None:
         before = self.listing()
-        self.assertEqual(len(self.provision()), 12)
+        self.assertEqual(len(self.provision()), 14)
         self.assertEqual(self.provision(), [])
         self.assertEqual(self.path(DOCUMENT["runner"]["path"]).read_text(), "the runner")
         self.assertEqual(
@@ -162,7 +166,7 @@ class FileTests(HostTestCase):
 
     def test_a_dry_run_changes_nothing(self) -> None:
         before = self.listing()
-        self.assertEqual(len(self.provision(dry_run=True)), 12)
+        self.assertEqual(len(self.provision(dry_run=True)), 14)
         self.assertEqual(self.listing(), before)
         self.provision()
         there = self.listing()

@@ -1,12 +1,12 @@
-"""The account by which the daemon comes, its key, and the Unix users of displays."""
+"""The account by which the daemon comes, and the Unix users of displays."""
 
 from __future__ import annotations
 
 import os
 import re
 import shutil
+import stat
 
-from ipmiproxyd.provision.host import files
 from ipmiproxyd.provision.host.talk import FailedError
 
 TYPE_CHECKING = False
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 SHELL = "/bin/sh"
 NO_SHELLS = ("nologin", "false")
-RESTRICTED = "restrict,port-forwarding"
 # As the runner makes and knows them.
 DISPLAY_GECOS, DISPLAY_SHELL = "ipmiproxyd console display", "/usr/sbin/nologin"
 RUNNERS_LOCK = "/run/ipmiproxyd-displays/users.lock"
@@ -32,19 +31,41 @@ def make_account(work: Work) -> None:
     known = work.record.find("account", name)
     if entry is not None and int(entry[2]) == 0:
         raise FailedError("forbidden", f"{name} is root on the host", "Name an ordinary account: user=ipmiproxyd.")
-    if entry is None or (known and not _is_complete(work, name)):
+    if work.document["folder"]:
+        work.left_behind(work.document["folder"])
+    if entry is None or (known and not known.get("made") and not _is_complete(work, name)):
         _add_account(work, f"/home/{name}")
-    elif os.path.basename(entry[6]) in NO_SHELLS:
+        return
+    if known and not known.get("made") and not work.dry_run:
+        known["made"] = True
+        work.record.save()
+    check_home(work, entry)
+    if os.path.basename(entry[6]) in NO_SHELLS:
         if work.begin(f"The account {name} gets the shell {SHELL}", "shell", name, before=entry[6]):
             work.host.change_users(["usermod", "--shell", SHELL, name])
     else:
         work.want("account", name)
-    if entry is not None and not known and work.record.changes:
-        work.left_behind(name, [f"{entry[5]}/{TOOLS_FOLDER}"])
+    if not known:
+        work.left_behind(f"{entry[5]}/{TOOLS_FOLDER}")
+
+
+def check_home(work: Work, entry: list[str]) -> None:
+    """Without a home of its own no account is let in by a key."""
+    name, uid, home = entry[0], int(entry[2]), entry[5]
+    try:
+        status = os.stat(work.host.path(home))
+    except OSError:
+        hint = f"Make it on the host (mkhomedir_helper {name}), or name another account: user=."
+        raise FailedError("forbidden", f"The account {name} has no home: {home} is not there", hint) from None
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid not in (uid, 0, os.geteuid()):
+        hint = f"Say chown {name} {home} on the host, if it is to be its own, or name another account: user=."
+        raise FailedError("forbidden", f"The home of {name}, {home}, belongs to somebody else", hint)
+    if status.st_mode & 0o022:
+        work.teller.warning(f"Others may write to {home}: sshd lets nobody in by a key there (chmod go-w {home})")
 
 
 def _is_complete(work: Work, name: str) -> bool:
-    """Whether useradd came to its end."""
+    """Whether useradd came to its end, as far as can be seen."""
     entry = work.host.entries("passwd").get(name)
     there = entry is not None and work.host.exists(entry[5]) and name in work.host.entries("shadow")
     return there and name in work.host.entries("group")
@@ -53,7 +74,10 @@ def _is_complete(work: Work, name: str) -> bool:
 def _add_account(work: Work, home: str) -> None:
     name = work.account
     group = name in work.host.entries("group")
-    there = work.host.exists(home)
+    there, known = work.host.exists(home), work.record.find("account", name)
+    if there and (not known or known.get("made")):
+        hint = f"Move it away; or make the account yourself, and say chown {name} {home}."
+        raise FailedError("forbidden", f"{home} is there on the host, but no account {name}", hint)
     change = work.begin(
         f"The account {name} with the folder {home}", "account", name, home=home, home_was=there, group_was=group
     )
@@ -67,6 +91,11 @@ def _add_account(work: Work, home: str) -> None:
     # No password opens it, which is not the same as a locked account: some configurations of sshd keep that out.
     argv += ["--key", "HOME_MODE=0700", "--password", "*", "--comment", "ipmiproxyd", name]
     work.host.change_users(argv)
+    if there:  # of a run that was killed; useradd leaves it alone
+        own = work.host.entries("passwd")[name]
+        os.chown(work.host.path(home), int(own[2]), int(own[3]), follow_symlinks=False)
+    change["made"] = True
+    work.record.save()
 
 
 def undo_account(work: Work, change: Change) -> None:
@@ -99,45 +128,6 @@ def undo_shell(work: Work, change: Change) -> None:
     entry = work.host.entries("passwd").get(name)
     if entry and entry[6] == SHELL and work.tell(f"The account {name} has its shell {change['before']} again"):
         work.host.change_users(["usermod", "--shell", change["before"], name])
-
-
-# --- its key ----------------------------------------------------------------------------------------------------------
-
-
-def put_key(work: Work) -> None:
-    """Let the daemon's key in, for nothing but commands and forwarding."""
-    entry = work.host.entries("passwd").get(work.account)
-    if entry is None:  # in a dry run
-        work.tell(f"The daemon's key for the account {work.account}")
-        return
-    uid, gid, folder = int(entry[2]), int(entry[3]), f"{entry[5]}/.ssh"
-    path = f"{folder}/authorized_keys"
-    wanted = [f"{RESTRICTED} {key}" for key in work.document["public_key"].splitlines() if key.strip()]
-    now = files.look(work.host.root, path)
-    text = files.content_of(now).decode("utf-8", "surrogateescape")
-    new = tuple(line for line in wanted if line.split()[2] not in text.split())
-    work.folder(folder, files.new_folder(0o700, uid, gid))
-    if not new:
-        work.want("file", path)
-        return
-    before = text if text.endswith("\n") or not text else f"{text}\n"
-    content = (before + "".join(f"{line}\n" for line in new)).encode("utf-8", "surrogateescape")
-    mode, uid, gid = (now["mode"], now["uid"], now["gid"]) if now["type"] == "file" else (0o600, uid, gid)
-    words = f"The daemon's key for the account {work.account}"
-    _is_looked_for(work)
-    work.put(path, files.new_file(content, mode, uid, gid), words, lines=new)
-
-
-def _is_looked_for(work: Work) -> None:
-    """sshd may have been told to look for keys elsewhere."""
-    if not (sshd := work.host.which("sshd")):
-        return
-    done = work.host.run([sshd, "-T", "-C", f"user={work.account},host=localhost,addr=127.0.0.1"])
-    match = re.search(r"^authorizedkeysfile (.*)$", done.output, re.MULTILINE)
-    if match and not {".ssh/authorized_keys", "%h/.ssh/authorized_keys"} & set(match[1].split()):
-        work.teller.warning(
-            f"sshd looks for keys in {match[1]}, and not in ~/.ssh/authorized_keys, where the key is put"
-        )
 
 
 # --- the users of displays --------------------------------------------------------------------------------------------

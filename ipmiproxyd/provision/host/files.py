@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import errno
 import hashlib
 import os
+import shutil
 import stat
 
 from ipmiproxyd.provision.host.talk import FailedError
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 LARGEST = 4 << 20  # bytes of a file that is kept
 LINKS = 40
+FULL = (errno.ENOSPC, errno.EDQUOT)
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 MISSING: State = {"type": "missing"}
 
@@ -112,15 +115,23 @@ def look(root: str, path: str) -> State:
 
 def _look(folder: int, name: str, path: str) -> State:
     status = os.stat(name, dir_fd=folder, follow_symlinks=False)
-    owner = {"uid": status.st_uid, "gid": status.st_gid}
     if stat.S_ISLNK(status.st_mode):
         return new_link(os.readlink(name, dir_fd=folder))
     if stat.S_ISDIR(status.st_mode):
-        return new_folder(stat.S_IMODE(status.st_mode), **owner)
-    if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST:
-        raise FailedError("forbidden", f"{path} is no file that can be replaced")
-    with open(os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder), "rb") as file:
-        made = new_file(file.read(LARGEST), stat.S_IMODE(status.st_mode), **owner)
+        return new_folder(stat.S_IMODE(status.st_mode), uid=status.st_uid, gid=status.st_gid)
+    refused = FailedError("forbidden", f"{path} is no file that can be replaced")
+    if not stat.S_ISREG(status.st_mode):
+        raise refused
+    # Whoever owns the folder may have put something else there meanwhile, which is not waited for.
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    except OSError as error:
+        raise refused if error.errno in (errno.ELOOP, errno.ENXIO) else error from None
+    with open(fd, "rb") as file:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST:
+            raise refused
+        made = new_file(file.read(LARGEST), stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
     return {**made, "mtime": status.st_mtime_ns}
 
 
@@ -147,9 +158,22 @@ def _new(name: str) -> str:
 
 
 def forget_new(root: str, path: str) -> None:
-    """Remove what a run that was killed left of :func:`put`."""
+    """Remove what a run that was killed left of :func:`put`, or whatever else stands in its place."""
     with contextlib.suppress(FileNotFoundError), above(root, path) as (folder, name):
-        os.unlink(_new(name), dir_fd=folder)
+        _remove_all(folder, _new(name))
+
+
+def remove(root: str, path: str) -> None:
+    """Whatever is there, with all that is in it."""
+    with contextlib.suppress(FileNotFoundError), above(root, path) as (folder, name):
+        _remove_all(folder, name)
+
+
+def _remove_all(folder: int, name: str) -> None:
+    if stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+        shutil.rmtree(f"/proc/self/fd/{folder}/{name}")
+    else:
+        os.unlink(name, dir_fd=folder)
 
 
 def _put_file(folder: int, name: str, state: State) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import re
 
-from ipmiproxyd.provision.host import files
+from ipmiproxyd.provision.host import accounts, files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from ipmiproxyd.provision.host.files import State
     from ipmiproxyd.provision.host.record import Change
+    from ipmiproxyd.provision.host.system import Host
     from ipmiproxyd.provision.host.work import Object, Work
 
 TABLE = ("inet", "ipmiproxyd_agent")
@@ -28,8 +31,6 @@ UNIT = f"""# Made by ipmiproxyd.
 Description=Firewall of the ipmiproxyd agent: the ports of displays
 DefaultDependencies=no
 After=nftables.service
-PartOf=nftables.service
-ReloadPropagatedFrom=nftables.service
 Wants=network-pre.target
 Before=network-pre.target shutdown.target
 Conflicts=shutdown.target
@@ -43,6 +44,16 @@ ExecReload=/usr/sbin/nft -f {RULES}
 [Install]
 WantedBy=multi-user.target
 """
+DROP_IN = f"{UNITS}/nftables.service.d/ipmiproxyd-agent.conf"
+AFTERWARDS = f"""# Made by ipmiproxyd: nftables.service removes all tables when it is started, loaded anew or stopped.
+[Service]
+ExecStartPost=-/usr/sbin/nft -f {RULES}
+ExecReload=-/usr/sbin/nft -f {RULES}
+ExecStopPost=-/usr/sbin/nft -f {RULES}
+"""
+LISTENS = "0A"
+LOOPBACK = r"(?:0{16}FFFF0000)?[0-9A-F]{6}7F|0{24}01000000"
+"""As /proc has addresses: by words of four bytes, in the order of the machine's."""
 
 
 def facts(document: Object) -> Object:
@@ -87,24 +98,59 @@ def put(work: Work) -> None:
     if document["transport"] == "direct" and not document["daemon_address"]:
         work.teller.warning("The daemon's address is not known: it cannot connect to the ports of displays")
     tenants = {**work.record.tenants, work.account: facts(document)}
+    _tell_of_others(work)
     apply(work, tenants)
     if not work.dry_run and work.record.changes and work.record.tenants != tenants:
         work.record.tenants = tenants
         work.record.save()
 
 
+def _tell_of_others(work: Work) -> None:
+    """Somebody's service at the ports of displays is cut off."""
+    ports, ours = {PORTS + number for number in work.document["displays"]}, accounts.display_uids(work)
+    if entry := work.host.entries("passwd").get(work.account):
+        ours.add(int(entry[2]))
+    found = ports.intersection(port for port, uid in listening(work.host) if uid not in ours)
+    if found:
+        work.teller.warning(
+            f"Others' programs listen on ports of displays on the host, where nobody outside reaches them any more: "
+            f"{', '.join(_ranges(found))}. Give them other ports, or the displays (displays.range of the daemon)"
+        )
+
+
+def listening(host: Host) -> list[tuple[int, int]]:
+    """Ports of TCP that are open to others, with the number of whose they are."""
+    found = []
+    for name in ("tcp", "tcp6"):
+        for fields in map(str.split, (host.read(f"/proc/net/{name}") or "").splitlines()[1:]):
+            address, port = fields[1].split(":")
+            if fields[3] == LISTENS and not re.fullmatch(LOOPBACK, address):
+                found.append((int(port, 16), int(fields[7])))
+    return found
+
+
 def apply(work: Work, tenants: Mapping[str, Object]) -> None:
     text = rules(tenants)
-    changed = work.put(RULES, files.new_file(text.encode(), 0o644), f"The rules of the firewall: {RULES}")
-    unit = files.new_file(UNIT.encode(), 0o644)
-    if not files.same(files.look(work.host.root, f"{UNITS}/{UNIT_NAME}"), unit) and not work.dry_run:
+    changed = work.put(RULES, _file(text), f"The rules of the firewall: {RULES}")
+    units = (
+        (f"{UNITS}/{UNIT_NAME}", UNIT, f"The unit {UNIT_NAME}, which loads them after a restart"),
+        (DROP_IN, AFTERWARDS, f"They are loaded after nftables.service, too: {DROP_IN}"),
+    )
+    if all(files.digest(files.look(work.host.root, path)) == files.digest(_file(text)) for path, text, _ in units):
+        work.want("units", UNIT_NAME)
+    elif not work.dry_run:
+        work.prepare()
         work.record.begin(work.stage, "units", UNIT_NAME)
-    new = work.put(f"{UNITS}/{UNIT_NAME}", unit, f"The unit {UNIT_NAME}, which loads them after a restart")
-    new = work.put(WANTS, files.new_link(f"{UNITS}/{UNIT_NAME}"), f"{UNIT_NAME} is enabled") or new
+    new = [work.put(path, _file(text), words) for path, text, words in units]
+    new.append(work.put(WANTS, files.new_link(f"{UNITS}/{UNIT_NAME}"), f"{UNIT_NAME} is enabled"))
     _load(work, text, changed)
-    if new and not work.dry_run:
+    if any(new) and not work.dry_run:
         _systemctl(work, "daemon-reload")
         _systemctl(work, "start", UNIT_NAME)
+
+
+def _file(text: str) -> State:
+    return files.new_file(text.encode(), 0o644)
 
 
 def _load(work: Work, text: str, changed: bool) -> None:

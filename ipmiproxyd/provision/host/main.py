@@ -14,13 +14,24 @@ anywhere, and run again.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import platform
 import re
 import sys
 
-from ipmiproxyd.provision.host import accounts, files, firewall, installing, kernel, privileges, work
+from ipmiproxyd.provision.host import (
+    accounts,
+    files,
+    firewall,
+    installing,
+    jobs,
+    kernel,
+    keys,
+    privileges,
+    work,
+)
 from ipmiproxyd.provision.host.record import Record, alone
 from ipmiproxyd.provision.host.system import Host, System
 from ipmiproxyd.provision.host.talk import FailedError, StoppedError, Teller
@@ -41,7 +52,9 @@ DOCUMENT: Object = {
     "daemon_address": "",  # from where the daemon comes, for transport "direct"
     "displays": [],  # the numbers of displays
     "packages": None,  # their names; None: what this system calls what an agent needs
+    "folder": "",  # of the account's, if it is not the usual one
     "force": False,  # unprovision: also while consoles are open
+    "jobs_name": "main",  # of the runner's folders for this daemon
     "runner": {},  # its "path", "version" and "text"
 }
 RULES: dict[str, str] = {
@@ -53,6 +66,8 @@ RULES: dict[str, str] = {
     "prefix": r"[a-z_](?:[a-z0-9_-]{0,22}[a-z_-])?",
     "transport": "ssh|direct",
     "browser": r"[a-z0-9][a-z0-9+.-]*",
+    "folder": r"(?:/[^\n\0]+)?",
+    "jobs_name": r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}",
     "repository": r"(?:deb [^\n\0]+)?",
     "sudoers": r"[A-Za-z0-9_-]+",
 }
@@ -88,10 +103,12 @@ def checked(document: Object) -> Object:
 
 def provision(it: Work, system: System) -> None:
     as_root = it.document["users"] != "never"
+    if as_root:
+        privileges.check_places(it)
     stages: list[tuple[str, str, bool, Callable[[Work], None]]] = [
         ("packages", "The packages", True, lambda work: installing.install(work, system)),
         ("account", "The daemon's account", True, accounts.make_account),
-        ("key", "The daemon's key", True, accounts.put_key),
+        ("key", "The daemon's key", True, keys.put_key),
         ("users", "The users of displays", as_root, accounts.make_displays),
         ("runner", "The runner", as_root, privileges.put_runner),
         ("sudo", "The rule for sudo", as_root, privileges.allow),
@@ -106,6 +123,7 @@ def provision(it: Work, system: System) -> None:
 
 def update(it: Work, _: System) -> None:
     if it.document["users"] != "never":
+        privileges.check_places(it)
         it.enter("runner", "The runner")
         privileges.put_runner(it)
         it.enter("sudo", "The rule for sudo")
@@ -130,19 +148,34 @@ def unprovision(it: Work, _: System) -> None:
     """In reverse. What others want, too, stays."""
     record = it.record
     installing.take_over_bootstrap(it)
+    if (traces := record.find("traces", work.HOST)) and (others := record.others()):
+        traces["tenants"] = sorted({*others, *traces["tenants"]})
     mine = [change for change in record.changes if it.account in change["tenants"]]
     nobodys = [change for change in mine if len(change["tenants"]) == 1]
-    if any(change["kind"] == "displays" for change in nobodys) and not it.document["force"]:
-        refuse_in_use(it)
+    if not it.document["force"]:
+        jobs.refuse_in_use(it)
+        if any(change["kind"] == "displays" for change in nobodys):
+            refuse_in_use(it)
     for change in mine[::-1]:
         if it.stage != change["stage"]:
             it.enter(change["stage"], f"Taking back: {change['stage']}")
         if change in nobodys:
-            UNDO[change["kind"]](it, change)
-            if not it.dry_run:
-                record.drop(change)
+            undo(it, change)
+    jobs.remove(it)
     if not it.dry_run:
         leave(it)
+
+
+def undo(it: Work, change: Change) -> None:
+    try:
+        UNDO[change["kind"]](it, change)
+    except FailedError as error:
+        # Somebody put something else in its place: that keeps nothing else from being taken back.
+        if error.code != "forbidden":
+            raise
+        it.teller.warning(f"{change['key']} is left: {error.message}")
+    if not it.dry_run:
+        it.record.drop(change)
 
 
 def refuse_in_use(it: Work) -> None:
@@ -212,6 +245,20 @@ def run(given: Object, teller: Teller, host: Host) -> None:
         teller.say(event="done", changed=it.changed, facts=facts(it, system))
 
 
+FULL = "Free some there, and say the same line again."
+
+
+def of_the_system(error: OSError) -> Object:
+    """How a failed call of the system is told."""
+    if error.errno in files.FULL:
+        return {"code": "agent-full", "message": "No space is left on the host's disk", "hint": FULL}
+    if error.errno == errno.EROFS:
+        hint = "Look at its disk (dmesg, mount), and say the same line again."
+        return {"code": "agent-full", "message": "The host's disk can only be read", "hint": hint}
+    message = f"The engine failed on the host: {type(error).__name__}: {error}"
+    return {"code": "internal", "message": message, "hint": ""}
+
+
 def main(given: Object) -> Any:
     os.umask(0o022)
     os.chdir("/")
@@ -224,6 +271,8 @@ def main(given: Object) -> Any:
         sys.exit(1)
     except FailedError as error:
         teller.say(event="failed", code=error.code, message=error.message, hint=error.hint)
+    except OSError as error:
+        teller.say(event="failed", **of_the_system(error))
     except Exception as error:
         message = f"The engine failed on the host: {type(error).__name__}: {error}"
         teller.say(event="failed", code="internal", message=message, hint="")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 
 from ipmiproxyd.provision.host import files
 from ipmiproxyd.provision.host.talk import FailedError
-from ipmiproxyd.provision.host.work import folders
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ipmiproxyd.provision.host.system import Host
     from ipmiproxyd.provision.host.work import Work
 
 RULE = """# Made by ipmiproxyd: lets its account start the runner as root, and nothing else.
@@ -18,17 +20,58 @@ Defaults:{account} !use_pty, !requiretty, !mail_badpass
 """
 FIRST = "ipmiproxyd"
 """The account whose rule has the plain name."""
+STEPS = 200
+"""Folders and links on the way to a file."""
+
+
+def check_places(work: Work) -> None:
+    """What the account starts as root has to be root's all the way. Raises FailedError."""
+    for option, path in (("runner", work.document["runner"]["path"]), ("python", work.document["python"])):
+        if place := others_can_change(work.host, path):
+            raise FailedError(
+                "forbidden",
+                f"Others than root can change {place} on the host, and {path} shall be started as root",
+                f"Say chown root:root {place}; chmod go-w {place} there, or name another path: {option}=.",
+            )
+
+
+def others_can_change(host: Host, path: str) -> str:
+    """The first of all folders, links and files on the way that is not root's alone; empty if there is none. What is
+    not there yet is going to be root's."""
+    place, parts = "/", [*path.split("/")[::-1], "."]
+    for _ in range(STEPS):
+        if not parts:
+            return ""
+        place = os.path.normpath(os.path.join(place, parts.pop()))
+        try:
+            status = os.lstat(host.path(place))
+        except OSError as error:
+            return "" if error.errno == errno.ENOENT else place
+        if status.st_uid not in (0, os.geteuid()):
+            return place
+        if stat.S_ISLNK(status.st_mode):
+            target = os.readlink(host.path(place))
+            parts += target.split("/")[::-1]
+            place = "/" if target.startswith("/") else os.path.dirname(place)
+        elif status.st_mode & 0o002 or (status.st_mode & 0o020 and not _is_nobodys(host, place, status.st_gid)):
+            return place
+    return path
+
+
+def _is_nobodys(host: Host, path: str, gid: int) -> bool:
+    """Whether nobody is in a group, as in ``staff``, whose the folders of /usr/local were; and it has no further
+    rights for others, which look like the group's."""
+    if "system.posix_acl_access" in os.listxattr(host.path(path)):
+        return False
+    users = [entry[0] for entry in host.entries("passwd").values() if entry[3] == str(gid)]
+    groups = [entry for entry in host.entries("group").values() if entry[2] == str(gid)]
+    users += [name for entry in groups for name in entry[3].split(",") if name]
+    return len(groups) == 1 and set(users) <= {"root"}
 
 
 def put_runner(work: Work) -> None:
     runner = work.document["runner"]
     path = runner["path"]
-    folder = os.path.dirname(path)
-    for place in folders(folder):
-        if (state := files.look(work.host.root, place))["type"] == "folder" and state["mode"] & 0o002:
-            raise FailedError(
-                "forbidden", f"Everybody may write to {place}, where the runner shall be", "Take that right away."
-            )
     known = work.record.find("file", path)
     others = [one for one in known["tenants"] if one != work.account] if known else []
     words = f"The runner, version {runner['version']}: {path}"

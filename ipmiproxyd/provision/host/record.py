@@ -88,10 +88,18 @@ class Record:
         if change and self.account not in change["tenants"]:
             self.begin(change["stage"], kind, key)
 
+    def others(self) -> list[str]:
+        """The other accounts that have a part in it."""
+        return sorted({*self.tenants, *(one for change in self.changes for one in change["tenants"])} - {self.account})
+
     def drop(self, change: Change) -> None:
-        """It was taken back."""
+        """It was taken back. That this cannot be written down on a full disk keeps nothing from being taken back."""
         self.changes.remove(change)
-        self.save()
+        try:
+            self.save()
+        except OSError as error:
+            if error.errno not in files.FULL:
+                raise
 
     @property
     def is_empty(self) -> bool:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
 
 from ipmiproxyd.provision.host import files
 from ipmiproxyd.provision.host.talk import FailedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from ipmiproxyd.provision.host.files import State
@@ -29,6 +27,8 @@ TRACES = (
     "/var/cache/ipmiproxyd",
 )
 """What the tools for users leave, and the runner at work. Whatever of it was not there before goes last."""
+HOST = "host"
+"""The key of these."""
 
 
 class Work:
@@ -44,6 +44,7 @@ class Work:
         self.stage = "look"
         self.changed: list[str] = []
         self._would: set[tuple[str, str]] = set()
+        self._absent: dict[str, list[str]] = {}
 
     def enter(self, stage: str, text: str) -> None:
         self.teller.go_on()
@@ -77,22 +78,31 @@ class Work:
             self.record.want(kind, key)
 
     def prepare(self) -> None:
-        """Before the first change."""
+        """Before a change: what is not there, and will be without our doing, is written down."""
         if not self.record.changes:
-            self.left_behind("host", TRACES)
+            self._absent = {HOST: self._missing(TRACES), **self._absent}
+        while self._absent:
+            key = next(iter(self._absent))
+            if paths := self._absent.pop(key):
+                self.record.begin(self.stage, "traces", key, paths=paths)
 
-    def left_behind(self, key: str, paths: Sequence[str]) -> None:
-        """Write down what is not there, and will be without our doing."""
-        absent = [path for path in paths if not self.host.exists(path)]
-        if absent and not self.dry_run:
-            self.record.begin(self.stage, "traces", key, paths=absent)
+    def left_behind(self, path: str) -> None:
+        """What is not there now, and will be without our doing, goes in the end, if there is any change to take
+        back."""
+        if not self.dry_run and (absent := self._missing([path])):
+            self._absent[path] = absent
+            if self.record.changes:
+                self.prepare()
+
+    def _missing(self, paths: Sequence[str]) -> list[str]:
+        return [path for path in paths if not self.host.exists(path)]
 
     # --- files --------------------------------------------------------------------------------------------------------
 
-    def put(self, path: str, wanted: State, words: str, lines: tuple[str, ...] = ()) -> bool:
+    def put(self, path: str, wanted: State, words: str, lines: Mapping[str, Sequence[str]] | None = None) -> bool:
         """Make a path have what is wanted; True if it had not.
 
-        :param lines: what of it is ours, where the rest is others'.
+        :param lines: what of it is ours, where the rest is others': for whom, to the lines.
         """
         now = files.look(self.host.root, path)
         if files.same(now, wanted):
@@ -104,16 +114,20 @@ class Work:
             raise FailedError("forbidden", f"{path} on the host is a folder", "Remove it, and run the command again.")
         self._folders(os.path.dirname(path))
         known = self.record.find("file", path)
-        if known and files.digest(now) not in [files.digest(known["before"]), *known["ours"]] and not lines:
+        foreign = known and files.digest(now) not in [files.digest(known["before"]), *known["ours"]]
+        if foreign and lines is None:
             self.teller.warning(f"{path} was changed by somebody since, and is replaced")
-        change = self.begin(words, "file", path, before=now, ours=[], lines=list(lines))
+        change = self.begin(words, "file", path, before=now, ours=[], lines={})
         if change is not None:
+            # With others' lines in it, it never is ours as a whole again.
+            ours = [] if foreign and lines is not None else [files.digest(wanted)]
             # Until it is there, it may still be what we put there before.
-            change["ours"] = sorted({*change["ours"], files.digest(wanted)})
-            change["lines"] = sorted({*change["lines"], *lines})
+            change["ours"] = sorted({*change["ours"], *ours}) if ours else []
+            before, lines = change["lines"], lines or {}
+            change["lines"] = {name: [*before.get(name, ()), *lines.get(name, ())] for name in {**before, **lines}}
             self.record.save()
             files.put(self.host.root, path, wanted)
-            change["ours"] = [files.digest(wanted)]
+            change["ours"], change["lines"] = ours, {name: list(some) for name, some in lines.items()}
             self.record.save()
         return True
 
@@ -128,6 +142,8 @@ class Work:
     def folder(self, path: str, wanted: State) -> bool:
         """Make a folder; True if it was not there, or somebody else's."""
         now = files.look(self.host.root, path)
+        if now["type"] not in ("folder", "missing"):
+            raise FailedError("forbidden", f"{path} on the host is no folder", "Remove it, and run the command again.")
         if files.same(now, wanted) or (now["type"] == "folder" and not self.record.find("folder", path)):
             self.want("folder", path)
             return False
@@ -161,19 +177,21 @@ def undo_file(work: Work, change: Change) -> None:
         if work.tell(words):
             files.put(work.host.root, path, before)
     elif change["lines"] and now["type"] == "file":
-        _without_lines(work, path, now, set(change["lines"]))
+        _without_lines(work, change, now)
     elif now["type"] == "missing":
         work.teller.warning(f"{path} was removed by somebody since: it is not put back as it was before")
     else:
         work.teller.warning(f"{path} was changed by somebody since, and is left")
 
 
-def _without_lines(work: Work, path: str, now: State, ours: set[str]) -> None:
+def _without_lines(work: Work, change: Change, now: State) -> None:
+    path, ours = change["key"], {line for some in change["lines"].values() for line in some}
     lines = files.content_of(now).decode("utf-8", "surrogateescape").splitlines(keepends=True)
     kept = [line for line in lines if line.strip() not in ours]
     if len(kept) < len(lines) and work.tell(f"What was put into {path} is taken out of it"):
         content = "".join(kept).encode("utf-8", "surrogateescape")
-        files.put(work.host.root, path, files.new_file(content, now["mode"], now["uid"], now["gid"]))
+        left = files.new_file(content, now["mode"], now["uid"], now["gid"])
+        files.put(work.host.root, path, left if kept or change["before"]["type"] != "missing" else files.MISSING)
 
 
 def undo_folder(work: Work, change: Change) -> None:
@@ -197,9 +215,5 @@ def undo_folder(work: Work, change: Change) -> None:
 
 def undo_traces(work: Work, change: Change) -> None:
     """Quietly: nobody asked for them."""
-    for path in [] if work.dry_run else map(work.host.path, change["paths"]):
-        if os.path.isdir(path) and not os.path.islink(path):
-            shutil.rmtree(path)
-        else:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
+    for path in [] if work.dry_run else change["paths"]:
+        files.remove(work.host.root, path)
