@@ -14,6 +14,10 @@ LIMIT: Final = 1200.0
 UNSUPPORTED: Final = 10
 HELD: Final = 11
 
+LOOK: Final = ("test", "-e", "/var/lib/ipmiproxyd-agent")
+"""Whether anything of an agent is on record there."""
+LOOK_LIMIT: Final = 30.0
+
 SCRIPT: Final = r"""
 set -e
 exec 3>&1 >&2
@@ -34,6 +38,7 @@ if [ ! -e $folder/bootstrap ]; then
     sync
     mv $folder/bootstrap.new $folder/bootstrap
 fi
+date +%s >>$folder/bootstrap.runs
 umask 022
 unset ID VERSION_ID
 export DEBIAN_FRONTEND=noninteractive

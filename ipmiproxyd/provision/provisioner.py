@@ -120,8 +120,10 @@ class Reached:
 
         try:
             if not self._account.has_python:
-                if verb != "provision" or self._agent.python not in bootstrap.PYTHONS:
+                if verb not in ("provision", "unprovision") or self._agent.python not in bootstrap.PYTHONS:
                     raise self._no_python()
+                if verb == "unprovision" and not await self._is_anything_left():
+                    return Report(())
                 if dry_run:
                     return Report(("Python, and what is found to be missing then",))
                 await self._bootstrap(wanted, progress)
@@ -129,6 +131,12 @@ class Reached:
             return await self._engine({**asked, "browser": wanted.browser, "repository": wanted.repository}, progress)
         except AgentUnreachable as error:
             raise AgentUnreachable(error.message, hint=error.hint or AGAIN) from None
+
+    async def _is_anything_left(self) -> bool:
+        """Where the host had no Python before, it goes last when the host is put back, and may have been broken off."""
+
+        outcome = await self._account.run(bootstrap.LOOK, b"", bootstrap.LOOK_LIMIT)
+        return outcome.ok
 
     def _no_python(self) -> ToolMissing:
         words = f"{self._agent.python} is not there on the agent {self._agent.name}."

@@ -148,7 +148,7 @@ class KilledTests(EngineTestCase):
         # The power fails while dpkg is at work; then the engine is killed in front of each change.
         self.host.run("mkfifo", GATE)
         told = self.engine("provision", kill_at=("progress", "Configuring tiny-lib", 1))
-        self.assertEqual(told[-1]["event"], "progress")
+        self.assertEqual(told[-1]["event"], "progress", told[-1])
         self.host.run("sh", "-c", "kill -KILL -1")
         self.host.run("rm", GATE)
         self.assertGreater(self.until_done("provision"), 8)
@@ -206,8 +206,8 @@ class OthersTests(EngineTestCase):
             assert first.stdout
             first.stdin.write(self.input("provision"))
             first.stdin.close()
-            while b"Configuring tiny-lib" not in first.stdout.readline():
-                pass
+            while b"Configuring tiny-lib" not in (line := first.stdout.readline()):
+                self.assertTrue(line)
             self.assertEqual(self.engine("provision")[-1]["code"], "busy")
             first.stdout.close()
             self.host.run("sh", "-c", f"echo >{GATE}")

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from ipmiproxyd.agents.scripts import modules_input, script_argv
 from ipmiproxyd.provision.engine import engine_texts
-from ipmiproxyd.provision.host import accounts, apt, files, firewall, installing, kernel, main, privileges, record
+from ipmiproxyd.provision.host import accounts, apt, files, firewall, kernel, main, privileges, record, removing
 from ipmiproxyd.provision.host.apt import Package, Plan
 from ipmiproxyd.provision.host.record import Record, alone
 from ipmiproxyd.provision.host.system import Done, Host, System
@@ -347,9 +347,9 @@ class PackageTests(SynchronousTestCase):
         }
         known["base"].provides.add("base")
         ours = {"lib", "deep", "postfix", "curl"}
-        self.assertEqual(installing.needed(known, ours), {"lib", "deep"})
+        self.assertEqual(removing.needed(known, ours), {"lib", "deep"})
         self.assertEqual(
-            installing.needed({**known, "base": Package("config-files", [], {"base"})}, ours), ours - {"curl"}
+            removing.needed({**known, "base": Package("config-files", [], {"base"})}, ours), ours - {"curl"}
         )
 
     def test_alternatives(self) -> None:

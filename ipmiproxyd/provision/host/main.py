@@ -20,7 +20,7 @@ import platform
 import re
 import sys
 
-from ipmiproxyd.provision.host import accounts, files, firewall, installing, kernel, privileges, work
+from ipmiproxyd.provision.host import accounts, files, firewall, installing, kernel, privileges, removing, work
 from ipmiproxyd.provision.host.record import Record, alone
 from ipmiproxyd.provision.host.system import Host, System
 from ipmiproxyd.provision.host.talk import FailedError, StoppedError, Teller
@@ -116,7 +116,7 @@ UNDO: dict[str, Callable[[Work, Change], None]] = {
     "file": work.undo_file,
     "folder": work.undo_folder,
     "traces": work.undo_traces,
-    "packages": installing.undo,
+    "packages": removing.undo,
     "account": accounts.undo_account,
     "shell": accounts.undo_shell,
     "displays": accounts.undo_displays,
@@ -127,14 +127,15 @@ UNDO: dict[str, Callable[[Work, Change], None]] = {
 
 
 def unprovision(it: Work, _: System) -> None:
-    """In reverse. What others want, too, stays."""
+    """In reverse, but for :func:`rank`. What others want, too, stays."""
     record = it.record
     installing.take_over_bootstrap(it)
     mine = [change for change in record.changes if it.account in change["tenants"]]
     nobodys = [change for change in mine if len(change["tenants"]) == 1]
     if any(change["kind"] == "displays" for change in nobodys) and not it.document["force"]:
         refuse_in_use(it)
-    for change in mine[::-1]:
+    backwards = mine[::-1]
+    for change in sorted(backwards, key=rank):
         if it.stage != change["stage"]:
             it.enter(change["stage"], f"Taking back: {change['stage']}")
         if change in nobodys:
@@ -143,6 +144,14 @@ def unprovision(it: Work, _: System) -> None:
                 record.drop(change)
     if not it.dry_run:
         leave(it)
+
+
+def rank(change: Change) -> int:
+    """apt's further source goes first, and last of all Python, if the bootstrap installed it. Where this is broken off,
+    the bootstrap can install it again, and the record has nothing else left to be taken back."""
+    if (change["kind"], change["key"]) == ("packages", installing.PYTHON):
+        return 2
+    return 0 if (change["kind"], change["key"]) == ("file", installing.SOURCES) else 1
 
 
 def refuse_in_use(it: Work) -> None:
