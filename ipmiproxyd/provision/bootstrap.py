@@ -11,11 +11,16 @@ PYTHONS: Final = ("/usr/bin/python3", "python3")
 """Where the system's own is."""
 LIMIT: Final = 1200.0
 """Seconds that it may take; somebody else's apt is waited for, too."""
+WOULD: Final = {
+    "provision": "Python, and what is found to be missing then",
+    "unprovision": "Python, which is removed again with all that is on record",
+}
 UNSUPPORTED: Final = 10
 HELD: Final = 11
 
-LOOK: Final = ("test", "-e", "/var/lib/ipmiproxyd-agent")
-"""Whether anything of an agent is on record there."""
+NOTHING: Final = b"nothing"
+LOOK: Final = ("sh", "-c", "[ -e /var/lib/ipmiproxyd-agent ] || echo nothing")
+"""Says whether anything is on record there."""
 LOOK_LIMIT: Final = 30.0
 
 SCRIPT: Final = r"""

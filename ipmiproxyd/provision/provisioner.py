@@ -125,7 +125,7 @@ class Reached:
                 if verb == "unprovision" and not await self._is_anything_left():
                     return Report(())
                 if dry_run:
-                    return Report(("Python, and what is found to be missing then",))
+                    return Report((bootstrap.WOULD[verb],))
                 await self._bootstrap(wanted, progress)
             asked = {"verb": verb, "dry_run": dry_run, "force": force}
             return await self._engine({**asked, "browser": wanted.browser, "repository": wanted.repository}, progress)
@@ -136,7 +136,7 @@ class Reached:
         """Where the host had no Python before, it goes last when the host is put back, and may have been broken off."""
 
         outcome = await self._account.run(bootstrap.LOOK, b"", bootstrap.LOOK_LIMIT)
-        return outcome.ok
+        return outcome.stdout.strip() != bootstrap.NOTHING
 
     def _no_python(self) -> ToolMissing:
         words = f"{self._agent.python} is not there on the agent {self._agent.name}."
