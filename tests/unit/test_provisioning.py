@@ -26,7 +26,9 @@ from ipmiproxyd.errors import (
 )
 from ipmiproxyd.interfaces import Progress
 from ipmiproxyd.model import Administrator, Outcome, Proxy, RemoteAgent, Report, Verb, Wanted
+from ipmiproxyd.provision import bootstrap
 from ipmiproxyd.provision.progress import WORDS, Listener
+from ipmiproxyd.provision.provisioner import Reached
 from tests.support.control_fakes import FakeJavas
 from tests.unit.test_agents import EAST, DeskTestCase
 
@@ -219,3 +221,38 @@ class ListenerTests(SynchronousTestCase):
                 self.listen(*events).report(outcome)
             self.assertIn(words[0], caught.exception.message)
             self.assertIn(words[1], caught.exception.hint)
+
+
+class FakeAccount:
+    """Of a host without Python. ``left`` is what is said of its record."""
+
+    def __init__(self, left: bytes) -> None:
+        self.has_python = False
+        self.left = left
+        self.ran: list[tuple[str, ...]] = []
+
+    async def run(self, argv: tuple[str, ...], *_: Any) -> Outcome:
+        self.ran.append(argv)
+        return Outcome(status=0, stdout=self.left) if argv == bootstrap.LOOK else Outcome(status=100, stderr=b"E: no way\n")
+
+
+class PythonTests(SynchronousTestCase):
+    """Where the host had none it is removed last, and that may have been broken off."""
+
+    def undone(self, left: bytes, *, dry_run: bool = False) -> tuple[FakeAccount, Deferred[Report]]:
+        account = FakeAccount(left)
+        reached = Reached(None, EAST, account, {})  # type: ignore[arg-type]
+        work = reached.work("unprovision", Wanted(), dry_run=dry_run, progress=lambda _: None)
+        return account, Deferred.fromCoroutine(work)
+
+    def test_nothing_is_left(self) -> None:
+        account, done = self.undone(b"nothing\n")
+        self.assertEqual(self.successResultOf(done), Report())
+        self.assertEqual(account.ran, [bootstrap.LOOK])
+
+    def test_it_is_installed_again(self) -> None:
+        account, done = self.undone(b"")
+        self.failureResultOf(done, PackagesFailed)
+        self.assertEqual(account.ran[1:], [bootstrap.argv("")])
+        _, done = self.undone(b"", dry_run=True)
+        self.assertEqual(self.successResultOf(done).changes, (bootstrap.WOULD["unprovision"],))
