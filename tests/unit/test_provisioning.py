@@ -233,7 +233,9 @@ class FakeAccount:
 
     async def run(self, argv: tuple[str, ...], *_: Any) -> Outcome:
         self.ran.append(argv)
-        return Outcome(status=0, stdout=self.left) if argv == bootstrap.LOOK else Outcome(status=100, stderr=b"E: no way\n")
+        if argv == bootstrap.LOOK:
+            return Outcome(status=0, stdout=self.left)
+        return Outcome(status=100, stderr=b"E: no way\n")
 
 
 class PythonTests(SynchronousTestCase):
