@@ -11,6 +11,10 @@ PYTHON: Final = "/usr/bin/python3"
 """The system's own."""
 LIMIT: Final = 1200.0
 """Seconds that it may take; somebody else's apt is waited for, too."""
+WOULD: Final = {
+    "provision": "Python, and what is found to be missing then",
+    "unprovision": "Python, which is removed again with all that is on record",
+}
 UNSUPPORTED: Final = 10
 HELD: Final = 11
 
@@ -34,6 +38,7 @@ if [ ! -e $folder/bootstrap ]; then
     sync
     mv $folder/bootstrap.new $folder/bootstrap
 fi
+date +%s >>$folder/bootstrap.runs
 umask 022
 unset ID VERSION_ID
 export DEBIAN_FRONTEND=noninteractive

@@ -158,7 +158,7 @@ class Reached:
                 if verb == "update" or self._agent.python != bootstrap.PYTHON:
                     raise self._no_python()
                 if dry_run:
-                    return Report(("Python, and what is found to be missing then",))
+                    return Report((bootstrap.WOULD[verb],))
                 await self._bootstrap(wanted, progress)
             asked = {"verb": verb, "dry_run": dry_run, "force": force}
             return await self._engine({**asked, "browser": wanted.browser, "repository": wanted.repository}, progress)

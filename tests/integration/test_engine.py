@@ -149,7 +149,7 @@ class KilledTests(EngineTestCase):
         # The power fails while dpkg is at work; then the engine is killed in front of each change.
         self.host.run("mkfifo", GATE)
         told = self.engine("provision", kill_at=("progress", "Configuring tiny-lib", 1))
-        self.assertEqual(told[-1]["event"], "progress")
+        self.assertEqual(told[-1]["event"], "progress", told[-1])
         self.host.run("sh", "-c", "kill -KILL -1")
         self.host.run("rm", GATE)
         self.assertGreater(self.until_done("provision"), 8)
@@ -221,3 +221,116 @@ class OthersTests(EngineTestCase):
         self.host.run("rm", GATE)
         self.assertIn("tiny-tool install ok installed 1.0", self.listing())
         self.assertNotIn("ipmiproxyd:", self.host.run("cat", "/etc/passwd"))
+
+
+class StrangersTests(EngineTestCase):
+    """What is not shown to be ours is left, and told."""
+
+    def warnings(self, told: list[dict[str, Any]]) -> list[str]:
+        self.assertEqual(told[-1]["event"], "done", told[-1])
+        return [event["words"] for event in told if event["event"] == "warning"]
+
+    def runs(self, user: str, program: str) -> subprocess.Popen[bytes]:
+        argv = [*self.host.inside(), "setpriv", f"--reuid={user}", "--clear-groups", "sh", "-c"]
+        process = subprocess.Popen([*argv, f"echo up; exec {program} 100"], stdout=subprocess.PIPE)
+
+        assert process.stdout
+        # What it started there ends with the host.
+        for end in (process.wait, process.stdout.close, process.kill):
+            self.addCleanup(end)
+        self.assertEqual(process.stdout.readline(), b"up\n")
+        return process
+
+    def test_what_came_while_apt_was_broken_off(self) -> None:
+        self.host.run("mkfifo", GATE)
+        self.engine("provision", kill_at=("progress", "Configuring tiny-lib", 1))
+        self.host.run("sh", "-c", "kill -KILL -1")
+        self.host.run("rm", GATE)
+        self.host.run("touch", "-d", "1 hour ago", "/var/lib/dpkg/status")
+        self.host.run("sh", "-c", "useradd --system --user-group pgsql9; echo LANG=C >/etc/default/locale")
+        database = self.runs("pgsql9", "sleep")
+        self.must("provision")
+        self.host.run(
+            "sh",
+            "-c",
+            "echo mine >>/etc/tiny-tool.conf; cp /bin/sleep /usr/share/tiny/lib; chmod 755 /usr/share/tiny/lib",
+        )
+        ours = self.runs("tiny", "/usr/share/tiny/lib")
+        told = self.warnings(self.engine("unprovision"))
+        self.assertEqual(
+            told, ["The configuration of tiny-tool was changed by somebody, and is left: /etc/tiny-tool.conf"]
+        )
+        self.assertEqual(self.host.run("cat", "/etc/default/locale"), "LANG=C\n")
+        self.assertEqual(ours.wait(10), -9)
+        self.assertIsNone(database.poll())
+        self.assertIn("pgsql9", self.host.run("id", "pgsql9"))
+        self.assertNotIn("tiny:", self.host.run("cat", "/etc/passwd"))
+
+        self.must("provision")
+        foreign = self.runs("tiny", "sleep")
+        told = self.warnings(self.engine("unprovision"))
+        self.assertIn("The user tiny, which a package had made, stays: processes of somebody else's are its own", told)
+        self.assertIsNone(foreign.poll())
+
+    def test_an_apt_that_outlives_its_engine(self) -> None:
+        self.host.run("mkfifo", GATE)
+        self.engine("provision", kill_at=("progress", "Configuring tiny-lib", 1))
+        with subprocess.Popen(self.argv(), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as second:
+            assert second.stdin
+            assert second.stdout
+            second.stdin.write(self.input("provision"))
+            second.stdin.close()
+            while b"Waiting for another apt" not in (line := second.stdout.readline()):
+                self.assertTrue(line)
+            self.host.run("sh", "-c", f"echo >{GATE}; rm {GATE}")
+            self.assertIn(b'"done"', second.stdout.read())
+        self.must("unprovision")
+        self.taken_back()
+
+    def test_sources_names_and_broken_packages(self) -> None:
+        sources = "deb foo", "deb file:/nothing ./"
+        for more in ({"repository": line} for line in sources):
+            self.assertEqual(self.engine("provision", **more)[-1]["code"], "bad-request", more)
+        self.taken_back()
+        for name in ("tiny.too", "tiny-tool-"):
+            last = self.engine("provision", packages=["tiny-lib", name])[-1]
+            self.assertEqual(last["code"], "bad-request", last)
+        self.must("provision")
+        self.assertEqual(self.must("provision", repository=""), [])
+        repository = Path(self.mktemp())
+        tiny_packages.build(repository, "broken", files={"/usr/share/tiny/b": "1"}, postinst="exit 1")
+        shutil.copy(repository / "broken.deb", self.host.path("/srv/broken.deb"))
+        self.host.run("sh", "-c", "dpkg -i /srv/broken.deb >/dev/null 2>&1 || :")
+        (words,) = self.warnings(self.engine("provision"))
+        self.assertEqual(words, "These packages, which are not ours, are not wholly installed: broken")
+        (words,) = self.warnings(self.engine("unprovision"))
+        self.assertIn("(with packages that are not ours: broken)", words)
+        self.host.run("dpkg", "--purge", "broken")
+        self.host.run("rm", "/srv/broken.deb")
+        self.taken_back()
+
+    def test_python_goes_last(self) -> None:
+        """As if the bootstrap had installed it. It is broken off there, and somebody's package comes in between."""
+
+        repository = Path(self.mktemp())
+        tiny_packages.build(repository, "python3", needs="tiny-lib", files={"/usr/share/tiny/python": "1"})
+        shutil.copy(repository / "python3.deb", self.host.path("/srv/python3.deb"))
+        folder = "/var/lib/ipmiproxyd-agent"
+        put = f"dpkg -i {REPOSITORY}/tiny-lib.deb /srv/python3.deb; dpkg -i {REPOSITORY}/guest.deb"
+        put += "; rm /srv/python3.deb; apt-mark auto tiny-lib"
+        listed = "dpkg-query -W -f '${db:Status-Abbrev} ${Package}\\n'"
+        self.host.run(
+            "sh",
+            "-ec",
+            f"mkdir -m 700 {folder}; {listed} >{folder}/bootstrap; date +%s >{folder}/bootstrap.runs; {put}",
+        )
+        self.must("provision")
+        self.host.run("dpkg", "--purge", "guest")
+        told = self.engine("unprovision", kill_at=("change", "removed: python3", 1))
+        self.assertEqual(told[-1]["words"], "Packages are removed: python3, tiny-lib")
+        record = json.loads(self.host.path(f"{folder}/record.json").read_text())
+        self.assertEqual([(one["kind"], one["key"]) for one in record["changes"]], [("packages", "python")])
+        self.assertFalse(self.host.path("/etc/sudoers.d/ipmiproxyd-agent").exists())
+        self.must("unprovision")
+        self.host.run("userdel", "tiny")  # nobody was looking when it was made
+        self.taken_back()

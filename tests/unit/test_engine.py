@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -14,7 +15,19 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from ipmiproxyd.agents.scripts import modules_input, script_argv
 from ipmiproxyd.provision.engine import engine_texts
-from ipmiproxyd.provision.host import apt, files, firewall, installing, kernel, keys, main, privileges, record
+from ipmiproxyd.provision.host import (
+    apt,
+    files,
+    firewall,
+    kernel,
+    keys,
+    made,
+    main,
+    privileges,
+    record,
+    removing,
+    system,
+)
 from ipmiproxyd.provision.host.apt import Package, Plan
 from ipmiproxyd.provision.host.record import Record, alone
 from ipmiproxyd.provision.host.system import Done, Host, System
@@ -351,9 +364,9 @@ class PackageTests(SynchronousTestCase):
         }
         known["base"].provides.add("base")
         ours = {"lib", "deep", "postfix", "curl"}
-        self.assertEqual(installing.needed(known, ours), {"lib", "deep"})
+        self.assertEqual(removing.needed(known, ours), {"lib", "deep"})
         self.assertEqual(
-            installing.needed({**known, "base": Package("config-files", [], {"base"})}, ours), ours - {"curl"}
+            removing.needed({**known, "base": Package("config-files", [], {"base"})}, ours), ours - {"curl"}
         )
 
     def test_alternatives(self) -> None:
@@ -383,6 +396,70 @@ class PackageTests(SynchronousTestCase):
                 error = self.assertRaises(FailedError, System, host)
                 self.assertEqual(error.code, "system-unsupported")
         self.assertIn("an unknown system", error.message)
+
+
+class UseTests(HostTestCase):
+    """Who uses what of ours."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        for folder in ("etc/systemd/system", "var/lib/dpkg/info", "usr/lib/sysusers.d", "var/lib/ucf"):
+            (self.root / folder).mkdir(parents=True)
+        self.conffiles = ""
+        self.patch(self.host, "run", lambda *_, **__: Done(0, self.conffiles, ""))
+
+    def used(self) -> Mapping[str, str]:
+        return removing._in_use(self.work(), {"sudo", "nftables", "curl"})
+
+    def test_sudo_of_others(self) -> None:
+        group = self.path("/etc/group")
+        self.path("/etc/sudoers.d/README").touch()
+        group.write_text("sudo:x:27:\n")
+        self.assertEqual(self.used(), {})
+        group.write_text("sudo:x:27:ada\n")
+        self.assertEqual(self.used(), {"sudo": "the group sudo has members: ada"})
+        group.write_text("sudo:x:27:\n")
+        self.path("/etc/passwd").write_text("ada:x:1000:27::/home/ada:/bin/sh\n")
+        self.assertEqual(self.used(), {"sudo": "the group sudo has members: ada"})
+        group.unlink()
+        self.path("/etc/sudoers.d/ada").touch()
+        self.assertEqual(self.used(), {"sudo": "it has rules of others: ada"})
+
+    def test_changed_configuration(self) -> None:
+        path = self.path("/etc/nftables.conf")
+        self.conffiles = f"=nftables\tall\n /etc/nftables.conf {hashlib.md5(b'1').hexdigest()} obsolete\n\n=curl\tall\n"
+        self.assertEqual(self.used(), {})
+        path.write_text("1")
+        self.assertEqual(self.used(), {})
+        path.write_text("2")
+        self.assertEqual(self.used(), {"nftables": "somebody has changed /etc/nftables.conf"})
+        self.path("/var/lib/ucf/hashfile").write_text(f"{hashlib.md5(b'1').hexdigest()}  /etc/nftables.conf\n")
+        self.path("/var/lib/ucf/registry").write_text("curl /etc/nftables.conf\n")
+        self.assertEqual(apt.changed_configuration(self.host, {"curl"}), {"curl": ["/etc/nftables.conf"]})
+        path.unlink()
+        wants = self.path("/etc/systemd/system/sysinit.target.wants")
+        wants.mkdir()
+        (wants / "nftables.service").symlink_to("/lib/systemd/system/nftables.service")
+        self.assertEqual(self.used(), {"nftables": "its service is enabled"})
+
+    def test_whom_a_package_names(self) -> None:
+        info = self.path("/var/lib/dpkg/info")
+        (info / "dbus.postinst").write_text('USER=messagebus\n# for backup\nadduser --system "$USER"\n')
+        (info / "curl.postinst").write_text("echo games\n")
+        (info / "udev.list").write_text("/usr/lib/sysusers.d\n/usr/lib/sysusers.d/udev.conf\n")
+        self.path("/usr/lib/sysusers.d/udev.conf").write_text("# u no\ng input -\nu! tss - words\nm ada disk\n\n")
+        self.assertTrue({"messagebus"} <= made.named_by(self.host, "dbus"))
+        self.assertNotIn("backup", made.named_by(self.host, "dbus"))
+        self.assertEqual(made.named_by(self.host, "curl"), set())
+        self.assertEqual(made.named_by(self.host, "udev"), {"input", "tss", "ada", "disk"})
+
+    def test_a_lock_that_somebody_keeps(self) -> None:
+        self.patch(system, "LOCK_LIMIT", 0.0)
+        self.path("/run").mkdir()
+        self.path("/run/lock").touch()
+        with self.host.locked("/run/lock"):
+            error = self.assertRaises(FailedError, self.host.locked("/run/lock").__enter__)
+        self.assertEqual(error.code, "busy")
 
 
 class FirewallTests(SynchronousTestCase):

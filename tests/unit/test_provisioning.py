@@ -32,9 +32,10 @@ from ipmiproxyd.errors import (
 )
 from ipmiproxyd.interfaces import Progress
 from ipmiproxyd.model import Administrator, Outcome, Proxy, RemoteAgent, Report, Secret, Verb, Wanted
+from ipmiproxyd.provision import bootstrap
 from ipmiproxyd.provision.host import main as engine
 from ipmiproxyd.provision.progress import MOST, WORDS, Listener
-from ipmiproxyd.provision.provisioner import _KIN
+from ipmiproxyd.provision.provisioner import _KIN, Reached
 from ipmiproxyd.wire.provision import ACCOUNT, PATH
 from tests.support.control_fakes import FakeJavas
 from tests.unit.test_agents import EAST, DeskTestCase
@@ -325,3 +326,38 @@ class KinTests(SynchronousTestCase):
         with contextlib.redirect_stdout(said):
             names["main"]({"users": ["nobody9", "a"], "keys": [key]})
         return said.getvalue()
+
+
+class FakeAccount:
+    """Of a host without Python."""
+
+    def __init__(self, *, has_record: bool) -> None:
+        self.has_python = False
+        self.has_record = has_record
+        self.ran: list[tuple[str, ...]] = []
+
+    async def run(self, argv: tuple[str, ...], *_: Any) -> Outcome:
+        self.ran.append(argv)
+        return Outcome(status=100, stderr=b"E: no way\n")
+
+
+class PythonTests(SynchronousTestCase):
+    """Where the host had none it is removed last, and that may have been broken off."""
+
+    def undone(self, *, has_record: bool, dry_run: bool = False) -> tuple[FakeAccount, Deferred[Report]]:
+        account = FakeAccount(has_record=has_record)
+        reached = Reached(None, EAST, account, {})  # type: ignore[arg-type]
+        work = reached.work("unprovision", Wanted(), dry_run=dry_run, progress=lambda _: None)
+        return account, Deferred.fromCoroutine(work)
+
+    def test_nothing_is_left(self) -> None:
+        account, done = self.undone(has_record=False)
+        self.assertEqual(self.successResultOf(done), Report())
+        self.assertEqual(account.ran, [])
+
+    def test_it_is_installed_again(self) -> None:
+        account, done = self.undone(has_record=True)
+        self.failureResultOf(done, PackagesFailed)
+        self.assertEqual(account.ran, [bootstrap.argv("")])
+        _, done = self.undone(has_record=True, dry_run=True)
+        self.assertEqual(self.successResultOf(done).changes, (bootstrap.WOULD["unprovision"],))

@@ -1,13 +1,16 @@
 """apt-get and dpkg: what is installed, what would be, and how far they are.
 
-All is as this site has set it (mirrors, proxies, keys). The few options that are ours wait for somebody else's lock,
-keep changed configuration files, and ask nobody.
+All is as this site has set it in apt's own configuration (mirrors, proxies, keys). The few options that are ours wait
+for somebody else's lock, keep changed configuration files, and ask nobody.
 """
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import os
 import re
+import shutil
 import subprocess
 import time
 
@@ -16,7 +19,7 @@ from ipmiproxyd.provision.host.talk import FailedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from ipmiproxyd.provision.host.system import Host
     from ipmiproxyd.provision.host.work import Work
@@ -48,14 +51,17 @@ class Package:
 
 def packages(host: Host) -> dict[str, Package]:
     """By their names; those of another architecture as ``name:architecture``."""
-    native = host.must(["dpkg", "--print-architecture"]).strip()
     found = {}
     for line in host.must(["dpkg-query", "-W", "-f", "\t".join(f"${{{name}}}" for name in FIELDS) + "\n"]).splitlines():
         name, architecture, status, first, then, provides = line.split("\t")
-        key = name if architecture in (native, "all", "") else f"{name}:{architecture}"
         needs = _alternatives(first) + _alternatives(then)
-        found[key] = Package(status, needs, {name, *(one for group in _alternatives(provides) for one in group)})
+        provided = {name, *(one for group in _alternatives(provides) for one in group)}
+        found[_key(host, name, architecture)] = Package(status, needs, provided)
     return found
+
+
+def _key(host: Host, name: str, architecture: str) -> str:
+    return name if architecture in (host.native, "all", "") else f"{name}:{architecture}"
 
 
 def _alternatives(field: str) -> list[list[str]]:
@@ -65,11 +71,96 @@ def _alternatives(field: str) -> list[list[str]]:
     ]
 
 
-def is_interrupted(host: Host, known: dict[str, Package]) -> bool:
-    """Whether dpkg was broken off here."""
+def odd(known: dict[str, Package]) -> set[str]:
+    """What dpkg has begun and not completed."""
+    return {name for name, one in known.items() if one.is_there and one.status != "installed"}
+
+
+def is_interrupted(host: Host, known: dict[str, Package], ours: Collection[str]) -> bool:
+    """Whether dpkg was broken off here, with packages of ours in its hands."""
     updates = host.path("/var/lib/dpkg/updates")
-    odd = any(one.is_there and one.status != "installed" for one in known.values())
-    return odd or (os.path.isdir(updates) and bool(os.listdir(updates)))
+    return not odd(known).isdisjoint(ours) or (os.path.isdir(updates) and bool(os.listdir(updates)))
+
+
+def settle(work: Work) -> None:
+    """Wait until no apt or dpkg is at work, ours of an earlier run above all. Raises FailedError "busy"."""
+    limit = time.monotonic() + LOCK_LIMIT
+    while any(_is_locked(work.host.path(f"/var/lib/dpkg/{name}")) for name in ("lock-frontend", "lock")):
+        if time.monotonic() > limit:
+            raise FailedError("busy", "Another apt is at work on the host", "Wait until it has ended.")
+        work.teller.progress(work.stage, 0.0, "Waiting for another apt, which is at work")
+        time.sleep(PAUSE)
+
+
+def _is_locked(path: str) -> bool:
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return False
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
+
+
+# --- what packages have on the disk -----------------------------------------------------------------------------------
+
+
+def info(host: Host, package: str, kind: str) -> str:
+    """What dpkg keeps of a package that is there: its ``list`` of files, its ``postinst``; empty if there is none."""
+    return host.read(info_path(host, package, kind)) or ""
+
+
+def info_path(host: Host, package: str, kind: str) -> str:
+    folder = "/var/lib/dpkg/info"
+    name, _, other = package.partition(":")
+    first = f"{folder}/{package}.{kind}"
+    if other or host.exists(first):
+        return first
+    return f"{folder}/{name}:{host.native}.{kind}"
+
+
+def changed_configuration(host: Host, wanted: Collection[str]) -> dict[str, list[str]]:
+    """The files of these packages' configuration that are not as they came, by the package."""
+    found: dict[str, list[str]] = {}
+    for name, path, digest in [*_conffiles(host), *_by_ucf(host)]:
+        if name in wanted and _digest(host.path(path)) not in ("", digest):
+            found.setdefault(name, []).append(path)
+    return found
+
+
+def _conffiles(host: Host) -> Iterator[tuple[str, str, str]]:
+    name = ""
+    text = host.must(["dpkg-query", "-W", "-f", "=${Package}\t${Architecture}\n${Conffiles}\n"])
+    for line in text.splitlines():
+        if line.startswith("="):
+            name = _key(host, *line[1:].split("\t"))
+        elif match := re.fullmatch(r" (/.*) ([0-9a-f]{32})(?: [a-z-]+)*", line):
+            yield name, match[1], match[2]
+
+
+def _by_ucf(host: Host) -> Iterator[tuple[str, str, str]]:
+    """Of another tool for the same purpose, which some packages use."""
+    texts = [host.read(f"/var/lib/ucf/{name}") or "" for name in ("hashfile", "registry")]
+    hashes, packages_of = ([line.split(maxsplit=1) for line in text.splitlines() if " " in line] for text in texts)
+    digests = {path.strip(): digest for digest, path in hashes}
+    for name, path in packages_of:
+        yield name, path.strip(), digests.get(path.strip(), "")
+
+
+def _digest(path: str) -> str:
+    """As dpkg makes it; empty where there is no file."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.md5(file.read(), usedforsecurity=False).hexdigest()
+    except OSError:
+        return ""
+
+
+# --- what apt does ----------------------------------------------------------------------------------------------------
 
 
 class Plan:
@@ -116,6 +207,61 @@ def do(work: Work, argv: Sequence[str], span: tuple[float, float] = (5.0, 100.0)
     done = follow(work, ["apt-get", *OPTIONS, *argv], span)
     if done.status:
         raise FailedError("packages-failed", f"apt-get failed on the host: {done.words}", HINT)
+
+
+def do_ours(
+    work: Work, argv: Sequence[str], done: Callable[[dict[str, Package]], bool], span: tuple[float, float]
+) -> dict[str, Package]:
+    """As :func:`do`; where apt stumbles over packages of somebody else's, that is only told.
+
+    :param done: whether all is done that was to be, as far as dpkg knows.
+    :returns: what is installed now.
+    """
+    try:
+        do(work, argv, span)
+    except FailedError as error:
+        known = packages(work.host)
+        if error.code != "packages-failed" or not done(known):
+            raise
+        work.teller.warning(f"{error.message} (with packages that are not ours: {names(odd(known)) or 'unknown'})")
+    return packages(work.host)
+
+
+TRIAL = "/var/lib/apt/ipmiproxyd-trial"
+TRIAL_LIMIT = 300.0  # seconds
+NO_CACHES = LOOK_ONLY[1:]
+ALONE = ("Dir::Etc::SourceParts=/dev/null", "Acquire::Languages=none", "APT::Update::Error-Mode=any")
+SOURCE_HINT = "See repository=: a line as in sources.list, with a host that apt there reaches, and a key that it knows."
+
+
+def try_source(work: Work, line: str) -> None:
+    """See that apt can read a line for its sources and, but for a dry run, reach what it names. apt's own lists are not
+    touched. Raises FailedError "bad-request"."""
+    source = os.memfd_create("source")
+    try:
+        os.write(source, f"{line}\n".encode())
+        settings, verb = [*ALONE, f"Dir::Etc::SourceList=/proc/{os.getpid()}/fd/{source}"], "indextargets"
+        if not work.dry_run:
+            work.teller.progress(work.stage, 0.0, "Trying the further source")
+            forget_trial(work.host)
+            os.makedirs(work.host.path(f"{TRIAL}/partial"))
+            settings, verb = [*settings, f"Dir::State::Lists={TRIAL}"], "update"
+        options = [word for setting in settings for word in ("-o", setting)]
+        done = work.host.run(["apt-get", *NO_CACHES, *options, verb], limit=TRIAL_LIMIT)
+    finally:
+        os.close(source)
+        if not work.dry_run:
+            forget_trial(work.host)
+    # What cannot be fetched is an error in newer versions of apt alone.
+    if done.status or re.search(r"^(E:|W: (Failed to fetch|Some index files failed))", done.errors, re.MULTILINE):
+        lines = re.findall(r"^(?:E: |W: (?=Failed))(.*?)(?: in list file /proc/.*)?$", done.errors, re.MULTILINE)
+        said = " ".join(dict.fromkeys(lines))[:400] or done.words
+        raise FailedError("bad-request", f"apt on the host cannot use repository=: {said}", SOURCE_HINT)
+
+
+def forget_trial(host: Host) -> None:
+    """Also of a run that was killed."""
+    shutil.rmtree(host.path(TRIAL), ignore_errors=True)
 
 
 def follow(work: Work, argv: Sequence[str], span: tuple[float, float]) -> Done:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
+import copy
 import os
-import shutil
 
-from ipmiproxyd.provision.host import apt, files, record
+from ipmiproxyd.provision.host import apt, files, made, record
 from ipmiproxyd.provision.host.talk import FailedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from typing import Any
 
     from ipmiproxyd.provision.host.apt import Package
@@ -33,14 +33,9 @@ COMMON = (
 CHROMIUM = "chromium"
 SOURCES = "/etc/apt/sources.list.d/ipmiproxyd.list"
 KEY = "apt"
-LEFTOVERS = (
-    *("/etc/machine-id", "/etc/mtab", "/etc/default/locale", "/etc/vconsole.conf", "/root/.ssh"),
-    *("/var/cache/private", "/var/lib/private", "/var/lib/systemd/coredump", "/var/lib/systemd/pstore"),
-    *("/usr/share/fonts", "/usr/local/share/fonts"),
-)
-"""What packages make at work, and do not take with them: systemd's, and fontconfig's."""
-EMPTY = ".uuid"
-"""A file of fontconfig's, in folders that are empty otherwise."""
+PYTHON = "python"
+"""Of a change of its own: what the bootstrap put here, which goes last of all."""
+BOOTSTRAP_LIMIT = 1800.0  # seconds that a run of it may take
 
 
 def wanted(work: Work, system: System) -> list[str]:
@@ -63,24 +58,32 @@ def install(work: Work, system: System) -> None:
     """Whatever is missing of them, by apt."""
     add_repository(work)
     take_over_bootstrap(work)
-    known, names = complete(work), wanted(work, system)
-    change = work.record.find("packages", KEY)
+    change, names = work.record.find("packages", KEY), wanted(work, system)
+    go_on(work, change)
+    ours = {*names, *((change["items"].keys() | {*change["upgraded"]}) if change else ())}
+    known = complete(work, ours)
+    missing = _lacking(known, names)
+    if missing or apt.is_interrupted(work.host, known, ours):
+        (_would if work.dry_run else _install)(work, missing, known, ours)
+        return
+    if foreign := apt.odd(known):
+        work.teller.warning(f"These packages, which are not ours, are not wholly installed: {apt.names(foreign)}")
+    work.want("packages", KEY)
     if change and not work.dry_run:
-        note_users(work, change)
-    interrupted = apt.is_interrupted(work.host, known)
-    missing = [name for name in names if name not in known or known[name].status != "installed"]
-    if not missing and not interrupted:
-        work.want("packages", KEY)
-    elif work.dry_run:
-        _would(work, missing)
-    else:
-        _install(work, missing, known)
+        made.note(work, change)
 
 
-def complete(work: Work) -> dict[str, Package]:
+def go_on(work: Work, change: Change | None) -> None:
+    """Where a run was broken off: once its apt, which may be at work still, has ended."""
+    if change and change["window"] and not work.dry_run:
+        apt.settle(work)
+        made.note_until_broken_off(work, change)
+
+
+def complete(work: Work, ours: Collection[str]) -> dict[str, Package]:
     """What is installed, once dpkg is done with what it had begun."""
     known = apt.packages(work.host)
-    if apt.is_interrupted(work.host, known) and work.tell("dpkg, which was broken off, completes its work"):
+    if apt.is_interrupted(work.host, known, ours) and work.tell("dpkg, which was broken off, completes its work"):
         # What it cannot configure for want of others' packages, apt sees to.
         work.host.run(["dpkg", "--configure", "-a", *apt.KEEP_OLD], limit=apt.LIMIT)
         known = apt.packages(work.host)
@@ -88,8 +91,14 @@ def complete(work: Work) -> dict[str, Package]:
 
 
 def add_repository(work: Work) -> None:
-    if line := work.document["repository"]:
-        work.put(SOURCES, files.new_file(f"{line}\n".encode(), 0o644), f"apt's source {SOURCES}")
+    """It is tried first: a source that apt cannot read breaks apt for everybody."""
+    line = work.document["repository"]
+    if not line:
+        return
+    wanted_file = files.new_file(f"{line}\n".encode(), 0o644)
+    if not files.same(files.look(work.host.root, SOURCES), wanted_file):
+        apt.try_source(work, line)
+    work.put(SOURCES, wanted_file, f"apt's source {SOURCES}")
 
 
 def take_over_bootstrap(work: Work) -> None:
@@ -97,150 +106,96 @@ def take_over_bootstrap(work: Work) -> None:
     text = work.host.read(record.BOOTSTRAP)
     if text is None or work.dry_run:
         return
-    before = {line.split()[-1] for line in text.splitlines() if line[1:2] not in ("c", "n", "")}
-    new = [name for name, one in apt.packages(work.host).items() if one.is_there and name.split(":")[0] not in before]
+    before = {line.split()[-1]: line[1:2] for line in text.splitlines()}
+    known = apt.packages(work.host)
+    new = {
+        name
+        for name in closure(known, "python3")
+        if before.get(name.split(":")[0], "n") in ("c", "n", "") and _is_of_bootstrap(work, name)
+    }
     if new:
-        change = _begin(work, f"Python, which was installed first: {apt.names(new)}")
-        for name in new:
-            change["items"].setdefault(name, {"before": "absent", "named": name == "python3"})
+        change = _begin(work, PYTHON, f"Python, which was installed first: {apt.names(new)}")
+        for name in sorted(new):
+            was = "config-files" if before.get(name.split(":")[0]) == "c" else "absent"
+            change["items"].setdefault(name, {"before": was, "named": name == "python3"})
         work.record.save()
-    for path in (record.BOOTSTRAP, f"{record.BOOTSTRAP}.new", f"{record.BOOTSTRAP}.lock"):
-        files.put(work.host.root, path, files.MISSING)
+    for end in ("", ".new", ".lock", ".runs"):
+        files.put(work.host.root, record.BOOTSTRAP + end, files.MISSING)
 
 
-def _would(work: Work, missing: list[str]) -> None:
+def closure(known: dict[str, Package], name: str) -> set[str]:
+    """A package that is there, and all that it may need of those that are."""
+    found: set[str] = set()
+    names = {name}
+    while fresh := {one for one in known if known[one].is_there and known[one].provides & names} - found:
+        found |= fresh
+        names = {need for one in fresh for group in known[one].needs for need in group}
+    return found
+
+
+def _is_of_bootstrap(work: Work, name: str) -> bool:
+    """Whether a package was laid down by one of its runs, whose times it wrote down, and not by somebody later."""
+    try:
+        at = os.stat(work.host.path(apt.info_path(work.host, name, "list"))).st_mtime
+    except OSError:
+        return False
+    runs = map(int, filter(str.isdigit, (work.host.read(f"{record.BOOTSTRAP}.runs") or "").split()))
+    return any(run - 1 <= at <= run + BOOTSTRAP_LIMIT for run in runs)
+
+
+def _would(work: Work, missing: list[str], *_: object) -> None:
+    if not missing:
+        return
     words = f"Packages: {apt.names(missing)}"
     try:
         plan = apt.plan(work.host, [*apt.INSTALL, *missing])
     except FailedError:  # nothing is asked of the network in a dry run
         work.tell(f"{words} (and what they need, which apt does not know yet)")
     else:
+        _check(missing, plan)
         work.tell(f"{words}: {len(plan.new)} with what they need")
 
 
-def _begin(work: Work, words: str) -> Change:
+def _check(missing: list[str], plan: apt.Plan, known: Collection[str] = ()) -> None:
+    """apt takes a name that it does not know for a pattern, or for one to be removed (``name-``)."""
+    if unknown := [name for name in missing if name not in (*plan.new, *plan.upgraded, *known)]:
+        message = f"apt on the host has no package of this name: {apt.names(unknown)}"
+        raise FailedError("bad-request", message, "See browser=, and apt's sources on the host (apt-cache policy).")
+
+
+def _begin(work: Work, key: str, words: str) -> Change:
     work.prepare()
-    facts: dict[str, Any] = {"items": {}, "upgraded": [], "users": [], "groups": [], "window": None}
-    absent = [path for path in LEFTOVERS if not work.host.exists(path)]
-    change = work.record.begin(work.stage, "packages", KEY, **facts, leftovers=absent)
+    facts: dict[str, Any] = {"items": {}, "upgraded": [], **made.NOTHING}
+    change = work.record.begin(work.stage, "packages", key, **copy.deepcopy(facts))
     if work.document["verb"] == "provision":
         work.tell(words)
     return change
 
 
-def _install(work: Work, missing: list[str], known: dict[str, Package]) -> None:
+def _install(work: Work, missing: list[str], known: dict[str, Package], ours: set[str]) -> None:
     work.teller.progress(work.stage, 0.0, "Asking what there is")
     apt.update(work)
     plan = apt.plan(work.host, [*apt.INSTALL, *missing])
-    change = _begin(work, f"Packages: {apt.names(missing)}: {len(plan.new)} with what they need")
+    _check(missing, plan, {name for name, one in known.items() if one.is_there})
+    change = _begin(work, KEY, f"Packages: {apt.names(missing)}: {len(plan.new)} with what they need")
     for name in plan.new:
         before = "config-files" if name in known and known[name].status == "config-files" else "absent"
         change["items"].setdefault(name, {"before": before, "named": name in missing})
     # Those of ours that were broken off look like upgrades.
     change["upgraded"] = sorted({*change["upgraded"], *plan.upgraded} - change["items"].keys())
-    change["window"] = {file: sorted(work.host.entries(file)) for file in ("passwd", "group")}
+    change["window"] = change["window"] or made.window(work.host)
     work.record.save()
     work.teller.go_on()
-    apt.do(work, [*apt.INSTALL, *missing])
-    note_users(work, change)
-    now = apt.packages(work.host)
-    if left := [name for name in missing if name not in now or now[name].status != "installed"]:
+    ours = ours | change["items"].keys()
+
+    def done(now: dict[str, Package]) -> bool:
+        return not _lacking(now, missing) and apt.odd(now).isdisjoint(ours)
+
+    now = apt.do_ours(work, [*apt.INSTALL, *missing], done, (5.0, 100.0))
+    made.note(work, change)
+    if left := _lacking(now, missing):
         raise FailedError("packages-failed", f"These packages are not installed: {apt.names(left)}", apt.HINT)
 
 
-def note_users(work: Work, change: Change) -> None:
-    """The users and groups of the system's that are new since apt began were made by the packages."""
-    if work.dry_run or not (window := change["window"]):
-        return
-    for file, made, limit in (("passwd", "users", "SYS_UID_MAX"), ("group", "groups", "SYS_GID_MAX")):
-        last = work.host.login_number(limit, 999)
-        there = {name for name, entry in work.host.entries(file).items() if int(entry[2]) <= last}
-        change[made] = sorted({*change[made], *(there - set(window[file]))})
-    change["window"] = None
-    work.record.save()
-
-
-# --- taking back ------------------------------------------------------------------------------------------------------
-
-
-def undo(work: Work, change: Change) -> None:
-    """What was not there before goes, unless somebody else's packages need it now."""
-    known = complete(work)
-    note_users(work, change)
-    done = {"absent": ("not-installed",), "config-files": apt.GONE}
-    items = change["items"].items()
-    ours = {name for name, item in items if name in known and known[name].status not in done[item["before"]]}
-    chosen = _chosen(work, change)
-    gone = sorted(ours - chosen - needed(known, ours - chosen))
-    if gone and work.tell(f"Packages are removed: {apt.names(gone)}"):
-        _remove(work, change, gone, known)
-    if left := {name for name in ours if name not in gone and known[name].is_there}:
-        work.teller.warning(f"These packages are needed by others now, and stay: {apt.names(left)}")
-    elif not work.dry_run:
-        remove_users(work, change)
-        for path in change["leftovers"]:
-            remove_leftover(work.host.path(path))
-    if change["upgraded"]:
-        work.teller.warning(f"These packages stay as new as they are: {apt.names(change['upgraded'])}")
-
-
-def _chosen(work: Work, change: Change) -> set[str]:
-    """What came as a need of something else, and which somebody has asked for since."""
-    manual = set(work.host.must(["apt-mark", "showmanual"]).split())
-    return {name for name, item in change["items"].items() if not item["named"] and name in manual}
-
-
-def needed(known: dict[str, Package], ours: set[str]) -> set[str]:
-    """Which of ours the other packages that are there depend on, themselves or by others of ours."""
-    there = {name for name, one in known.items() if one.is_there}
-    staying = there - ours
-    fresh = staying
-    while fresh:
-        has = {name for one in staying for name in known[one].provides}
-        wanted_names = {
-            name for one in fresh for group in known[one].needs if not has.intersection(group) for name in group
-        }
-        fresh = {name for name in there - staying if known[name].provides & wanted_names}
-        staying = staying | fresh
-    return staying & ours
-
-
-def _remove(work: Work, change: Change, gone: list[str], known: dict[str, Package]) -> None:
-    there = [name for name in gone if known[name].is_there]
-    plan = apt.plan(work.host, [*apt.REMOVE, *there]) if there else apt.Plan("")
-    if plan.new or plan.upgraded or not set(plan.removed) <= set(gone):
-        more = apt.names({*plan.new, *plan.upgraded, *plan.removed} - set(gone))
-        work.teller.warning(f"The packages stay, as apt would change others with them: {more}")
-        return
-    if there:
-        apt.do(work, [*apt.REMOVE, *there], (0.0, 90.0))
-    # Where only configuration files were left before, they are left again.
-    purged = [name for name in gone if change["items"][name]["before"] == "absent"]
-    purged = [
-        name for name in purged if name in (now := apt.packages(work.host)) and now[name].status == "config-files"
-    ]
-    if purged:
-        done = work.host.run(["dpkg", "--purge", *purged], limit=apt.LIMIT)
-        if done.status:
-            raise FailedError("packages-failed", f"dpkg --purge failed on the host: {done.words}", apt.HINT)
-
-
-def remove_users(work: Work, change: Change) -> None:
-    """Those whom our packages made; packages leave them behind."""
-    for name in change["users"]:
-        if entry := work.host.entries("passwd").get(name):
-            work.host.end_processes({int(entry[2])})
-            if work.tell(f"The user {name}, whom a package had made, is removed"):
-                work.host.change_users(["userdel", name], fine=(6, 12))
-    for name in change["groups"]:
-        if name in work.host.entries("group") and work.tell(f"The group {name}, which a package had made, is removed"):
-            work.host.change_users(["groupdel", name], fine=(6,))
-
-
-def remove_leftover(path: str) -> None:
-    """A file, or a folder with nothing in it that counts."""
-    if not os.path.isdir(path) or os.path.islink(path):
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
-    elif all(set(files_there) <= {EMPTY} for _, _, files_there in os.walk(path)):
-        shutil.rmtree(path)
+def _lacking(known: dict[str, Package], names: list[str]) -> list[str]:
+    return [name for name in names if name not in known or known[name].status != "installed"]

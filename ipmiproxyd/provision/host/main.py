@@ -30,6 +30,7 @@ from ipmiproxyd.provision.host import (
     kernel,
     keys,
     privileges,
+    removing,
     work,
 )
 from ipmiproxyd.provision.host.record import Record, alone
@@ -134,7 +135,7 @@ UNDO: dict[str, Callable[[Work, Change], None]] = {
     "file": work.undo_file,
     "folder": work.undo_folder,
     "traces": work.undo_traces,
-    "packages": installing.undo,
+    "packages": removing.undo,
     "account": accounts.undo_account,
     "shell": accounts.undo_shell,
     "displays": accounts.undo_displays,
@@ -145,7 +146,7 @@ UNDO: dict[str, Callable[[Work, Change], None]] = {
 
 
 def unprovision(it: Work, _: System) -> None:
-    """In reverse. What others want, too, stays."""
+    """In reverse, but for :func:`rank`. What others want, too, stays."""
     record = it.record
     installing.take_over_bootstrap(it)
     if (traces := record.find("traces", work.HOST)) and (others := record.others()):
@@ -156,7 +157,8 @@ def unprovision(it: Work, _: System) -> None:
         jobs.refuse_in_use(it)
         if any(change["kind"] == "displays" for change in nobodys):
             refuse_in_use(it)
-    for change in mine[::-1]:
+    backwards = mine[::-1]
+    for change in sorted(backwards, key=rank):
         if it.stage != change["stage"]:
             it.enter(change["stage"], f"Taking back: {change['stage']}")
         if change in nobodys:
@@ -176,6 +178,14 @@ def undo(it: Work, change: Change) -> None:
         it.teller.warning(f"{change['key']} is left: {error.message}")
     if not it.dry_run:
         it.record.drop(change)
+
+
+def rank(change: Change) -> int:
+    """apt's further source goes first, and last of all Python, if the bootstrap installed it. Where this is broken off,
+    the bootstrap can install it again, and the record has nothing else left to be taken back."""
+    if (change["kind"], change["key"]) == ("packages", installing.PYTHON):
+        return 2
+    return 0 if (change["kind"], change["key"]) == ("file", installing.SOURCES) else 1
 
 
 def refuse_in_use(it: Work) -> None:

@@ -16,19 +16,20 @@ from ipmiproxyd.provision.host.talk import FailedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 LIMIT = 120.0  # seconds that a short program may take
 PATIENCE = 5.0  # seconds for processes to end
 LOCK_LIMIT = 20.0  # seconds for another one's lock on the list of users
+LOCK_HINT = "See who has it (fuser -v), and run the command again."
 
 
 class Done:
     """How a program ended. ``words`` is the last line that it said."""
 
     def __init__(self, status: int, output: str, errors: str) -> None:
-        self.status, self.output = status, output
+        self.status, self.output, self.errors = status, output, errors
         lines = [line.strip() for line in (errors.strip() or output.strip()).splitlines()]
         self.words = lines[-1][:300] if lines else f"status {status}"
 
@@ -38,6 +39,13 @@ class Host:
 
     def __init__(self, root: str = "/") -> None:
         self.root = root
+        self._native = ""
+
+    @property
+    def native(self) -> str:
+        """The architecture, in dpkg's words."""
+        self._native = self._native or self.must(["dpkg", "--print-architecture"]).strip()
+        return self._native
 
     def path(self, path: str) -> str:
         return os.path.join(self.root, path.lstrip("/"))
@@ -58,7 +66,11 @@ class Host:
         return shutil.which(program, path=PATH) or ""
 
     def environment(self) -> Mapping[str, str]:
-        """For programs: what this site set (its proxies), in no language but the one that we read."""
+        """For programs: as we were started, in no language but the one that we read.
+
+        We come with no environment of this site's. What it set for apt (its proxies above all) is in apt's own
+        configuration.
+        """
         fixed = {"PATH": PATH, "LC_ALL": "C.UTF-8", "LANGUAGE": "C", "DEBIAN_FRONTEND": "noninteractive"}
         fixed |= {"APT_LISTCHANGES_FRONTEND": "none", "NEEDRESTART_SUSPEND": "1", "UCF_FORCE_CONFFOLD": "1"}
         # sudo's package is not removed as long as root has no password.
@@ -111,14 +123,14 @@ class Host:
 
     @contextlib.contextmanager
     def locked(self, path: str) -> Iterator[None]:
-        """Nobody else has the lock of this file, if it is there."""
+        """Nobody else has the lock of this file, if it is there. Raises FailedError "busy" where somebody keeps it."""
         try:
             fd = os.open(self.path(path), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             yield
             return
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
+            _lock(fd, path)
             yield
         finally:
             os.close(fd)
@@ -147,11 +159,23 @@ class Host:
             pid = int(match[1]) if match else 0
         return found
 
-    def end_processes(self, uids: set[int]) -> bool:
-        """End all processes of these users, but for those that lead to us; False if some go on."""
+    def program_of(self, pid: int) -> str:
+        """The path of the file that a process runs, also if that is removed; empty if it cannot be seen."""
+        try:
+            return os.readlink(self.path(f"/proc/{pid}/exe")).replace(" (deleted)", "")
+        except OSError:
+            return ""
+
+    def end_processes(self, uids: set[int], programs: Collection[str] | None = None) -> bool:
+        """End all processes of these users, but for those that lead to us; False if some go on.
+
+        :param programs: where one of them runs anything else, none is ended.
+        """
         limit, spared = time.monotonic() + PATIENCE, self.ancestors()
         while left := [pid for pid in self.processes_of(uids) if pid not in spared]:
-            if time.monotonic() > limit:
+            # One that has just ended shows no program any more.
+            foreign = programs is not None and not {self.program_of(pid) for pid in left} <= {"", *programs}
+            if foreign or time.monotonic() > limit:
                 return False
             for pid in left:
                 self._end(pid, uids)
@@ -170,6 +194,18 @@ class Host:
             pass
         finally:
             os.close(fd)
+
+
+def _lock(fd: int, path: str) -> None:
+    limit = time.monotonic() + LOCK_LIMIT
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > limit:
+                raise FailedError("busy", f"Somebody on the host does not let go of {path}", LOCK_HINT) from None
+        time.sleep(0.05)
 
 
 # --- which system it is -----------------------------------------------------------------------------------------------
