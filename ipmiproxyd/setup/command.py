@@ -84,15 +84,14 @@ class Setup:
         changes.settle()
         self._end()
         lacking = packages.missing(machine)
-        found, trouble = None, []
+        found, silent = None, ""
         try:
             found = running.find_running(machine, settings.control.socket)
         except running.NoAnswer as error:
-            trouble = [error.message]
+            silent = error.message
         if not changes.dry_run:
-            advice = Advice(machine, installation, settings, problems, lacking, found)
+            advice = Advice(machine, installation, settings, problems, lacking, found, silent)
             self._list("Missing:", advice.missing())
-            self._list("Not as it should be:", trouble)
             self._list("What next:", advice.next())
 
     def _packages(self) -> None:

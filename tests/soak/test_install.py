@@ -16,7 +16,7 @@ from twisted.trial.unittest import TestCase
 from tests.simulator.bmc import ADMIN
 from tests.simulator.server import SimulatedServer
 from tests.support import leftovers
-from tests.support.booted import BootedRoot
+from tests.support.booted import BootedRoot, control_groups
 from tests.support.network_namespace import NetworkNamespace, ReactorIn
 from tests.support.roots import Debian
 from tests.support.scratch import scratch
@@ -51,6 +51,7 @@ class BareDebianTests(TestCase):
     timeout: ClassVar[float] = 1500
 
     async def setUp(self) -> None:  # type: ignore[override]
+        control_groups()  # rather now than after all the rest
         debian = Debian("bookworm")
         await deferToThread(debian.make, [])
         self.folder = scratch(self)

@@ -629,6 +629,13 @@ class RestartTests(SynchronousTestCase):
         self.assertIn("(open consoles, which it closes: 3)", self.next(installed=now + 9, started=now, consoles=3))
 
 
+    def test_it_does_not_answer(self) -> None:
+        installation = Installation(PROGRAMS, RUNNER, ROOT, 0.0)
+        told = "\n".join(Advice(Machine(), installation, Settings(), [], [], None, "It is silent.").next())
+        self.assertIn("It is silent. Find out why: ", told)
+        self.assertNotIn("runuser", told)
+
+
 class PackagesTests(SynchronousTestCase):
     def test_the_list_is_also_that_of_the_sources(self) -> None:
         names = [package for _, package in packages.wanted()]
