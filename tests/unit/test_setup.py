@@ -628,7 +628,6 @@ class RestartTests(SynchronousTestCase):
         self.assertIn("(no console is open)", self.next(installed=now + 9, started=now))
         self.assertIn("(open consoles, which it closes: 3)", self.next(installed=now + 9, started=now, consoles=3))
 
-
     def test_it_does_not_answer(self) -> None:
         installation = Installation(PROGRAMS, RUNNER, ROOT, 0.0)
         told = "\n".join(Advice(Machine(), installation, Settings(), [], [], None, "It is silent.").next())
