@@ -82,7 +82,7 @@ class BareDebianTests(TestCase):
         said = await self.there("sh", "-c", INSTALL)
         first, _, more = said.partition("--- again\n")
         second, _, third = more.partition("--- another Python\n")
-        self.assertEqual(third.splitlines()[0], "Nothing was changed.")
+        self.assertIn("Nothing was changed.", third.splitlines())
         self.assertTrue(third.endswith("\nwritten: \n"), third)
         self.assertIn("user ipmiproxyd: made", first)
         self.assertIn("What next:", first)
