@@ -58,12 +58,13 @@ wheel: $(STAMPS)/python novnc launcher ## Build dist/*.whl, noVNC and the launch
 	$(BIN)/python -m zipfile --list dist/*.whl | grep -q ipmiproxyd/web/novnc/core/rfb.js
 	$(BIN)/python -m zipfile --list dist/*.whl | grep -q ipmiproxyd/java/launcher.jar
 
+install uninstall: export PREFIX := $(PREFIX)
+install: export WHEEL := $(WHEEL)
 install: ## Install into PREFIX (/opt/ipmiproxyd) and set this machine up, as root
-	@.ci/install "$(PREFIX)" "$(WHEEL)"
+	@.ci/install "$$PREFIX" "$$WHEEL"
 
 uninstall: ## Take that back; with PURGE=yes configuration, state and keys, too
-	@$(PREFIX)/bin/ipmiproxyctl setup --remove $(if $(PURGE),--purge)
-	@.ci/remove-environment "$(PREFIX)"
+	@.ci/uninstall "$$PREFIX" $(if $(filter-out no,$(PURGE)),--purge)
 
 test: test-packages build ## Everything: lint, types, unit and integration tests
 	@$(BIN)/python tests/run_suite.py

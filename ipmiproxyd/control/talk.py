@@ -38,6 +38,10 @@ class TalkError(Exception):
         self.hint = hint
 
 
+class NobodyThere(TalkError):
+    """There is no control socket, or nobody listens at it."""
+
+
 class RefusedAtDoor(TalkError):
     """The daemon refused the connection itself, with a code of the protocol."""
 
@@ -49,8 +53,11 @@ class RefusedAtDoor(TalkError):
 class Conversation:
     """A connection to the daemon. Closing it cancels what runs."""
 
-    def __init__(self, path: str) -> None:
-        """Connect, and check the greeting. Raises TalkError."""
+    def __init__(self, path: str, *, silence: float = _SILENCE) -> None:
+        """Connect, and check the greeting. Raises TalkError.
+
+        :param silence: seconds that an answer, and each sign of progress, may take.
+        """
 
         self._path = path
         self._lines = LineSplitter(_LONGEST_REPLY)
@@ -59,7 +66,7 @@ class Conversation:
             self._socket.settimeout(_GREETING_TIMEOUT)
             self._connect()
             self.version = self._greeting().version
-            self._socket.settimeout(_SILENCE)
+            self._socket.settimeout(silence)
         except BaseException:
             self._socket.close()
             raise
@@ -106,9 +113,9 @@ class Conversation:
         except OSError as error:
             raise TalkError(f"The control socket {self._path} cannot be used: {_words(error)}.") from error
 
-    def _nobody(self, sign: str) -> TalkError:
+    def _nobody(self, sign: str) -> NobodyThere:
         words = f"No ipmiproxyd runs here: {sign} {self._path}."
-        return TalkError(words, f"{how_to_start()}. If it has another socket: --socket PATH.")
+        return NobodyThere(words, f"{how_to_start()}. If it has another socket: --socket PATH.")
 
     def _greeting(self) -> Greeting:
         try:

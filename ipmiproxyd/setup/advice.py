@@ -26,7 +26,8 @@ RESTART = "systemctl restart ipmiproxyd"
 class Advice:
     """:param problems: mistakes in the configuration file.
     :param lacking: names of Debian packages.
-    :param running: the daemon, where one runs.
+    :param running: the daemon, where one runs and answers.
+    :param silent: where one does not answer, how that shows.
     """
 
     machine: Machine
@@ -35,6 +36,7 @@ class Advice:
     problems: Sequence[str]
     lacking: Sequence[str]
     running: Running | None
+    silent: str = ""
 
     def missing(self) -> Iterator[str]:
         """What keeps parts of it from working."""
@@ -70,7 +72,9 @@ class Advice:
 
     def _start(self) -> Iterator[str]:
         running, systemd = self.running, self.machine.runs_systemd
-        if running is None:
+        if self.silent:
+            yield f"{self.silent} Find out why: {'journalctl -u ipmiproxyd' if systemd else 'its log tells'}"
+        elif running is None:
             if not systemd:
                 yield "systemd does not run here: see to it that this is run, as root, when the machine starts:"
             yield f"{'    ' * (not systemd)}{start_command()}"

@@ -13,6 +13,7 @@ from ipmiproxyd.config import Settings
 from ipmiproxyd.setup import packages, running
 from ipmiproxyd.setup.advice import Advice, read_settings
 from ipmiproxyd.setup.changes import Changes
+from ipmiproxyd.setup.ending import Ending
 from ipmiproxyd.setup.machine import PATH, Machine
 from ipmiproxyd.setup.place import Installation, check_root_only, find_installation
 from ipmiproxyd.setup.putting import Putting
@@ -46,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--packages", action="store_true", help="install the Debian packages that are missing")
     parser.add_argument("--remove", action="store_true", help="take back what setup has made")
     parser.add_argument("--purge", action="store_true", help="with --remove: configuration, state, keys and users, too")
-    parser.add_argument("--force", action="store_true", help="with --remove: even if consoles are open")
+    parser.add_argument("--force", action="store_true", help="with --remove: end consoles, and a daemon that hangs")
     parser.add_argument("--root", metavar="DIR", type=Path, default=Path("/"), help="a tree of files instead of /")
     return parser
 
@@ -83,9 +84,13 @@ class Setup:
         changes.settle()
         self._end()
         lacking = packages.missing(machine)
-        found = running.find_running(machine, settings.control.socket)
+        found, silent = None, ""
+        try:
+            found = running.find_running(machine, settings.control.socket)
+        except running.NoAnswer as error:
+            silent = error.message
         if not changes.dry_run:
-            advice = Advice(machine, installation, settings, problems, lacking, found)
+            advice = Advice(machine, installation, settings, problems, lacking, found, silent)
             self._list("Missing:", advice.missing())
             self._list("What next:", advice.next())
 
@@ -110,16 +115,9 @@ class Setup:
 
         machine, changes = self._machine, self._changes
         settings, _ = read_settings(machine)
-        found = running.find_running(machine, settings.control.socket)
-        if found is not None:
-            if found.consoles and not force:
-                words = "1 console is" if found.consoles == 1 else f"{found.consoles} consoles are"
-                raise SetupError(
-                    f"{words} open.", "--force closes them; ipmiproxyctl console list tells whose they are."
-                )
-            changes.make(f"the daemon (process {found.pid})", "stopped", running.stop, machine, found)
+        Ending(machine, self._record, changes, settings).all(force=force)
         installed = self._record.packages
-        Removal(machine, self._record, changes, settings.agent.jobs_name, purge).all()
+        Removal(machine, self._record, changes, purge).all()
         changes.settle()
         self._end()
         if installed and not changes.dry_run:

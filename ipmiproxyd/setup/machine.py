@@ -59,10 +59,11 @@ class Machine:
         fields = self._passwd(name)
         return (int(fields[2]), int(fields[3])) if fields else None
 
-    def shell(self, name: str) -> str:
-        """A user's; empty if there is no such user."""
+    def shell(self, name: str) -> str | None:
+        """A user's; None if there is no such user."""
 
-        return (self._passwd(name) or [""])[-1]
+        fields = self._passwd(name)
+        return (fields[-1] or "/bin/sh") if fields else None  # passwd(5)
 
     def _passwd(self, name: str) -> list[str]:
         """The user's line; empty if there is none."""
@@ -130,17 +131,29 @@ class Machine:
 
         descriptor = self._opened(path)
         try:
+            os.fchmod(descriptor, mode)  # first: what is broken off here has the wrong owner, and is seen
             self.give(descriptor, owner)
-            os.fchmod(descriptor, mode)
         finally:
             os.close(descriptor)
 
     def is_owned(self, path: str, mode: int, owner: tuple[int, int]) -> bool:
-        """Whether :meth:`own` would change nothing."""
+        """Whether it is that owner's, with that mode, or with one that lets nobody do more."""
 
         descriptor = self._opened(path)
         try:
-            return stat.S_IMODE(os.fstat(descriptor).st_mode) == mode and self.owner_of(descriptor) == owner
+            present, (user, group) = stat.S_IMODE(os.fstat(descriptor).st_mode), self.owner_of(descriptor)
+        finally:
+            os.close(descriptor)
+        if user != owner[0] or present & ~mode:
+            return False
+        return present != mode or group == owner[1]
+
+    def has(self, path: str, user: int) -> bool:
+        """Whether a folder or file is a user's."""
+
+        descriptor = self._opened(path)
+        try:
+            return self.owner_of(descriptor)[0] == user
         finally:
             os.close(descriptor)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+from ipmiproxyd.agents import runner
 from ipmiproxyd.setup.changes import Changes
 from ipmiproxyd.setup.machine import Machine
 from ipmiproxyd.setup.place import Installation
@@ -27,6 +28,10 @@ NEW: Final = ".new"
 OLD: Final = ".old"
 """Behind the name of a file that was not ours, or not any more, and had to make room."""
 ROOT: Final = "root"
+DATABASE: Final = "ipmiproxyd.sqlite"
+KNOWN: Final = frozenset({DATABASE, "secrets.key"})
+"""By these a daemon's state folder is known."""
+DAEMONS: Final = KNOWN | {"lock"}
 NO_LOGIN: Final = ("nologin", "false")
 NOBODY: Final = (-1, -1)
 
@@ -54,6 +59,9 @@ class Putting:
         """
 
         self._check_account()
+        self._check_state()
+        if self.record.is_empty and self.machine.is_live:
+            self.record.displays = sorted(runner.our_users())
         self._file(self.shipped.sysusers)
         self._account()
         self._config()
@@ -63,6 +71,7 @@ class Putting:
         self._sudoers()
         for folder in self._folders():
             self._folder(folder)
+        self._state()
         self._key()
         self._links()
         self._systemd(start=start)
@@ -72,12 +81,23 @@ class Putting:
     def _check_account(self) -> None:
         wanted = self.shipped.account
         shell = self.machine.shell(wanted.name)
-        if shell and PurePosixPath(shell).name not in NO_LOGIN:
+        if shell is not None and PurePosixPath(shell).name not in NO_LOGIN:
             words = f"There is a user {wanted.name} with the shell {shell}: who signs in as that one could read the"
             hint = (
                 "Where this machine is an agent, too, its account there needs another name: user= of agent provision."
             )
             raise SetupError(f"{words} daemon's passwords.", hint)
+
+    def _check_state(self) -> None:
+        """A folder of somebody else's is not taken over."""
+
+        place = self.machine.path(self.state_dir)
+        if not place.is_dir() or self.state_dir in self.record.folders:
+            return
+        account, present = self.machine.account(self.shipped.account.name), set(os.listdir(place))
+        if present and not present & KNOWN and not (account and self.machine.has(self.state_dir, account[0])):
+            words = f"The state folder {self.state_dir} is there already, and is not the daemon's."
+            raise SetupError(words, f"Name a folder of its own in {CONFIG}: daemon.state-dir.")
 
     def _account(self) -> None:
         wanted = self.shipped.account
@@ -130,6 +150,8 @@ class Putting:
         elif present != wanted.text:
             if self.record.files.get(wanted.path) != digest(present):
                 old = self._free(f"{wanted.path}{OLD}")
+                was_ours = wanted.path in self.record.files
+                self.record.moved[old] = [wanted.path, "" if was_ours else digest(present)]
                 moved = f"moved to {old}, as it was not what we had put there"
                 self.changes.make(wanted.path, moved, self.machine.path(wanted.path).rename, self.machine.path(old))
             self._write(wanted)
@@ -190,6 +212,17 @@ class Putting:
             self.record.folders.append(wanted.path)
         self.changes.make(wanted.path, "made", self._make_folder, wanted)
 
+    def _state(self) -> None:
+        """What is in the state folder: it may come from another machine, or from a daemon that ran as root."""
+
+        place, account = self.machine.path(self.state_dir), self.shipped.account.name
+        if not place.is_dir():
+            return
+        names = {name for name in os.listdir(place) if name in DAEMONS or name.startswith(f"{DATABASE}-")}
+        for path in (f"{self.state_dir}/{name}" for name in sorted(names)):
+            if not self.machine.has(path, self._owner(account)[0]):
+                self._own(path, 0o600, account)
+
     def _folder_above(self, path: str) -> None:
         above = str(PurePosixPath(path).parent)
         told = self.changes.dry_run and above in self.record.folders
@@ -197,7 +230,7 @@ class Putting:
             self._folder(PutFolder(above, 0o755, ROOT))
 
     def _make_folder(self, wanted: PutFolder) -> None:
-        self.machine.path(wanted.path).mkdir(mode=0o700)
+        self.machine.path(wanted.path).mkdir(mode=wanted.mode if wanted.owner == ROOT else 0o700)
         self.machine.own(wanted.path, wanted.mode, self._owner(wanted.owner))
 
     def _key(self) -> None:

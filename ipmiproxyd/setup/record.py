@@ -24,6 +24,8 @@ class Record:
     """What it says is kept by :meth:`save`.
 
     :ivar files: path → digest of what was written there.
+    :ivar moved: what had to make room for them: where it is now → where it was, and the digest of what was there; an
+        empty one for a copy of ours that somebody had changed.
     :ivar links: symbolic links: path → where they lead.
     :ivar folders: those that were not there before, in the order in which they were made.
     :ivar account: the user was made by us.
@@ -31,6 +33,7 @@ class Record:
     :ivar packages: the Debian packages that were missing and were installed.
     :ivar shipped: digest of the configuration file that was shipped last.
     :ivar enabled: systemd was told to start the units.
+    :ivar displays: the displays' users that were there before.
     """
 
     def __init__(self, machine: Machine) -> None:
@@ -38,6 +41,7 @@ class Record:
         self._kept = machine.text(FILE)
         kept = self._read()
         self.files: dict[str, str] = kept.get("files", {})
+        self.moved: dict[str, list[str]] = kept.get("moved", {})
         self.links: dict[str, str] = kept.get("links", {})
         self.folders: list[str] = kept.get("folders", [])
         self.account: bool = kept.get("account", False)
@@ -45,6 +49,7 @@ class Record:
         self.packages: list[str] = kept.get("packages", [])
         self.shipped: str = kept.get("shipped", "")
         self.enabled: bool = kept.get("enabled", False)
+        self.displays: list[str] = kept.get("displays", [])
 
     def _read(self) -> dict[str, Any]:
         if self._kept is None:
@@ -61,7 +66,7 @@ class Record:
     def save(self) -> None:
         """Keep it on the machine."""
 
-        names = ("files", "links", "folders", "account", "key", "packages", "shipped", "enabled")
+        names = ("files", "moved", "links", "folders", "account", "key", "packages", "shipped", "enabled", "displays")
         text = json.dumps({"version": VERSION, **{name: getattr(self, name) for name in names}}, indent=1) + "\n"
         if text == self._kept:
             return
@@ -75,7 +80,7 @@ class Record:
     def is_empty(self) -> bool:
         """Nothing is left that could be taken back."""
 
-        return not (self.files or self.links or self.folders or self.account or self.key)
+        return not (self.files or self.moved or self.links or self.folders or self.account or self.key)
 
     def forget(self) -> None:
         """Nothing of it remains on the machine."""

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Final
 
 from ipmiproxyd.agents import runner
+from ipmiproxyd.setup import using
 from ipmiproxyd.setup.changes import Changes
 from ipmiproxyd.setup.machine import Machine
-from ipmiproxyd.setup.putting import KEY, NEW, OLD, UNITS
+from ipmiproxyd.setup.putting import KEY, UNITS
 from ipmiproxyd.setup.record import Record, digest
 from ipmiproxyd.setup.shipped import ACCOUNT, CONFIG
 from ipmiproxyd.setup.trouble import SetupError
@@ -24,23 +25,23 @@ AGENT_OF_OTHERS: Final = ("/etc/sudoers.d/ipmiproxyd-agent", "/var/lib/ipmiproxy
 class Removal:
     """What others have changed since then is left, and told. All raise SetupError.
 
-    :param jobs_name: ``agent.jobs_name``.
     :param purge: the configuration, the state and the keys go, too.
     """
 
     machine: Machine
     record: Record
     changes: Changes
-    jobs_name: str
     purge: bool
 
     def all(self) -> None:
-        """The daemon has ended."""
+        """The daemon has ended, and all consoles."""
 
         self._systemd()
         for path in reversed(list(self.record.files)):
             if self.purge or path != CONFIG:
                 self._file(path)
+        for old in list(self.record.moved):
+            self._moved(old)
         for path, target in list(self.record.links.items()):
             self._link(path, target)
         if self.machine.runs_systemd and not self.changes.dry_run:
@@ -82,17 +83,37 @@ class Removal:
             if self.purge and not self.changes.dry_run:
                 del self.record.files[path]
             return
-        old = f"{path}{OLD}"
-        back = path not in (CONFIG, f"{CONFIG}{NEW}") and os.path.lexists(self.machine.path(old))
-        done = f"replaced by {old}, which was there before" if back else "removed"
-        self._taken(path, done, lambda: self._remove_file(path, old if back else ""))
+        self._taken(path, "removed", lambda: self._remove_file(path))
 
-    def _remove_file(self, path: str, old: str) -> None:
-        if old:
-            self.machine.path(old).rename(self.machine.path(path))
-        else:
-            self.machine.path(path).unlink(missing_ok=True)
+    def _remove_file(self, path: str) -> None:
+        self.machine.path(path).unlink(missing_ok=True)
         del self.record.files[path]
+
+    def _moved(self, old: str) -> None:
+        """What had to make room comes back, if it is still what it was; but not a changed copy of ours."""
+
+        path, digest_then = self.record.moved[old]
+        present = self.machine.text(old)
+        is_free = self.machine.text(path) is None or (self.changes.dry_run and self._is_ours(path))
+        if present is None:
+            self.record.moved.pop(old)
+        elif not digest_then:
+            self.changes.note(f"{old}: left; it is our {path} as somebody had changed it")
+            if not self.changes.dry_run:
+                self.record.moved.pop(old)
+        elif digest(present) == digest_then and is_free:
+            self._taken(old, f"moved back to {path}", lambda: self._move_back(old, path))
+        else:
+            self.changes.note(f"{old}: left; it was {path} before")
+            if self.purge and not self.changes.dry_run:
+                self.record.moved.pop(old)
+
+    def _move_back(self, old: str, path: str) -> None:
+        self.machine.path(old).rename(self.machine.path(path))
+        del self.record.moved[old]
+
+    def _is_ours(self, path: str) -> bool:
+        return digest(self.machine.text(path) or "") == self.record.files.get(path)
 
     def _link(self, path: str, target: str) -> None:
         place = self.machine.path(path)
@@ -113,31 +134,43 @@ class Removal:
     # --- folders ------------------------------------------------------------------------------------------------------
 
     def _consoles(self) -> None:
-        """What the runner keeps for this daemon, as root."""
+        """What the runner keeps for this daemon, as root: the folders that belong to the daemon's user."""
 
+        account = self.machine.account(ACCOUNT)
+        if account is None:
+            return
+        jobs = [name for name, uid in using.jobs_folders().items() if uid == account[0]]
+        for name in jobs:
+            self.changes.make(f"{runner.JOBS}/{name}", "removed", shutil.rmtree, f"{runner.JOBS}/{name}")
+        caches = sorted(Path(runner.CACHE).glob("*"))
+        for cache in caches:
+            if using.owner_of(cache) == account[0]:
+                self.changes.make(str(cache), "removed", shutil.rmtree, cache)
         for above in (runner.JOBS, runner.CACHE):
-            mine = self.machine.path(f"{above}/{self.jobs_name}")
-            if mine.is_dir():
-                self.changes.make(str(mine), "removed", shutil.rmtree, mine)
             if Path(above).is_dir() and not self.changes.dry_run and not os.listdir(above):
                 os.rmdir(above)
-        if Path(runner.LOCKS).is_dir() and not Path(runner.JOBS).exists():
-            self.changes.make(runner.LOCKS, "removed", shutil.rmtree, runner.LOCKS)
+        locks = Path(runner.LOCKS)
+        if locks.is_dir() and not Path(runner.JOBS).exists() and not using.is_in_use(locks):
+            self.changes.make(runner.LOCKS, "removed", shutil.rmtree, locks)
 
     def _folder(self, path: str) -> None:
         place = self.machine.path(path)
-        if not place.is_dir() or not os.listdir(place):
+        if place.is_symlink():
+            self.changes.note(f"{path}: left, as it is somebody else's")
+            if self.purge and not self.changes.dry_run:
+                self.record.folders.remove(path)
+        elif not place.is_dir() or not os.listdir(place):
             self._taken(path, "removed", lambda: self._remove_folder(path, place))
-        elif path.startswith("/run/") or (self.purge and self._is_daemons(place)):
+        elif path.startswith("/run/") or (self.purge and self._is_daemons(path)):
             self._taken(path, "removed with all that was in it", lambda: self._remove_folder(path, place))
         elif not self.changes.dry_run:
             self.changes.note(f"{path}: left, with what is in it")
             if self.purge:
                 self.record.folders.remove(path)
 
-    def _is_daemons(self, place: Path) -> bool:
+    def _is_daemons(self, path: str) -> bool:
         account = self.machine.account(ACCOUNT)
-        return account is not None and place.stat().st_uid == account[0]
+        return account is not None and self.machine.has(path, account[0])
 
     def _remove_folder(self, path: str, place: Path) -> None:
         if place.is_dir():
@@ -150,7 +183,10 @@ class Removal:
         others = [path for path in AGENT_OF_OTHERS if os.path.lexists(path)]
         if self.machine.is_live and not others:
             for name in runner.our_users():
-                self._account(name)
+                if name not in self.record.displays:
+                    self._account(name)
+                else:
+                    self.changes.note(f"user {name}: left, as it was there before")
         if self.record.account and self._account(ACCOUNT) and not self.changes.dry_run:
             self.record.account = False
 

@@ -9,13 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from ipmiproxyd.control.talk import Conversation, TalkError
+from ipmiproxyd.control.talk import Conversation, NobodyThere, TalkError
 from ipmiproxyd.setup.machine import Machine
 from ipmiproxyd.setup.trouble import SetupError
 from ipmiproxyd.wire.control import Refused
 
 END_LIMIT: Final = 100.0
 """Seconds that its end may take; systemd gives it 90."""
+ANSWER_LIMIT: Final = 10.0
+ENDED: Final = ("inactive", "failed")
+"""States of a unit of which nothing runs."""
 
 
 @dataclass(frozen=True)
@@ -30,21 +33,34 @@ class Running:
     socket: Path
 
 
-def find_running(machine: Machine, socket: Path) -> Running | None:
-    """None if none runs. It is not started by being asked for, as systemd would do."""
+class NoAnswer(SetupError):
+    """Somebody is at the control socket, and does not say what a daemon would."""
 
-    if not machine.is_live:
+
+def find_running(machine: Machine, socket: Path) -> Running | None:
+    """None if none runs. It is not started by being asked for, as systemd would do. Raises NoAnswer."""
+
+    if not machine.is_live or _is_stopped(machine):
         return None
-    if machine.runs_systemd:
-        told = machine.run("systemctl", "show", "--property=ActiveState", "--value", "ipmiproxyd.service").strip()
-        if told not in ("active", "reloading", "deactivating"):
-            return None
     try:
-        with Conversation(str(socket)) as talk:
+        with Conversation(str(socket), silence=ANSWER_LIMIT) as talk:
             status = _asked(talk, b"daemon status\n")
-    except TalkError:
+        return Running(status["pid"], status["consoles"]["total"], time.time() - status["uptime"], socket)
+    except NobodyThere:
         return None
-    return Running(status["pid"], status["consoles"]["total"], time.time() - status["uptime"], socket)
+    except TalkError as error:
+        raise NoAnswer(f"A daemon seems to run, and does not answer: {error.message}") from None
+    except (KeyError, TypeError):
+        raise NoAnswer("A daemon seems to run, and does not answer as it should.") from None
+
+
+def _is_stopped(machine: Machine) -> bool:
+    """systemd has its socket, and would start it."""
+
+    if not machine.runs_systemd:
+        return False
+    told = machine.run("systemctl", "show", "--property=ActiveState", "--value", "ipmiproxyd.service").strip()
+    return told in ENDED
 
 
 def stop(machine: Machine, running: Running) -> None:
@@ -55,14 +71,14 @@ def stop(machine: Machine, running: Running) -> None:
     except ProcessLookupError:
         return
     try:
-        with Conversation(str(running.socket)) as talk:
+        with Conversation(str(running.socket), silence=END_LIMIT) as talk:
             if machine.runs_systemd:  # it would be started again by whoever comes next
                 machine.run("systemctl", "stop", "ipmiproxyd.socket")
             _asked(talk, b"daemon stop\n")
         if not select.select([process], [], [], END_LIMIT)[0]:
-            raise SetupError("The daemon has closed its consoles and does not end.")
+            raise SetupError("The daemon has closed its consoles and does not end.", "--force ends it.")
     except TalkError as error:
-        raise SetupError(f"The daemon could not be stopped: {error.message}") from None
+        raise SetupError(f"The daemon could not be stopped: {error.message}", "--force ends it.") from None
     finally:
         os.close(process)
 

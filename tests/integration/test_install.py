@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.utils import getProcessOutputAndValue
 from twisted.trial.unittest import TestCase
 
+from ipmiproxyd.agents import runner
 from tests.simulator.bmc import ADMIN, SimulatedBmc
 from tests.simulator.process import Child, the_reactor
 from tests.support.bare import BareHost
@@ -26,11 +27,21 @@ AS_UNIT: Final = Path(__file__).resolve().parents[1] / "support" / "as_unit.py"
 SOURCES, LIBRARIES, WHEELS = "/srv/sources", "/srv/libraries", "/srv/wheels"
 PREFIX: Final = "/opt/ipmiproxyd"
 UNITS: Final = ("/etc/systemd/system/ipmiproxyd.service", "/etc/systemd/system/ipmiproxyd.socket")
-ADD_USER: Final = f"""
-import sys
-sys.path.insert(0, "{SOURCES}/ipmiproxyd/agents")
-import runner
-runner.add_user("easydcim_vnc_1")
+START_JOB: Final = f"""
+import json, os, pwd, subprocess, sys
+user = pwd.getpwnam("ipmiproxyd")
+document = {{"verb": "start", "version": {runner.VERSION}, "jobs": "ipmiproxyd", "prefix": "easydcim_vnc_"}}
+document |= {{"group": user.pw_gid, "id": "job1", "display": 1, "vnc": "unix", "door": "", "lease": 900.0}}
+document |= {{"memory": 1 << 28, "least_free": 0, "box": "import time; time.sleep(600)", "given": ""}}
+asks = {{"PATH": "{PATH}", "SUDO_UID": str(user.pw_uid), "SUDO_GID": str(user.pw_gid)}}
+argv = [sys.executable, "{SOURCES}/ipmiproxyd/agents/runner.py"]
+done = subprocess.run(argv, input=json.dumps(document), env=asks, text=True, capture_output=True, check=True)
+print(done.stdout)
+"""
+RUNNING: Final = f"""
+{PREFIX}/bin/python -c 'import time; time.sleep(60)' &
+{SOURCES}/.ci/remove-environment {PREFIX} && echo removed
+kill $!
 """
 LISTING: Final = r"""
 find /etc /opt /usr/local/bin /run -xdev -path '/opt/?*/?*/?*' -prune -o -printf '%y %m %u:%g %p %l\n'
@@ -115,6 +126,7 @@ class InstallTests(TestCase):
     async def test_from_nothing_to_power_and_back(self) -> None:
         await self.environment()
         before = self.host.run("sh", "-c", LISTING)
+        await self.where_it_cannot_be()
         said = await self.make("install", f"WHEEL={self.wheel}")
         self.assertIn("user ipmiproxyd: made", said)
         self.assertIn("\nWhat next:\n", said)
@@ -136,18 +148,43 @@ class InstallTests(TestCase):
         self.assertIn("power: off", await self.run_there("ipmiproxyctl", "power", "status", "device=node1"))
         password.unlink()
 
-        # As after the first console.
-        self.host.run("/usr/bin/python3", "-c", ADD_USER)
         again = await self.make("install", f"WHEEL={self.wheel}")
         self.assertEqual(again.splitlines()[0], "Nothing was changed.", again)
         self.assertNotIn("restart", again)
-
-        said = await self.make("uninstall", "PURGE=yes")
-        self.assertIn("stopped", said)
-        self.assertIn("user easydcim_vnc_1: removed", said)
-        await daemon.when_ended()
+        await self.and_back(daemon)
         await self.environment()
         self.assertEqual(_difference(before, self.host.run("sh", "-c", LISTING)), "")
+
+    async def and_back(self, daemon: Child) -> None:
+        """Nothing is removed while it is in use."""
+
+        self.assertIn("begun", self.host.run("/usr/bin/python3", "-c", START_JOB))
+        everything = self.host.run("sh", "-c", LISTING)
+        for words in (("--purge",), ("--dry-run",)):
+            said = await self.run_there("ipmiproxyctl", "setup", "--remove", *words, status=1)
+            self.assertIn("error: 1 console is open.", said)
+        self.assertEqual(self.host.run("sh", "-c", LISTING), everything)
+        said = await self.run_there("ipmiproxyctl", "setup", "--remove", "--force")
+        self.assertRegex(said, r"the daemon \(process \d+\): stopped")
+        self.assertIn("console job1: ended", said)
+        await daemon.when_ended()
+        self.assertEqual(self.host.console_processes(), {})
+        self.assertIn(f"{PREFIX}: left, as process ", await self.run_there("sh", "-c", RUNNING))
+        await self.make("uninstall")
+        self.assertFalse(self.host.path(PREFIX).exists())
+        # The sources are there still.
+        said = await self.make("uninstall", "PURGE=yes")
+        self.assertIn("user easydcim_vnc_1: removed", said)
+
+    async def where_it_cannot_be(self) -> None:
+        self.host.run("install", "-d", "-o", "1234", "/srv/mine")
+        for prefix in ("/opt/a b", "/home/x", "/opt/../root/x", "/srv/mine/x", "opt"):
+            said = await self.run_there(
+                "make", "-C", SOURCES, "install", f"PREFIX={prefix}", f"WHEEL={self.wheel}", status=2
+            )
+            self.assertIn("PREFIX", said)
+        made = [path for path in ("/opt/a b", "/home/x", "/root/x", "/srv/mine/x") if self.host.path(path).exists()]
+        self.assertEqual(made, [])
 
 
 def _difference(before: str, after: str) -> str:

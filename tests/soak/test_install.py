@@ -16,7 +16,7 @@ from twisted.trial.unittest import TestCase
 from tests.simulator.bmc import ADMIN
 from tests.simulator.server import SimulatedServer
 from tests.support import leftovers
-from tests.support.booted import BootedRoot
+from tests.support.booted import BootedRoot, control_groups
 from tests.support.network_namespace import NetworkNamespace, ReactorIn
 from tests.support.roots import Debian
 from tests.support.scratch import scratch
@@ -24,16 +24,35 @@ from tests.support.scratch import scratch
 ROOT: Final = Path(__file__).resolve().parents[2]
 CLONE, PLACE = "/root/ipmiproxyd", "/srv/clone"
 HERE, BMC = "10.78.9.1", "10.78.9.11"
+GROUP: Final = "[Socket]\nSocketGroup=www-data\n"
+UNITS: Final = "ipmiproxyd.socket ipmiproxyd.service"
+SAVED: Final = f"""
+set -e
+ipmiproxyctl device add name=saved address=192.0.2.1 username=a password=@/etc/hostname
+systemctl stop {UNITS}
+(umask 077 && tar -C / -czf /root/ipmiproxyd.tar.gz var/lib/ipmiproxyd etc/ipmiproxyd etc/ipmiproxyd.toml)
+rm -r /var/lib/ipmiproxyd /etc/ipmiproxyd
+tar -C / -xzf /root/ipmiproxyd.tar.gz
+ipmiproxyctl setup >&2
+systemctl start {UNITS}
+ipmiproxyctl device list
+ipmiproxyctl device remove name=saved
+"""
 WATCHDOG: Final = "[Service]\nWatchdogSec=4\n"
 INSTALL: Final = f"""
 set -e
 apt-get -q update >&2
 apt-get -q -y install --no-install-recommends make procps systemd systemd-sysv dbus >&2
 cp -R {PLACE} {CLONE}
+touch /root/begun
 cd {CLONE}
 make install
 echo --- again
 make install
+echo --- another Python
+rm /opt/ipmiproxyd/bin/python*
+make install
+echo "written: $(find {CLONE} -newer /root/begun)"
 """
 BY_HAND: Final = """
 set -e
@@ -51,6 +70,7 @@ class BareDebianTests(TestCase):
     timeout: ClassVar[float] = 1500
 
     async def setUp(self) -> None:  # type: ignore[override]
+        control_groups()  # rather now than after all the rest
         debian = Debian("bookworm")
         await deferToThread(debian.make, [])
         self.folder = scratch(self)
@@ -60,7 +80,10 @@ class BareDebianTests(TestCase):
 
     async def test_from_a_clone_to_a_console_and_back(self) -> None:
         said = await self.there("sh", "-c", INSTALL)
-        first, _, second = said.partition("--- again\n")
+        first, _, more = said.partition("--- again\n")
+        second, _, third = more.partition("--- another Python\n")
+        self.assertIn("Nothing was changed.", third.splitlines())
+        self.assertTrue(third.endswith("\nwritten: \n"), third)
         self.assertIn("user ipmiproxyd: made", first)
         self.assertIn("What next:", first)
         self.assertNotIn("Missing:", first)
@@ -127,6 +150,16 @@ class BareDebianTests(TestCase):
         shutil.rmtree(folder)
         await self.run_there("systemctl", "daemon-reload")
         await self.run_there("systemctl", "restart", "ipmiproxyd")
+
+        folder = self.root.path("/etc/systemd/system/ipmiproxyd.socket.d")
+        folder.mkdir()
+        (folder / "override.conf").write_text(GROUP)
+        await self.run_there("systemctl", "daemon-reload")
+        await self.run_there("systemctl", "restart", *UNITS.split())
+        said = await self.run_there("stat", "-c", "%U:%G %a", "/run/ipmiproxyd/control.sock")
+        self.assertEqual(said, "ipmiproxyd:www-data 660\n")
+        self.assertIn("saved", await self.run_there("sh", "-c", SAVED))
+        shutil.rmtree(folder)
 
     async def console(self) -> None:
         """A panel in Chromium, under the unit's hardening; a restart closes it."""

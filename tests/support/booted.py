@@ -45,7 +45,7 @@ class BootedRoot:
         self._work = work
         self._settings = kernel_settings()
         self._unshare: subprocess.Popen[bytes] | None = None
-        self._group = _control_groups() / f"ipx-{os.getpid()}"
+        self._group = control_groups() / f"ipx-{os.getpid()}"
         self._init = 0
 
     def before_boot(self, *argv: str) -> str:
@@ -142,14 +142,14 @@ def kernel_settings() -> Mapping[str, str]:
     return {name: Path("/proc/sys", name).read_text() for name in KERNEL}
 
 
-def _control_groups() -> Path:
-    """Where version 2 of them is."""
+def control_groups() -> Path:
+    """Where version 2 of them is. Raises AssertionError where it is not."""
 
     for line in Path("/proc/mounts").read_text().splitlines():
         _, place, kind, *_ = line.split()
         if kind == "cgroup2":
             return Path(place)
-    raise AssertionError("this machine has no control groups of version 2")
+    raise AssertionError("systemd as process 1 needs control groups of version 2, and this machine has none mounted")
 
 
 def _checked(argv: Sequence[str], env: Mapping[str, str]) -> str:

@@ -11,6 +11,7 @@ import os
 import sys
 
 CLONE_NEWUSER = 0x10000000
+SETTING = "/mnt/whole/proc/sys/user/max_user_namespaces"  # of this user namespace; a host's /proc/sys is read-only
 EVERYBODY = f"0 0 {2**32 - 1}"
 
 
@@ -38,7 +39,7 @@ def main(number: str, argv: list[str]) -> None:
         sys.exit(os.strerror(ctypes.get_errno()))
     os.close(tell)
     os.waitpid(helper, 0)
-    write("/proc/sys/user/max_user_namespaces", number)
+    write(SETTING, number)
     os.execv(argv[0], argv)
 
 

@@ -1,7 +1,8 @@
 # Process 1 of a host that a test makes: sh host_init.sh NAME FIRST_UID LAST_UID ROOT PACKAGES [FOLDER PLACE]... Its
 # namespaces are there already. Its files are those of the folder ROOT, the machine's or a Debian's, with all that changes
 # in memory; /run and /tmp are empty, and so is /home of the machine's. A Debian gets its packages from the folder PACKAGES
-# alone. Each FOLDER of the machine is found at PLACE, and cannot be written there.
+# alone. Each FOLDER of the machine is found at PLACE, and cannot be written there. Most settings of the kernel are the
+# machine's and cannot be changed; those of the network are the host's own.
 set -e
 name=$1 first=$2 last=$3 root=$4 packages=$5
 shift 5
@@ -29,9 +30,21 @@ mount -t sysfs -o ro sysfs sys
 mount -t tmpfs -o size=32m,mode=755 tmpfs run
 mount -t tmpfs -o size=64m,mode=1777 tmpfs tmp
 [ -n "$packages" ] || mount -t tmpfs -o size=64m,mode=755 tmpfs home
+
+# The kernel lets a sandbox mount /proc only where another one is to be seen as a whole: one that only root reaches, and
+# where nobody looks for settings.
+mkdir -m 700 mnt/whole
+mkdir mnt/whole/proc
+mount -t proc proc mnt/whole/proc
+mount --bind proc/sys proc/sys
+mount -o remount,bind,ro proc/sys
+mount --bind mnt/whole/proc/sys/net proc/sys/net
+
 hostname "$name"
-pivot_root . mnt
-umount -l /mnt
+mkdir old
+pivot_root . old
+umount -l /old
+rmdir /old
 cd /
 
 # The users that it makes have numbers that nobody else has: the kernel knows them by these alone, here and on the

@@ -206,6 +206,40 @@ class PutTests(TreeTestCase):
         self.assertIn("with the shell /bin/sh", error.message)
         self.assertEqual(self.listing(), before)
 
+    def test_no_shell_is_bin_sh(self) -> None:
+        with (self.root / "etc/passwd").open("a") as file:
+            file.write(f"{ACCOUNT}:x:4711:4711::/home/ipmiproxyd:\n")
+        self.assertIn("with the shell /bin/sh", self.assertRaises(SetupError, self.put).message)
+
+    def test_a_state_folder_of_somebody_else(self) -> None:
+        (self.root / CONFIG[1:]).write_text('[daemon]\nstate-dir = "/var/lib"\n')
+        (self.root / "var/lib/dpkg").mkdir()
+        before = self.listing()
+        for dry_run in (True, False):
+            error = self.assertRaises(SetupError, self.put, dry_run=dry_run)
+            self.assertIn("The state folder /var/lib is there already, and is not the daemon's", error.message)
+            self.assertEqual(self.listing(), before)
+
+    def test_a_state_folder_that_was_brought_here(self) -> None:
+        state = self.root / "var/lib/ipmiproxyd"
+        state.mkdir()
+        for name in ("ipmiproxyd.sqlite", "ipmiproxyd.sqlite-wal", "secrets.key", "mine"):
+            (state / name).write_text(name)
+        self.put()
+        self.assertEqual(self.tree.described("/var/lib/ipmiproxyd"), (0o700, ACCOUNT))
+        self.assertEqual(self.tree.described("/var/lib/ipmiproxyd/ipmiproxyd.sqlite-wal"), (0o600, ACCOUNT))
+        self.assertEqual(self.tree.described("/var/lib/ipmiproxyd/mine"), (0o644, "root"))
+        self.assertEqual(self.put(), ["Nothing was changed."])
+        self.remove(purge=True)  # it was there before
+        self.assertTrue((state / "secrets.key").exists())
+
+    def test_what_is_closed_stays_closed(self) -> None:
+        self.put()
+        self.tree.path("/etc/ipmiproxyd").chmod(0o750)
+        self.tree.path(SERVICE).chmod(0o600)
+        self.assertEqual(self.put(), ["Nothing was changed."])
+        self.assertEqual(self.tree.described("/etc/ipmiproxyd"), (0o750, "root"))
+
     def test_without_sudo_the_rest_is_made(self) -> None:
         self.tree.without = {"visudo"}
         said = self.put()
@@ -355,6 +389,24 @@ class RemoveTests(TreeTestCase):
         self.remove(purge=True)
         self.assertEqual(self.listing(), before)
 
+    def test_a_changed_copy_of_ours_does_not(self) -> None:
+        self.tree.path(f"{SUDOERS}.old").write_text("somebody's")
+        self.put()
+        self.tree.path(SUDOERS).write_text(f"{self.text(SUDOERS)}# mine\n")
+        self.assertIn(f"{SUDOERS}: moved to {SUDOERS}.old2", "\n".join(self.put()))
+        said = self.remove(purge=True)
+        self.assertIn(f"{SUDOERS}.old2: left; it is our {SUDOERS} as somebody had changed it", said)
+        left = {path.name: path.read_text()[-10:] for path in (self.root / "etc/sudoers.d").iterdir()}
+        self.assertEqual(left, {"ipmiproxyd.old": "somebody's", "ipmiproxyd.old2": self.text(f"{SUDOERS}.old2")[-10:]})
+        self.assertEqual(self.remove(purge=True), ["Nothing was changed."])
+
+    def test_what_made_room_and_was_changed_there(self) -> None:
+        self.tree.path(SERVICE).write_text("[Service]\n")
+        self.put()
+        self.tree.path(f"{SERVICE}.old").write_text("[Service]\n# more\n")
+        self.assertIn(f"{SERVICE}.old: left; it was {SERVICE} before", self.remove(purge=True))
+        self.assertFalse(self.tree.path(SERVICE).exists())
+
     def test_an_account_that_was_there_before(self) -> None:
         with (self.root / "etc/passwd").open("a") as file:
             file.write(f"{ACCOUNT}:x:4711:4711::/srv:/bin/false\n")
@@ -409,6 +461,7 @@ class InterruptedTests(TreeTestCase):
         self.assertGreater(after, 12)
 
     def test_half_made_can_be_removed(self) -> None:
+        self.tree.path(SERVICE).write_text("[Service]\n")
         before = self.listing()
         after = 0
         while self.broken_off(after, self.put):
@@ -574,6 +627,12 @@ class RestartTests(SynchronousTestCase):
         self.assertNotIn("restart", self.next(installed=now, started=now + 9))
         self.assertIn("(no console is open)", self.next(installed=now + 9, started=now))
         self.assertIn("(open consoles, which it closes: 3)", self.next(installed=now + 9, started=now, consoles=3))
+
+    def test_it_does_not_answer(self) -> None:
+        installation = Installation(PROGRAMS, RUNNER, ROOT, 0.0)
+        told = "\n".join(Advice(Machine(), installation, Settings(), [], [], None, "It is silent.").next())
+        self.assertIn("It is silent. Find out why: ", told)
+        self.assertNotIn("runuser", told)
 
 
 class PackagesTests(SynchronousTestCase):
