@@ -59,7 +59,7 @@ class DirectEndpoint:
         failure.trap(ConnectError, DNSLookupError, OSError)
         raise AgentUnreachable(
             f"The display's port {self._place} on the agent {self._agent} cannot be reached: {_why(failure.value)}.",
-            hint="Open its VNC ports for the daemon's host (agent provision does, agent check tries them), or set transport=ssh.",
+            hint="Open its VNC ports for the daemon's host (agent provision does it), or set transport=ssh.",
         ) from failure.value
 
 
