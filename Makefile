@@ -5,12 +5,19 @@ BIN := .venv/bin
 STAMPS := .venv/stamps
 NPM_CI := npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 
+# Where "make install" puts ipmiproxyd; WHEEL= installs one that is there instead of building one.
+PREFIX ?= /opt/ipmiproxyd
+WHEEL ?=
+# "make uninstall PURGE=yes" also removes configuration, state and keys.
+PURGE ?=
+
 export PYTHON
 export NPM_CONFIG_UPDATE_NOTIFIER = false
 export PYTHONDONTWRITEBYTECODE = 1
 
 .DEFAULT_GOAL := build
-.PHONY: help build wheel test lint types unit integration soak bench demo clean packages novnc launcher test-packages soak-packages
+.PHONY: help build wheel install uninstall test lint types unit integration soak bench demo clean
+.PHONY: packages novnc launcher test-packages soak-packages
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 14
@@ -54,6 +61,13 @@ wheel: $(STAMPS)/python novnc launcher ## Build dist/*.whl, noVNC and the launch
 	rm -rf build
 	$(BIN)/python -m zipfile --list dist/*.whl | grep -q ipmiproxyd/web/novnc/core/rfb.js
 	$(BIN)/python -m zipfile --list dist/*.whl | grep -q ipmiproxyd/java/launcher.jar
+
+install: ## Install into PREFIX (/opt/ipmiproxyd) and set this machine up, as root
+	@.ci/install "$(PREFIX)" "$(WHEEL)"
+
+uninstall: ## Take that back; with PURGE=yes configuration, state and keys, too
+	@$(PREFIX)/bin/ipmiproxyctl setup --remove $(if $(PURGE),--purge)
+	@.ci/remove-environment "$(PREFIX)"
 
 test: test-packages build ## Everything: lint, types, unit and integration tests
 	@$(BIN)/python tests/run_suite.py

@@ -1,6 +1,7 @@
 """``ipmiproxyctl``: the operator's command over the control protocol.
 
-It knows no command of the daemon: what there is, the daemon itself tells (``ipmiproxyctl help``).
+It knows no command of the daemon: what there is, the daemon itself tells (``ipmiproxyctl help``). Only ``setup`` is its
+own: it prepares the machine, and works without a daemon.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ requests:
   ipmiproxyctl device add name=node17 address=10.0.0.17 username=ADMIN password=-
   ipmiproxyctl console open device=node17
   ipmiproxyctl power cycle device=node17 wait=30s
+  ipmiproxyctl setup --dry-run                    this machine itself: see ipmiproxyctl setup --help
 Without words, requests are read from standard input, one on a line, as the daemon itself
 takes them: quoted as in a shell, # begins a comment.
 
@@ -198,8 +200,13 @@ def _run(options: argparse.Namespace, view: View) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit status; ``--help`` says what it means."""
 
+    words = sys.argv[1:] if arguments is None else arguments
+    if words[:1] == ["setup"]:
+        from ipmiproxyd.setup.command import main as setup
+
+        return setup(words[1:])
     parser = _parser()
-    options = parser.parse_intermixed_args(arguments)
+    options = parser.parse_intermixed_args(words)
     if not options.words and sys.stdin.isatty():
         parser.print_help(sys.stderr)
         return USAGE

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
 
+from ipmiproxyd.control.absent import how_to_start
 from ipmiproxyd.wire.control import (
     PROTOCOL,
     Done,
@@ -94,17 +95,20 @@ class Conversation:
         try:
             self._socket.connect(self._path)
         except FileNotFoundError as error:
-            raise TalkError(
-                f"There is no control socket at {self._path}.", "Is the daemon running? Name another with --socket."
-            ) from error
+            raise self._nobody("there is no control socket") from error
         except ConnectionRefusedError as error:
-            raise TalkError(f"Nobody listens at {self._path}.", "The daemon has ended: start it again.") from error
+            raise self._nobody("nobody listens at the control socket") from error
         except PermissionError as error:
             raise TalkError(
-                f"You may not use the control socket {self._path}.", "Its group may: see control.group in the settings."
+                f"You may not use the control socket {self._path}.",
+                "Root may, and its group (see ls -l): control.group, or SocketGroup= of ipmiproxyd.socket, names it.",
             ) from error
         except OSError as error:
             raise TalkError(f"The control socket {self._path} cannot be used: {_words(error)}.") from error
+
+    def _nobody(self, sign: str) -> TalkError:
+        words = f"No ipmiproxyd runs here: {sign} {self._path}."
+        return TalkError(words, f"{how_to_start()}. If it has another socket: --socket PATH.")
 
     def _greeting(self) -> Greeting:
         try:

@@ -168,10 +168,11 @@ class RequestTests(CtlTestCase):
     async def test_nobody_there(self) -> None:
         status, out, err = await self.run_ctl("device", "list", socket=self.folder / "none.sock")
         self.assertEqual((status, out), (1, ""))
-        self.assertIn("There is no control socket at", err)
+        self.assertIn("No ipmiproxyd runs here: there is no control socket ", err)
+        self.assertIn("hint: ", err)
         status, _, err = await self.run_ctl("--socket", str(self.folder), "device", "list")
         self.assertEqual(status, 1)
-        self.assertIn("Nobody listens at", err)
+        self.assertIn("No ipmiproxyd runs here: nobody listens at the control socket ", err)
 
     async def test_no_room(self) -> None:
         self.fakes.consoles.slow = True

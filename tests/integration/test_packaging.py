@@ -5,35 +5,20 @@ The builds are made without the network: with the setuptools that is here, and b
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
 import sysconfig
 import venv
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
-from twisted.internet.utils import getProcessOutputAndValue
 from twisted.trial.unittest import TestCase
 
 from ipmiproxyd import __version__
 from tests.support.scratch import scratch
+from tests.support.wheel import NOVNC, ROOT, build_wheel, copy_sources, pip, run_python
 
-ROOT = Path(__file__).resolve().parents[2]
-SOURCES = ("ipmiproxyd", "twisted", "setup.cfg", "pyproject.toml", "README.md")
-NOT_SOURCES = shutil.ignore_patterns("__pycache__", "node_modules", "dropin.cache", "novnc", "novnc.??????")
 TWISTD = "import sys; sys.argv[0] = 'twistd'; from twisted.scripts.twistd import run; run()"
-
-# What is not Python and has to be in the wheel; a stand-in for noVNC, which is fetched and not part of the sources.
-NOVNC = {
-    "core/rfb.js": "// core",
-    "core/util/browser.js": "// util",
-    "vendor/pako/lib/zlib/inflate.js": "// pako",
-    "LICENSE.txt": "MPL",
-}
 
 
 class PackagingTests(TestCase):
@@ -42,45 +27,14 @@ class PackagingTests(TestCase):
     def setUp(self) -> None:
         self.folder = scratch(self)
         self.sources = self.folder / "sources"
-        self.sources.mkdir()
-        for name in SOURCES:
-            if (ROOT / name).is_dir():
-                shutil.copytree(ROOT / name, self.sources / name, ignore=NOT_SOURCES)
-            else:
-                shutil.copy(ROOT / name, self.sources / name)
-        for name, text in NOVNC.items():
-            path = self.sources / "ipmiproxyd" / "web" / "novnc" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
+        copy_sources(self.sources)
 
     async def run_python(self, python: Path | str, *arguments: str, status: int = 0) -> str:
-        """What a Python said that must exit with this status; it finds nothing in the folder where it runs."""
+        """What a Python said that must exit with this status."""
 
-        environment: Mapping[str, str] = {
-            "PATH": os.environ.get("PATH", os.defpath),
-            "HOME": str(self.folder),
-            "LANG": "C.UTF-8",
-            "PIP_NO_INDEX": "1",
-            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-            "PYTHONDONTWRITEBYTECODE": "1",
-        }
-        out, err, ended = await getProcessOutputAndValue(str(python), arguments, environment, str(self.folder))
-        said = str((out + err).decode())
+        ended, said = await run_python(self.folder, python, *arguments)
         self.assertEqual(ended, status, f"{arguments}\n{said}")
         return said
-
-    async def pip(self, python: Path | str, *arguments: str) -> None:
-        await self.run_python(
-            sys.executable,
-            "-m",
-            "pip",
-            "--quiet",
-            "--python",
-            str(python),
-            *arguments,
-            "--no-deps",
-            "--no-build-isolation",
-        )
 
     def environment(self, name: str) -> Path:
         """A virtual environment that sees the packages of this one, but not an editable install of ours."""
@@ -112,13 +66,11 @@ class PackagingTests(TestCase):
             self.assertTrue((web / name).is_file(), name)
 
     async def test_each_way_to_install(self) -> None:
-        wheels = self.folder / "wheels"
-        await self.pip(sys.executable, "wheel", "--wheel-dir", str(wheels), str(self.sources))
-        [wheel] = wheels.iterdir()
+        wheel = await build_wheel(self.folder, self.sources)
         from_wheel, from_folder, editable = (self.environment(name) for name in ("wheel", "folder", "editable"))
-        await self.pip(from_wheel, "install", str(wheel))
-        await self.pip(from_folder, "install", str(self.sources))
-        await self.pip(editable, "install", "--editable", str(self.sources))
+        await pip(self.folder, from_wheel, "install", str(wheel))
+        await pip(self.folder, from_folder, "install", str(self.sources))
+        await pip(self.folder, editable, "install", "--editable", str(self.sources))
         checks = [self.check(python) for python in (from_wheel, from_folder, editable)]
         outcomes: Any = await DeferredList([Deferred.fromCoroutine(check) for check in checks], consumeErrors=True)
         for done, result in outcomes:
@@ -140,3 +92,7 @@ class PackagingTests(TestCase):
         }
         self.assertEqual(modules - names, set())
         self.assertEqual([name for name in names if name.startswith(("tests/", "etc/"))], [])
+        self.assertIn("ipmiproxyd/setup/packages.txt", names)
+        shipped = {name.partition("/data/share/ipmiproxyd/")[2] for name in names} - {""}
+        sources = [path for folder in ("etc", "systemd") for path in (ROOT / folder).rglob("*") if path.is_file()]
+        self.assertEqual(shipped, {str(path.relative_to(ROOT)) for path in sources})

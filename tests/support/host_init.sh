@@ -1,14 +1,22 @@
-# Process 1 of a host that a test makes: sh host_init.sh NAME FIRST_UID LAST_UID [ROOT PACKAGES]. Its namespaces are
-# there already. Its files are the machine's, or those of a Debian in the folder ROOT, with all that changes in memory;
-# /run and /tmp are empty, and so is /home of the machine's. A ROOT gets its packages from the folder PACKAGES alone.
+# Process 1 of a host that a test makes: sh host_init.sh NAME FIRST_UID LAST_UID ROOT PACKAGES [FOLDER PLACE]... Its
+# namespaces are there already. Its files are those of the folder ROOT, the machine's or a Debian's, with all that changes
+# in memory; /run and /tmp are empty, and so is /home of the machine's. A Debian gets its packages from the folder PACKAGES
+# alone. Each FOLDER of the machine is found at PLACE, and cannot be written there.
 set -e
-name=$1 first=$2 last=$3 root=${4:-/} packages=${5-}
+name=$1 first=$2 last=$3 root=$4 packages=$5
+shift 5
 size=64m
 [ -z "$packages" ] || size=4g
 mount -t tmpfs -o size=$size,mode=755 tmpfs /mnt
 mkdir /mnt/upper /mnt/work /mnt/root
 mount -t overlay overlay -o lowerdir="$root",upperdir=/mnt/upper,workdir=/mnt/work /mnt/root
 cd /mnt/root
+while [ $# != 0 ]; do
+    mkdir -p ".$2"
+    mount --bind "$1" ".$2"
+    mount -o remount,bind,ro ".$2"
+    shift 2
+done
 if [ -n "$packages" ]; then
     mkdir -p srv/packages
     mount --bind "$packages" srv/packages

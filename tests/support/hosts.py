@@ -64,11 +64,15 @@ class AgentHost:
 
     :param number: 0 to 3, another one for each host of a test.
     :param keys: the folder of its SSH keys, which it keeps.
+    :param shown: folders of this machine, and where they are found on the host, not to be written.
     :ivar sshd: answers at port 22 of all its addresses.
     """
 
-    def __init__(self, test: TestCase, name: str, number: int, keys: Path) -> None:
+    def __init__(
+        self, test: TestCase, name: str, number: int, keys: Path, *, shown: Mapping[Path, str] | None = None
+    ) -> None:
         self.name = name
+        self._shown = [str(part) for pair in (shown or {}).items() for part in pair]
         self._test = test
         self._child = Child()
         self._init = 0
@@ -86,7 +90,8 @@ class AgentHost:
         self._child = Child(lambda line: up.callback(None) if line == "up" else None)
         self._child.when_ended().addCallback(lambda _: None if up.called else up.cancel())
         apart = ["unshare", "--net", "--uts", "--ipc", "--mount", "--pid", "--fork", "--kill-child=KILL"]
-        init = ["sh", str(INIT), self.name, str(self.first_uid), str(self.first_uid + USERS - 1), *self.below()]
+        init = ["sh", str(INIT), self.name, str(self.first_uid), str(self.first_uid + USERS - 1)]
+        init += [*self.below(), *self._shown]
         argv = ["setpriv", "--pdeathsig", "KILL", *apart, "--propagation", "private", *init]
         the_reactor().spawnProcess(self._child, "/usr/bin/setpriv", argv, env={"PATH": PATH})
         try:
@@ -98,9 +103,9 @@ class AgentHost:
         self.install()
 
     def below(self) -> Sequence[str]:
-        """Where its files come from, if not from this machine, see host_init.sh."""
+        """Where its files and packages come from, see host_init.sh."""
 
-        return ()
+        return "/", ""
 
     def install(self) -> None:
         """What docs/agents.md tells to do as root."""

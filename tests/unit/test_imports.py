@@ -30,6 +30,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "console",
         "doctor",
         "relay control web",
+        "setup",
         "log notify options ctl daemon",
         "service",
         "main",
