@@ -186,7 +186,10 @@ class OthersTests(EngineTestCase):
         self.host.run("id", "easydcim_vnc_3")
         self.host.run("apt-get", "-qq", "-y", "install", "guest")
 
-        told = self.engine("unprovision", account="east")
+        stays = ("sh", "-c", "sleep 1000 >/dev/null 2>&1 &")
+        self.host.run("setpriv", "--reuid=easydcim_vnc_3", "--clear-groups", *stays)
+        self.assertEqual(self.engine("unprovision", account="east")[-1]["code"], "in-use")
+        told = self.engine("unprovision", account="east", force=True)
         self.assertEqual(told[-1]["event"], "done")
         (warning,) = [event["words"] for event in told if event["event"] == "warning"]
         self.assertEqual(warning, "These packages are needed by others now, and stay: tiny-lib")

@@ -81,6 +81,9 @@ class HostTestCase(SynchronousTestCase):
             (self.root / folder).mkdir(parents=True)
         (self.root / "etc/passwd").write_text(PASSWD.format(uid=os.getuid(), gid=os.getgid()))
         self.host = ScratchHost(str(self.root))
+        python = self.path(DOCUMENT["python"])
+        python.parent.mkdir()
+        python.touch(mode=0o755)
         self.told = Told()
         self.stages: tuple[Any, ...] = (
             accounts.put_key,

@@ -19,6 +19,7 @@ NO_SHELLS = ("nologin", "false")
 RESTRICTED = "restrict,port-forwarding"
 # As the runner makes and knows them.
 DISPLAY_GECOS, DISPLAY_SHELL = "ipmiproxyd console display", "/usr/sbin/nologin"
+RUNNERS_LOCK = "/run/ipmiproxyd-displays/users.lock"
 USERS_LIMIT = 400
 TOOLS_FOLDER = ".ipmiproxyd"
 
@@ -123,7 +124,20 @@ def put_key(work: Work) -> None:
     content = (before + "".join(f"{line}\n" for line in new)).encode("utf-8", "surrogateescape")
     mode, uid, gid = (now["mode"], now["uid"], now["gid"]) if now["type"] == "file" else (0o600, uid, gid)
     words = f"The daemon's key for the account {work.account}"
+    _is_looked_for(work)
     work.put(path, files.new_file(content, mode, uid, gid), words, lines=new)
+
+
+def _is_looked_for(work: Work) -> None:
+    """sshd may have been told to look for keys elsewhere."""
+    if not (sshd := work.host.which("sshd")):
+        return
+    done = work.host.run([sshd, "-T", "-C", f"user={work.account},host=localhost,addr=127.0.0.1"])
+    match = re.search(r"^authorizedkeysfile (.*)$", done.output, re.MULTILINE)
+    if match and not {".ssh/authorized_keys", "%h/.ssh/authorized_keys"} & set(match[1].split()):
+        work.teller.warning(
+            f"sshd looks for keys in {match[1]}, and not in ~/.ssh/authorized_keys, where the key is put"
+        )
 
 
 # --- the users of displays --------------------------------------------------------------------------------------------
@@ -165,16 +179,19 @@ def make_displays(work: Work) -> None:
     for done, name in enumerate(missing):
         work.teller.go_on()
         work.teller.progress(work.stage, 100 * done / len(missing), f"The user {name}")
-        _make_display(work, name, name in marked)
+        with work.host.locked(RUNNERS_LOCK):
+            _make_display(work, name)
 
 
-def _make_display(work: Work, name: str, half: bool) -> None:
-    if half or name in work.host.entries("group"):  # of a run that was killed
+def _make_display(work: Work, name: str) -> None:
+    if name in work.host.entries("shadow"):
+        return  # the runner was quicker
+    if name in work.host.entries("passwd") or name in work.host.entries("group"):  # of a run that was killed
         work.host.change_users(["userdel", name], fine=(6, 12))
         work.host.change_users(["groupdel", name], fine=(6,))
     argv = ["useradd", "--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent"]
     argv += ["--shell", DISPLAY_SHELL, "--comment", DISPLAY_GECOS, name]
-    work.host.change_users(argv, fine=(9,))  # the runner was quicker
+    work.host.change_users(argv)
 
 
 def undo_displays(work: Work, change: Change) -> None:

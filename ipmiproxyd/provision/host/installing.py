@@ -136,7 +136,8 @@ def _install(work: Work, missing: list[str], known: dict[str, Package]) -> None:
     for name in plan.new:
         before = "config-files" if name in known and known[name].status == "config-files" else "absent"
         change["items"].setdefault(name, {"before": before, "named": name in missing})
-    change["upgraded"] = sorted({*change["upgraded"], *plan.upgraded})
+    # Those of ours that were broken off look like upgrades.
+    change["upgraded"] = sorted({*change["upgraded"], *plan.upgraded} - change["items"].keys())
     change["window"] = {file: sorted(work.host.entries(file)) for file in ("passwd", "group")}
     work.record.save()
     work.teller.go_on()

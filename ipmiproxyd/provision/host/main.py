@@ -1,6 +1,6 @@
 """The engine: makes this host an agent, or takes that back. It runs as root, and nothing of it stays.
 
-It is given a document and says lines of JSON::
+It is given a document (``DOCUMENT``, and what ``RULES`` name) and says lines of JSON::
 
     {"event":"stage","name":…,"text":…}  {"event":"progress","name":…,"percent":…,"text":…}
     {"event":"change","stage":…,"words":…}: what is changed next, or would be in a dry run
@@ -36,6 +36,14 @@ if TYPE_CHECKING:
 NAME = r"[a-z_][a-z0-9_-]{0,31}"
 PATH = r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9_.+-]{1,100})+"
 KEYS = r"(?:(?:ssh|ecdsa)-[a-z0-9-]+ [A-Za-z0-9+/=]+(?: [^\n\0]*)?\n*)+"
+DOCUMENT: Object = {
+    "dry_run": False,  # nothing at all is changed, and what would be is told
+    "daemon_address": "",  # from where the daemon comes, for transport "direct"
+    "displays": [],  # the numbers of displays
+    "packages": None,  # their names; None: what this system calls what an agent needs
+    "force": False,  # unprovision: also while consoles are open
+    "runner": {},  # its "path", "version" and "text"
+}
 RULES: dict[str, str] = {
     "verb": "provision|unprovision|update|look",
     "account": NAME,
@@ -53,7 +61,7 @@ RULES: dict[str, str] = {
 
 def checked(document: Object) -> Object:
     """The document, complete. Raises FailedError where it is not as it must be."""
-    document = {"dry_run": False, "daemon_address": "", "packages": None, "force": False, **document}
+    document = {**DOCUMENT, **document}
     for name, rule in RULES.items():
         value = document.get(name)
         if not isinstance(value, str) or not re.fullmatch(rule, value):

@@ -47,6 +47,10 @@ def allow(work: Work) -> None:
     document = work.document
     text = RULE.format(account=work.account, python=document["python"], runner=document["runner"]["path"])
     path = rule_path(work)
+    if not work.dry_run and not os.access(work.host.path(document["python"]), os.X_OK):
+        raise FailedError(
+            "tool-missing", f"{document['python']} is not there on the host", "Install it, or see python=."
+        )
     wanted = files.new_file(text.encode(), 0o440)
     if not files.same(files.look(work.host.root, path), wanted) and not work.dry_run:
         check(work, text)

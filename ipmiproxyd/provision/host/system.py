@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import re
 import select
@@ -14,7 +16,7 @@ from ipmiproxyd.provision.host.talk import FailedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 LIMIT = 120.0  # seconds that a short program may take
@@ -106,6 +108,20 @@ class Host:
         """The lines of /etc/passwd or /etc/group, by name."""
         lines = (self.read(f"/etc/{file}") or "").splitlines()
         return {fields[0]: fields for fields in (line.split(":") for line in lines) if len(fields) > 3}
+
+    @contextlib.contextmanager
+    def locked(self, path: str) -> Iterator[None]:
+        """Nobody else has the lock of this file, if it is there."""
+        try:
+            fd = os.open(self.path(path), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            yield
+            return
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
 
     def login_number(self, name: str, otherwise: int) -> int:
         """A number that /etc/login.defs sets."""
