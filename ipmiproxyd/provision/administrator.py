@@ -22,7 +22,7 @@ _LOOK: Final = """
 printf 'uid %s\\n' "$(id -u)"
 printf 'from %s\\n' "${SSH_CONNECTION%% *}"
 command -v sudo >/dev/null 2>&1 && echo 'sudo yes'
-command -v "$1" >/dev/null 2>&1 && echo 'python yes'
+"$1" -I -S -c 'import ctypes, json, subprocess' >/dev/null 2>&1 && echo 'python yes'
 :
 """
 _WITHOUT: Final = ("sudo", "-k", "-n", "--")
@@ -45,7 +45,7 @@ class Account:
 
     :param name: the agent's.
     :ivar caller: the address from which the host sees us come; "" if it does not tell.
-    :ivar has_python: the agent's Python is there.
+    :ivar has_python: the agent's Python is there, as a whole: its installation may have been broken off.
     """
 
     def __init__(self, reactor: Any, name: str, by: Administrator, connection: Connection) -> None:

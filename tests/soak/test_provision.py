@@ -167,6 +167,7 @@ class Killed(RootsWorld):
         self.kill_by(way)
         reply: Reply = await asked
         if way in ("power", "connection"):
+            await self.east.host.sshd.all_ended()
             await self.east.host.sshd.start(self)
         print(f"{self.words}: {reply.code or 'it was done'}")
         return not reply.ok

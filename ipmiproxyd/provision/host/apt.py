@@ -30,6 +30,8 @@ OPTIONS = (
     *(word for option in KEEP_OLD for word in ("-o", f"Dpkg::Options::={option}")),
 )
 INSTALL = ("install", "--no-install-recommends", "--no-remove", "--fix-broken", "--")
+# Where something was broken off, apt does nothing else before that.
+REPAIR = ("install", "--no-install-recommends", "--fix-broken")
 # systemd's packages, too, are "essential", if they come first.
 REMOVE = ("remove", "--allow-remove-essential", "--")
 # Not even apt's own caches are written.

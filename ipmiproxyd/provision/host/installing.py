@@ -56,7 +56,8 @@ def wanted(work: Work, system: System) -> list[str]:
         )
     if browser not in (CHROMIUM, "none"):
         work.teller.warning(f"The browser {browser} is untested")
-    return [*COMMON, system.java, *([] if browser == "none" else [browser])]
+    python = ["python3"] if work.document["python"] == "/usr/bin/python3" else []
+    return [*COMMON, *python, system.java, *([] if browser == "none" else [browser])]
 
 
 def install(work: Work, system: System) -> None:
@@ -81,10 +82,27 @@ def complete(work: Work) -> dict[str, Package]:
     """What is installed, once dpkg is done with what it had begun."""
     known = apt.packages(work.host)
     if apt.is_interrupted(work.host, known) and work.tell("dpkg, which was broken off, completes its work"):
-        # What it cannot configure for want of others' packages, apt sees to.
         work.host.run(["dpkg", "--configure", "-a", *apt.KEEP_OLD], limit=apt.LIMIT)
+        if apt.is_interrupted(work.host, apt.packages(work.host)):
+            repair(work)
         known = apt.packages(work.host)
     return known
+
+
+def repair(work: Work) -> None:
+    """What is half unpacked, or lacks what it needs, is completed by apt, or goes again if it is ours."""
+    apt.update(work)
+    plan, change = apt.plan(work.host, apt.REPAIR), work.record.find("packages", KEY)
+    ours = change["items"] if change else {}
+    if others := set(plan.removed) - set(ours):
+        message = f"apt-get cannot complete what was broken off without others' packages: {apt.names(others)}"
+        raise FailedError("packages-failed", message, "See what apt-get --fix-broken install says on the host.")
+    if change:
+        for name in plan.new:
+            ours.setdefault(name, {"before": "absent", "named": False})
+        work.record.save()
+    work.teller.go_on()
+    apt.do(work, apt.REPAIR, (0.0, 5.0))
 
 
 def add_repository(work: Work) -> None:
