@@ -16,7 +16,8 @@ export NPM_CONFIG_UPDATE_NOTIFIER = false
 export PYTHONDONTWRITEBYTECODE = 1
 
 .DEFAULT_GOAL := build
-.PHONY: help build wheel install uninstall test lint types unit integration soak bench demo clean packages novnc launcher test-packages
+.PHONY: help build wheel install uninstall test lint types unit integration soak bench demo clean
+.PHONY: packages novnc launcher test-packages soak-packages
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 14
@@ -29,6 +30,9 @@ packages:
 
 test-packages:
 	@.ci/packages build run test
+
+soak-packages:
+	@.ci/packages build run test soak
 
 $(STAMPS)/python: setup.cfg pyproject.toml | packages
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed")'
@@ -81,7 +85,7 @@ unit: $(STAMPS)/python ## The logic, on a fake clock
 integration: test-packages build ## With the real programs
 	@$(BIN)/python tests/run_suite.py integration
 
-soak: test-packages build ## What takes long
+soak: soak-packages build ## What takes long; makes roots of three Debians in /var/cache/ipmiproxyd-tests
 	$(BIN)/python -m twisted.trial --temp-directory _trial_temp.soak tests.soak
 
 bench: build $(STAMPS)/bench ## Measurements

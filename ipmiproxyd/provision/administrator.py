@@ -26,7 +26,7 @@ command -v sudo >/dev/null 2>&1 && echo 'sudo yes'
 [ -e /var/lib/ipmiproxyd-agent ] && echo 'record yes'
 :
 """
-_IMPORTS: Final = "import json, subprocess"
+_IMPORTS: Final = "import ctypes, json, subprocess"
 """What a python3 alone, without its library, cannot."""
 _WITHOUT: Final = ("sudo", "-k", "-n", "--")
 _BY_PASSWORD: Final = ("sudo", "-k", "-S", "-p", "", "--")

@@ -51,9 +51,11 @@ if [ -n "$1" ]; then
     echo "$1" >"$parts/ipmiproxyd.list"
     options="$options -o Dir::Etc::SourceParts=$parts"
 fi
-dpkg --configure -a --force-confdef --force-confold
+dpkg --configure -a --force-confdef --force-confold || :
 apt-get $options update
-apt-get $options -y --no-install-recommends -o Dpkg::Options::=--force-confold install python3
+options="$options -y --no-install-recommends -o Dpkg::Options::=--force-confold"
+apt-get $options --no-remove --fix-broken install || :
+apt-get $options install python3
 """
 
 

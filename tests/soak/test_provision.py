@@ -7,6 +7,7 @@ OpenSSH.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
@@ -17,11 +18,17 @@ from tests.support.roots_world import PASSWORD, RootsWorld
 from tests.support.wire_client import Reply
 from tests.support.ws_client import WsClient
 
-MOMENTS: Final = ("account", "key", "users", "runner", "sudo", "firewall", "kernel", "agent")
-"""Stages that take no time, so that a random moment would hardly be in one."""
-WAYS: Final = ("power", "engine", "connection")
-"""What is killed: all that runs on the host; the engine alone; those who serve the connection."""
-PACKAGES: Final = 25.0
+MOMENTS: Final = ("account", "key", "users", "runner", "sudo", "firewall", "kernel")
+"""Stages that take no time: a random moment would hardly be in one."""
+WAYS: Final = {
+    "power": "",
+    "engine": "given.pop|parts=",
+    "apt": "^(/usr/bin/)?(apt-get|dpkg) ",
+    "connection": "^sshd(-session)?: ",
+}
+"""Whose commands look like that is killed: all that run on the host; the engine alone, or what installs Python for it;
+what it has started; those who serve the connection, and listen for others."""
+PACKAGES: Final = 20.0
 """Seconds that the packages take, roughly."""
 
 
@@ -127,13 +134,13 @@ class Killed(RootsWorld):
 
     async def is_killed(self, times: int) -> None:
         seed = random.randrange(1 << 32)
-        self.dice = random.Random(seed)
-        self.words = f"seed {seed}"
-        print(self.words)
+        self.dice, self.words = random.Random(seed), ""
+        print(f"seed {seed}")
         before = listing(self.east.host)
         try:
             for _ in range(times):
-                await self.is_killed_once()
+                while not await self.is_killed_once():
+                    await self.provisioned("unprovision")
                 self.assertEqual((await self.provisioned()).body["state"], "connected")
                 self.assertEqual(self.east.host.run("dpkg", "--audit"), "")
                 self.assertEqual((await self.provisioned()).body["changes"], [])
@@ -142,32 +149,35 @@ class Killed(RootsWorld):
                 await self.provisioned("unprovision")
                 self.assertEqual(differences(before, listing(self.east.host)), [])
         except BaseException as error:
-            error.add_note(self.words)
+            error.add_note(f"seed {seed}: {self.words}")
             raise
 
-    async def is_killed_once(self) -> None:
+    async def is_killed_once(self) -> bool:
+        """False if it was done before."""
+
         asked = self.client.ask(self.provision(), 300.0)
-        stage, way = self.dice.choice(["", *MOMENTS]), self.dice.choice(WAYS)
+        stage = self.dice.choice([*MOMENTS, *len(MOMENTS) * [""]])
+        way = self.dice.choice([way for way in WAYS if not stage or way != "apt"])
         seconds = self.dice.uniform(0.0, 0.2 if stage else PACKAGES)
-        self.words += f"; {way} {seconds:.2f} s after {stage or 'the beginning'}"
+        self.words = f"{way} {seconds:.2f} s after {stage or 'the beginning'}"
         self.client.progress.clear()
         while stage and not any(told["stage"] == stage for told in self.client.progress):
             await self.client.something(120.0)
         await leftovers.pause(seconds)
-        await self.kill_by(way)
+        self.kill_by(way)
         reply: Reply = await asked
-        self.words += f" ({reply.code or 'it was done'})"
+        if way in ("power", "connection"):
+            await self.east.host.sshd.all_ended()
+            await self.east.host.sshd.start(self)
+        print(f"{self.words}: {reply.code or 'it was done'}")
+        return not reply.ok
 
-    async def kill_by(self, way: str) -> None:
+    def kill_by(self, way: str) -> None:
+        """Nothing of that kind may run just now."""
+
         host = self.east.host
-        if way == "connection":
-            host.cut()
-        elif way == "engine":
-            engines = [one.pid for one in host.processes() if "given.pop" in one.command or "parts=" in one.command]
-            host.run("sh", "-c", 'kill -KILL "$@" 2>/dev/null || :', "sh", *map(str, engines))
-        else:
-            host.run("sh", "-c", "kill -KILL -1")
-            await host.sshd.start(self)
+        pids = [str(one.pid) for one in host.processes() if re.search(WAYS[way], one.command)]
+        host.run("sh", "-c", 'kill -KILL "$@" 2>/dev/null || :', "sh", *(pids if way != "power" else ["-1"]))
 
 
 class Killed11Tests(Killed):

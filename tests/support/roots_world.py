@@ -31,7 +31,7 @@ class RootsWorld(HostsWorld):
     :cvar suite: the Debian release.
     """
 
-    timeout: ClassVar[float] = 600
+    timeout: ClassVar[float] = 900
     suite: ClassVar[str]
     names: ClassVar[Sequence[str]] = ("east",)
     small: ClassVar[bool] = False
