@@ -33,6 +33,7 @@ systemctl stop {UNITS}
 (umask 077 && tar -C / -czf /root/ipmiproxyd.tar.gz var/lib/ipmiproxyd etc/ipmiproxyd etc/ipmiproxyd.toml)
 rm -r /var/lib/ipmiproxyd /etc/ipmiproxyd
 tar -C / -xzf /root/ipmiproxyd.tar.gz
+rm /root/ipmiproxyd.tar.gz
 ipmiproxyctl setup >&2
 systemctl start {UNITS}
 ipmiproxyctl device list
@@ -155,7 +156,8 @@ class BareDebianTests(TestCase):
         folder.mkdir()
         (folder / "override.conf").write_text(GROUP)
         await self.run_there("systemctl", "daemon-reload")
-        await self.run_there("systemctl", "restart", *UNITS.split())
+        await self.run_there("systemctl", "stop", *UNITS.split())
+        await self.run_there("systemctl", "start", *UNITS.split())
         said = await self.run_there("stat", "-c", "%U:%G %a", "/run/ipmiproxyd/control.sock")
         self.assertEqual(said, "ipmiproxyd:www-data 660\n")
         self.assertIn("saved", await self.run_there("sh", "-c", SAVED))
