@@ -22,7 +22,12 @@ _LOOK: Final = """
 printf 'uid %s\\n' "$(id -u)"
 printf 'from %s\\n' "${SSH_CONNECTION%% *}"
 command -v sudo >/dev/null 2>&1 && echo 'sudo yes'
-"$1" -I -S -c 'import ctypes, json, subprocess' >/dev/null 2>&1 && echo 'python yes'
+case $1 in
+    /usr/bin/* | python3)  # the system's, whose installation may have been broken off
+        states=$(dpkg-query -W -f '${db:Status-Status} ' 'python3*' 'libpython3*' 2>/dev/null)
+        case $states in *half* | *unpacked*) exit 0 ;; esac ;;
+esac
+"$1" -I -S -c 'import json, shutil, subprocess' >/dev/null 2>&1 && echo 'python yes'
 :
 """
 _WITHOUT: Final = ("sudo", "-k", "-n", "--")
@@ -45,7 +50,7 @@ class Account:
 
     :param name: the agent's.
     :ivar caller: the address from which the host sees us come; "" if it does not tell.
-    :ivar has_python: the agent's Python is there, as a whole: its installation may have been broken off.
+    :ivar has_python: the agent's Python is there and works.
     """
 
     def __init__(self, reactor: Any, name: str, by: Administrator, connection: Connection) -> None:
