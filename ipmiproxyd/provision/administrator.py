@@ -22,11 +22,16 @@ _LOOK: Final = """
 printf 'uid %s\\n' "$(id -u)"
 printf 'from %s\\n' "${SSH_CONNECTION%% *}"
 command -v sudo >/dev/null 2>&1 && echo 'sudo yes'
-"$1" -I -S -c "$2" </dev/null >/dev/null 2>&1 && echo 'python yes'
 [ -e /var/lib/ipmiproxyd-agent ] && echo 'record yes'
+case $1 in
+    /usr/bin/* | python3)  # the system's, whose installation may have been broken off
+        states=$(dpkg-query -W -f '${db:Status-Status} ' 'python3*' 'libpython3*' 2>/dev/null)
+        case $states in *half* | *unpacked*) exit 0 ;; esac ;;
+esac
+"$1" -I -S -c "$2" </dev/null >/dev/null 2>&1 && echo 'python yes'
 :
 """
-_IMPORTS: Final = "import ctypes, json, subprocess"
+_IMPORTS: Final = "import ctypes, json, shutil, subprocess"
 """What a python3 alone, without its library, cannot."""
 _WITHOUT: Final = ("sudo", "-k", "-n", "--")
 _BY_PASSWORD: Final = ("sudo", "-k", "-S", "-p", "", "--")
