@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 
-from ipmiproxyd.provision.host import apt, files, made, record
+from ipmiproxyd.provision.host import apt, files, made, record, whole
 from ipmiproxyd.provision.host.talk import FailedError
 
 TYPE_CHECKING = False
@@ -55,22 +55,23 @@ def wanted(work: Work, system: System) -> list[str]:
 
 
 def install(work: Work, system: System) -> None:
-    """Whatever is missing of them, by apt."""
+    """Whatever is missing of them, by apt; and again, what is there and not whole."""
     add_repository(work)
     take_over_bootstrap(work)
     change, names = work.record.find("packages", KEY), wanted(work, system)
     go_on(work, change)
-    ours = {*names, *((change["items"].keys() | {*change["upgraded"]}) if change else ())}
+    ours = {*whole.with_parts(names), *((change["items"].keys() | {*change["upgraded"]}) if change else ())}
     known = complete(work, ours)
     missing = _lacking(known, names)
     if missing or apt.is_interrupted(work.host, known, ours):
         (_would if work.dry_run else _install)(work, missing, known, ours)
-        return
-    if foreign := apt.odd(known):
-        work.teller.warning(f"These packages, which are not ours, are not wholly installed: {apt.names(foreign)}")
-    work.want("packages", KEY)
-    if change and not work.dry_run:
-        made.note(work, change)
+    else:
+        if foreign := apt.odd(known):
+            work.teller.warning(f"These packages, which are not ours, are not wholly installed: {apt.names(foreign)}")
+        work.want("packages", KEY)
+        if change and not work.dry_run:
+            made.note(work, change)
+    whole.put_right(work, names, ours)
 
 
 def go_on(work: Work, change: Change | None) -> None:
