@@ -158,6 +158,9 @@ class KilledTests(EngineTestCase):
         self.is_provisioned()
         self.is_made_whole()
 
+        there = self.listing()
+        self.assertIn("Packages are removed: tiny-lib, tiny-tool", "\n".join(self.must("unprovision", dry_run=True)))
+        self.assertEqual(self.listing(), there)
         self.assertGreater(self.until_done("unprovision"), 8)
         self.taken_back()
         self.assertEqual(self.must("unprovision"), [])

@@ -43,14 +43,19 @@ def wanted(work: Work, system: System) -> list[str]:
     given, browser = work.document["packages"], work.document["browser"]
     if given is not None:
         return list(given)
+    if browser not in (CHROMIUM, "none"):
+        work.teller.warning(f"The browser {browser} is untested")
+    return usual(system, browser)
+
+
+def usual(system: System, browser: str) -> list[str]:
+    """What this system calls what an agent needs."""
     if browser == CHROMIUM and system.id == "ubuntu":
         raise FailedError(
             "system-unsupported",
             f"The chromium of {system.name} is a snap, which does not run in a console's sandbox",
             "Name a browser that is a package of apt's (browser=PACKAGE, untested), or none (browser=none).",
         )
-    if browser not in (CHROMIUM, "none"):
-        work.teller.warning(f"The browser {browser} is untested")
     return [*COMMON, system.java, *([] if browser == "none" else [browser])]
 
 
