@@ -159,7 +159,7 @@ class KilledTests(EngineTestCase):
         self.is_made_whole()
 
         there = self.listing()
-        self.assertIn("Packages are removed: tiny-lib, tiny-tool", "\n".join(self.must("unprovision", dry_run=True)))
+        self.assertIn("Packages are removed: remnant, tiny-lib, tiny-tool", self.must("unprovision", dry_run=True))
         self.assertEqual(self.listing(), there)
         self.assertGreater(self.until_done("unprovision"), 8)
         self.taken_back()

@@ -393,7 +393,7 @@ class PythonTests(SynchronousTestCase):
 
         report = self.successResultOf(looked('ID=debian\nVERSION_ID="12"\n'))
         words = "\n".join(report.changes)
-        for part in ("chromium", "openjdk-17-jre", "account ipmiproxyd", "easydcim_vnc_1 to easydcim_vnc_3", "runner.py"):
+        for part in ("chromium", "openjdk-17-jre", "account ipmiproxyd", "easydcim_vnc_1 to easydcim_vnc_3", "runner"):
             self.assertIn(part, words)
         self.assertIn("no Python", report.warnings[0])
         report = self.successResultOf(looked("ID=debian\nVERSION_ID=13", users="never"))
