@@ -10,10 +10,11 @@ import argparse
 import getpass
 import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import BinaryIO, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, BinaryIO, Final
 
 from ipmiproxyd import __version__
+from ipmiproxyd.control.absent import SOCKET
 from ipmiproxyd.control.talk import Conversation, RefusedAtDoor, TalkError
 from ipmiproxyd.control.view import View, choose_view
 from ipmiproxyd.errors import BadRequest, BadValue, MissingArgument, UnknownArgument, UnknownCommand
@@ -25,7 +26,8 @@ USAGE: Final = 2
 INTERRUPTED: Final = 130
 NOBODY_READS: Final = 141
 
-DEFAULT_SOCKET: Final = "/run/ipmiproxyd/control.sock"
+BROKEN_OFF: Final = "Broken off. The daemon stops what it was doing."
+"""Where it has not told anything else in the request's progress."""
 _LONGEST_SECRET: Final = 4096
 _WRITTEN_WRONG: Final = frozenset(
     error.code for error in (BadRequest, UnknownCommand, UnknownArgument, MissingArgument, BadValue)
@@ -71,8 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--socket",
         metavar="PATH",
-        default=os.environ.get("IPMIPROXYD_SOCKET") or DEFAULT_SOCKET,
-        help=f"the daemon's control socket (default: $IPMIPROXYD_SOCKET, or {DEFAULT_SOCKET})",
+        default=os.environ.get("IPMIPROXYD_SOCKET") or SOCKET,
+        help=f"the daemon's control socket (default: $IPMIPROXYD_SOCKET, or {SOCKET})",
     )
     parser.add_argument("--json", action="store_true", help="print each reply's JSON object on one line")
     parser.add_argument("--version", action="version", version=f"ipmiproxyctl {__version__}")
@@ -88,6 +90,7 @@ class Operator:
         self._talk = talk
         self._view = view
         self._ask = ask
+        self._broken_off = BROKEN_OFF
 
     def run(self, words: Sequence[str]) -> int:
         """One request. Returns the exit status; raises UsageError, TalkError."""
@@ -121,12 +124,22 @@ class Operator:
         return status
 
     def _request(self, line: bytes) -> Done | Refused:
-        reply = self._talk.request(line, self._view.progress)
+        self._broken_off = BROKEN_OFF
+        try:
+            reply = self._talk.request(line, self._heard)
+        except KeyboardInterrupt:
+            self._view.error(self._broken_off, None)
+            raise
         if isinstance(reply, Done):
             self._view.done(reply.data)
         else:
             self._view.refused(reply)
         return reply
+
+    def _heard(self, progress: Mapping[str, Any]) -> None:
+        if isinstance(words := progress.get("broken_off"), str):
+            self._broken_off = f"Broken off. {words}"
+        self._view.progress(progress)
 
     def _with_secrets(self, words: Sequence[str]) -> list[str]:
         """Fill in the secrets that are given as ``-`` or ``@FILE``; other arguments may have such values."""

@@ -295,6 +295,7 @@ class Provisioning(Protocol):
         repository: str = "",
         force: bool = False,
         keep: bool = False,
+        dry_run: bool = False,
         progress: Progress = lambda _: None,
     ) -> Mapping[str, Any]:
         """Put the host back as it was, and have the agent no more, unless it is to be kept. Goes on to its end even if
@@ -302,8 +303,10 @@ class Provisioning(Protocol):
 
         :param fields: as for :meth:`provision`; a host is put back by them also where no such agent is known.
         :param repository: for Python, which is installed again where it went before all else did.
+        :param dry_run: change nothing, and tell what would be.
 
-        ``changes``, ``warnings``, and ``removed`` or ``kept``, or ``host`` where no agent was known.
+        ``changes``, ``words`` where there is none, ``dry_run``, ``warnings``, and ``removed`` or ``kept`` (in a dry run
+        ``name``), or ``host`` where no agent was known.
         """
 
     async def update(

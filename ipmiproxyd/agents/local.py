@@ -50,6 +50,7 @@ class LocalAgent(AgentWithRunner):
     """
 
     kind = "local"
+    users_setting = "[agent] users of the configuration file"
 
     def __init__(
         self,

@@ -119,6 +119,12 @@ class AgentWithRunner(ABC):
         return "Check agent.python, and that sudo allows the runner."
 
     @property
+    def users_setting(self) -> str:
+        """What says whether displays have users of their own, for people."""
+
+        return f"users= of the agent {self.name}"
+
+    @property
     def facts(self) -> Mapping[str, Any]:
         return self._facts
 
@@ -154,9 +160,12 @@ class AgentWithRunner(ABC):
             )
         facts = self.judged(events, outcome)[-1]
         if self._users == "always" and not facts["own_users"]:
-            raise AgentUnreachable("Unix users of their own for displays need root or sudo.")
+            raise AgentUnreachable(f"{self.users_setting} is always: Unix users for displays need root or sudo.")
         if self._users == "never" and facts["own_users"]:
-            raise AgentUnreachable("A console never runs as root: displays need users of their own.")
+            raise AgentUnreachable(
+                f"{self.users_setting} is never, and a console never runs as root: displays need users of their own.",
+                hint="Let it be auto, or let the runner start as another user than root.",
+            )
         return facts
 
     def missing(self, program: str) -> ToolMissing:

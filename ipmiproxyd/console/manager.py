@@ -465,8 +465,20 @@ class ConsoleManager:
         if agent is None:
             # Its jobs end by their lease, or as strangers of the agent that has its folder now.
             log.warn("console {console}: its agent is not configured any more", console=record.console)
-        else:
+            return
+        try:
             await agent.stop(record.key)
+        except ProxyError:
+            # Without a runner that works there nothing can be stopped, nor was anything begun perhaps.
+            if await _may_have(agent, record.key):
+                raise
+
+
+async def _may_have(agent: Agent, job_id: str) -> bool:
+    try:
+        return any(job.id == job_id for job in await agent.jobs())
+    except ProxyError:
+        return True
 
 
 async def _all_closed(sessions: Sequence[ConsoleSession]) -> None:

@@ -33,6 +33,11 @@ from ipmiproxyd.wire.provision import check_administrator, check_agent, check_wa
 NEEDED: Final = ("host", "key")
 """Fields without which nothing can be begun."""
 NOTHING: Final = "Nothing had to be changed."
+NOTHING_THERE: Final = "Nothing of it is there."
+GOES_ON: Final = "The host ends what it has begun, such as packages: say the same line again in a minute or two."
+GOES_ON_WHOLE: Final = "The daemon goes on with it to its end: say the same line again in a minute or two."
+NO_CHANGE: Final = "Nothing was changed."
+"""Of a request that nobody waits for any more."""
 UNTOUCHED: Final = (BadRequest, BadValue, Busy, Exists, InUse, SystemUnsupported)
 """Refusals at which nothing has been changed on a host, or at which what is there is another agent's."""
 
@@ -82,7 +87,7 @@ class ProvisionDesk:
         dry_run: bool = False,
         progress: Progress = lambda _: None,
     ) -> Mapping[str, Any]:
-        tell = self._timed(progress)
+        tell = self._timed(progress, NO_CHANGE if dry_run else GOES_ON)
         check_wanted(wanted)
         check_administrator(by)
         with self._alone(name):
@@ -115,16 +120,17 @@ class ProvisionDesk:
         repository: str = "",
         force: bool = False,
         keep: bool = False,
+        dry_run: bool = False,
         progress: Progress = lambda _: None,
     ) -> Mapping[str, Any]:
         check_wanted(wanted := Wanted(repository=repository))
         check_administrator(by)
-        tell = self._timed(progress)
+        tell = self._timed(progress, NO_CHANGE if dry_run else GOES_ON_WHOLE)
 
         async def work(host: Reached) -> Report:
-            return await host.work("unprovision", wanted, force=force, progress=tell)
+            return await host.work("unprovision", wanted, dry_run=dry_run, force=force, progress=tell)
 
-        going = self._unprovision(name, fields, by, known_hosts, work, force, keep)
+        going = self._unprovision(name, fields, by, known_hosts, work, force, keep, dry_run)
         return await shielded(Deferred.fromCoroutine(going))
 
     async def _unprovision(
@@ -136,6 +142,7 @@ class ProvisionDesk:
         work: Callable[[Reached], Coroutine[Any, Any, Report]],
         force: bool,
         keep: bool,
+        dry_run: bool,
     ) -> Mapping[str, Any]:
         with self._alone(name):
             known = await self._agents.known(name)
@@ -147,9 +154,12 @@ class ProvisionDesk:
             agent = await self._new(name, fields, known_hosts) if known is None else _as_given(known, fields)
             check_agent(agent)
             await self._check_not_shared(agent)
-            if known is None:
+            if known is not None and dry_run:
+                await self._agents.check_free_to_go(name, force=force)
+            if known is None or dry_run:
+                row = {"host": agent.host} if known is None else {"name": name}
                 async with self._provisioner().reach(agent, by) as host:
-                    return _answer(await work(host), {"host": agent.host}, dry_run=False)
+                    return _answer(await work(host), row, dry_run=dry_run, nothing=NOTHING_THERE)
             return await self._withdraw(agent, by, work, force, keep)
 
     async def _withdraw(
@@ -170,7 +180,7 @@ class ProvisionDesk:
                 report, warnings = await self._agents.withdraw(name, lambda: work(host), force=force, keep=keep)
         is_gone = await self._agents.known(name) is None
         removed = {"removed": name} if is_gone else {"kept": name}
-        return _answer(_more(report, Report((), tuple(warnings))), removed, dry_run=False)
+        return _answer(_more(report, Report((), tuple(warnings))), removed, dry_run=False, nothing=NOTHING_THERE)
 
     async def update(self, name: str, by: Administrator, *, progress: Progress = lambda _: None) -> Mapping[str, Any]:
         tell = self._timed(progress)
@@ -199,9 +209,16 @@ class ProvisionDesk:
         finally:
             self._at_work.discard(name)
 
-    def _timed(self, progress: Progress) -> Progress:
-        begun = self._seconds()
-        return lambda told: progress({**told, "ms": round((self._seconds() - begun) * 1000)})
+    def _timed(self, progress: Progress, broken_off: str = GOES_ON) -> Progress:
+        """:param broken_off: what happens if nobody waits for it any more; told once, when the work has begun."""
+
+        begun, more = self._seconds(), {"broken_off": broken_off}
+
+        def tell(told: Mapping[str, Any]) -> None:
+            progress({**told, "ms": round((self._seconds() - begun) * 1000), **more})
+            more.clear()
+
+        return tell
 
     async def _known(self, name: str) -> RemoteAgent:
         agent = await self._agents.known(name)
@@ -214,7 +231,7 @@ class ProvisionDesk:
         if missing:
             raise MissingArgument(
                 f"There is no agent {name} yet: {' and '.join(missing)} {'are' if missing[1:] else 'is'} needed, too.",
-                hint="For example: host=192.0.2.10 key=/etc/ipmiproxyd/keys/east",
+                hint="For example: host=192.0.2.10 key=/etc/ipmiproxyd/keys/agents",
             )
         agent = checked(RemoteAgent(name=name, **fields))
         check_agent(agent)
@@ -312,7 +329,9 @@ def _more(report: Report, other: Report) -> Report:
     return Report((*report.changes, *other.changes), (*report.warnings, *other.warnings))
 
 
-def _answer(report: Report, row: Mapping[str, Any], *, dry_run: bool) -> Mapping[str, Any]:
+def _answer(
+    report: Report, row: Mapping[str, Any], *, dry_run: bool, nothing: str = NOTHING
+) -> Mapping[str, Any]:
     warnings = [*report.warnings, *row.get("warnings", ())]
     told = {"changes": [*report.changes], "dry_run": dry_run, "warnings": warnings}
-    return {**row, **(told if report.changes else {**told, "words": NOTHING})}
+    return {**row, **(told if report.changes else {**told, "words": nothing})}

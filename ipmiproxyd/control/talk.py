@@ -115,7 +115,7 @@ class Conversation:
 
     def _nobody(self, sign: str) -> NobodyThere:
         words = f"No ipmiproxyd runs here: {sign} {self._path}."
-        return NobodyThere(words, f"{how_to_start()}. If it has another socket: --socket PATH.")
+        return NobodyThere(words, f"{how_to_start(self._path)}.")
 
     def _greeting(self) -> Greeting:
         try:

@@ -25,10 +25,15 @@ command -v sudo >/dev/null 2>&1 && echo 'sudo yes'
 [ -e /var/lib/ipmiproxyd-agent ] && echo 'record yes'
 case $1 in
     /usr/bin/* | python3)  # the system's, whose installation may have been broken off
-        states=$(dpkg-query -W -f '${db:Status-Status} ' 'python3*' 'libpython3*' 2>/dev/null)
-        case $states in *half* | *unpacked*) exit 0 ;; esac ;;
+        states=$(dpkg-query -W -f '${db:Status-Status} ' 'python3*' 'libpython3*' 2>/dev/null) ;;
+    *) states= ;;
 esac
-"$1" -I -S -c "$2" </dev/null >/dev/null 2>&1 && echo 'python yes'
+case $states in
+    *half* | *unpacked*) ;;
+    *) "$1" -I -S -c "$2" </dev/null >/dev/null 2>&1 && echo 'python yes' ;;
+esac
+echo
+cat /etc/os-release 2>/dev/null || cat /usr/lib/os-release
 :
 """
 _IMPORTS: Final = "import ctypes, json, shutil, subprocess"
@@ -55,12 +60,14 @@ class Account:
     :ivar caller: the address from which the host sees us come; "" if it does not tell.
     :ivar has_python: the agent's Python is there, and whole.
     :ivar has_record: something may have been changed there by us.
+    :ivar system: what its /etc/os-release says.
     """
 
     def __init__(self, reactor: Any, name: str, by: Administrator, connection: Connection) -> None:
         self.caller = ""
         self.has_python = False
         self.has_record = False
+        self.system = ""
         self._name = name
         self._by = by
         self._root = Root()
@@ -73,7 +80,8 @@ class Account:
         outcome = await self._run(("sh", "-c", _LOOK, "sh", python, _IMPORTS))
         if not outcome.ok:
             raise AgentUnreachable(f"A shell does not work on the agent {self._name}: {outcome.last_words}.")
-        pairs = [line.partition(" ") for line in outcome.stdout.decode("utf-8", "replace").splitlines()]
+        said, _, self.system = outcome.stdout.decode("utf-8", "replace").partition("\n\n")
+        pairs = [line.partition(" ") for line in said.splitlines()]
         found = {name: value for name, _, value in pairs}
         self.caller = found.get("from", "").partition("%")[0]
         self.has_python = "python" in found

@@ -157,8 +157,10 @@ class Reached:
                     return Report()
                 if verb == "update" or self._agent.python != bootstrap.PYTHON:
                     raise self._no_python()
+                if dry_run and verb == "unprovision":
+                    return Report((bootstrap.WOULD_UNDO,))
                 if dry_run:
-                    return Report((bootstrap.WOULD[verb],))
+                    return bootstrap.would(self._document, wanted.browser, self._account.system)
                 await self._bootstrap(wanted, progress)
             asked = {"verb": verb, "dry_run": dry_run, "force": force}
             return await self._engine({**asked, "browser": wanted.browser, "repository": wanted.repository}, progress)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from twisted.trial.unittest import TestCase
 
 from ipmiproxyd import __version__
 from ipmiproxyd.control.server import ControlServer
+from ipmiproxyd.control.view import PlainView
+from ipmiproxyd.ctl import BROKEN_OFF, Operator
 from tests.support.control_fakes import Fakes, console
 from tests.support.scratch import scratch
 
@@ -169,7 +172,7 @@ class RequestTests(CtlTestCase):
         status, out, err = await self.run_ctl("device", "list", socket=self.folder / "none.sock")
         self.assertEqual((status, out), (1, ""))
         self.assertIn("No ipmiproxyd runs here: there is no control socket ", err)
-        self.assertIn("hint: ", err)
+        self.assertIn("hint: Start the daemon whose configuration file names it", err)
         status, _, err = await self.run_ctl("--socket", str(self.folder), "device", "list")
         self.assertEqual(status, 1)
         self.assertIn("No ipmiproxyd runs here: nobody listens at the control socket ", err)
@@ -204,7 +207,20 @@ class RequestTests(CtlTestCase):
         assert program.transport is not None
         program.transport.signalProcess("INT")
         await self.fakes.consoles.when_cancelled
-        self.assertEqual((await program.ended, program.err.count("Traceback")), (130, 0))
+        self.assertEqual((await program.ended, program.err), (130, f"{BROKEN_OFF}\n"))
+
+    def test_interrupt_says_what_goes_on(self) -> None:
+        class Broken:
+            def request(self, _: bytes, heard: Callable[[Mapping[str, Any]], None]) -> None:
+                for told in ({"text": "Looking", "broken_off": "The host goes on."}, {"text": "Unpacking"}):
+                    heard(told)
+                raise KeyboardInterrupt
+
+        err = io.StringIO()
+        talk: Any = Broken()
+        operator = Operator(talk, PlainView(io.StringIO(), err), str)
+        self.assertRaises(KeyboardInterrupt, operator.run, ["agent", "provision"])
+        self.assertEqual(err.getvalue(), "Looking\nUnpacking\nBroken off. The host goes on.\n")
 
     async def test_on_a_terminal(self) -> None:
         self.fakes.consoles.known["c1"] = console(1, device="[bold]n1")

@@ -76,6 +76,7 @@ dpkg-query -W -f '${Package} ${Status} ${Version}\\n'
 nft list ruleset
 """
 GATE = "/run/gate"
+TOOL = "/usr/bin/tiny-tool"
 
 
 class EngineTestCase(TestCase):
@@ -91,7 +92,7 @@ class EngineTestCase(TestCase):
         waits = f"if [ -p {GATE} ]; then read line <{GATE}; fi"
         user = "id tiny >/dev/null 2>&1 || useradd --system --user-group --no-create-home tiny"
         tiny_packages.build(repository, "tiny-lib", files={"/usr/share/tiny/lib": "1"}, postinst=f"{waits}\n{user}")
-        tiny_packages.build(repository, "tiny-tool", needs="tiny-lib", files={"/etc/tiny-tool.conf": "1"})
+        tiny_packages.build(repository, "tiny-tool", needs="tiny-lib", files={"/etc/tiny-tool.conf": "1", TOOL: "1"})
         tiny_packages.build(repository, "remnant", files={"/etc/remnant.conf": "1"})
         tiny_packages.build(repository, "guest", needs="tiny-lib | nobody")
         shutil.copytree(repository, self.host.path(REPOSITORY), dirs_exist_ok=True)
@@ -155,11 +156,31 @@ class KilledTests(EngineTestCase):
         self.assertGreater(self.until_done("provision"), 8)
         self.assertEqual(self.must("provision"), [])
         self.is_provisioned()
+        self.is_made_whole()
 
+        there = self.listing()
+        self.assertIn("Packages are removed: remnant, tiny-lib, tiny-tool", self.must("unprovision", dry_run=True))
+        self.assertEqual(self.listing(), there)
         self.assertGreater(self.until_done("unprovision"), 8)
         self.taken_back()
         self.assertEqual(self.must("unprovision"), [])
         self.taken_back()
+
+    def is_made_whole(self) -> None:
+        """What somebody took away from a package comes with it again."""
+
+        for harm in (("chmod", "0", TOOL), ("rm", TOOL)):
+            self.host.run(*harm)
+            (words,) = self.must("provision")
+            self.assertIn(f": tiny-tool ({TOOL})", words)
+            self.assertEqual(self.host.run("stat", "-c", "%a", TOOL), "755\n")
+        self.host.run("chmod", "0", TOOL)
+        self.host.run("mv", REPOSITORY, f"{REPOSITORY}.away")
+        told = self.engine("provision", repository="")
+        self.assertEqual(told[-1]["event"], "done", told[-1])
+        words = " ".join(event["words"] for event in told if event["event"] == "warning")
+        self.assertIn("Say: apt-get install --reinstall tiny-tool", words)
+        self.host.run("mv", f"{REPOSITORY}.away", REPOSITORY)
 
     def is_provisioned(self) -> None:
         self.host.run("visudo", "-c")
@@ -211,7 +232,9 @@ class OthersTests(EngineTestCase):
                 first.stdin.write(self.input("provision"))
                 first.stdin.close()
                 self.assertTrue(any(b"Configuring tiny-lib" in line for line in first.stdout), "it ended")
-                self.assertEqual(self.engine("provision")[-1]["code"], "busy")
+                busy = self.engine("provision")[-1]
+                self.assertEqual(busy["code"], "busy")
+                self.assertRegex(busy["message"], r"host, since \d\d:\d\d:\d\d \S+ \(\d+ s ago\)$")
                 first.stdout.close()
                 self.host.run("timeout", "10", "sh", "-c", f"echo >{GATE}")
                 self.assertEqual(first.wait(LIMIT), 1)

@@ -336,7 +336,7 @@ if AM_ROOT:
 
         async def test_root_runs_no_console(self) -> None:
             error = await self.assertFailure(Deferred.fromCoroutine(self.make(users="never")), AgentUnreachable)
-            self.assertIn("never runs as root", str(error))
+            self.assertIn("[agent] users of the configuration file is never", str(error))
 
 
 def children_of(pid: int) -> list[int]:

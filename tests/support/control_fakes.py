@@ -388,9 +388,10 @@ class FakeProvisioning:
         repository: str = "",
         force: bool = False,
         keep: bool = False,
+        dry_run: bool = False,
         progress: Progress = lambda _: None,
     ) -> Mapping[str, Any]:
-        self.asked.append(("unprovision", name, fields, by, known_hosts, repository, force, keep))
+        self.asked.append(("unprovision", name, fields, by, known_hosts, repository, force, keep, dry_run))
         return {"removed": name}
 
     async def update(self, name: str, by: Administrator, *, progress: Progress = lambda _: None) -> Mapping[str, Any]:

@@ -29,7 +29,12 @@ mount -t proc proc proc
 mount -t sysfs -o ro sysfs sys
 mount -t tmpfs -o size=32m,mode=755 tmpfs run
 mount -t tmpfs -o size=64m,mode=1777 tmpfs tmp
-[ -n "$packages" ] || mount -t tmpfs -o size=64m,mode=755 tmpfs home
+if [ -z "$packages" ]; then
+    # What other tests do to the machine's own would show through.
+    mount -t tmpfs -o size=64m,mode=755 tmpfs home
+    mount -t tmpfs -o size=16m,mode=700 tmpfs root
+    mount -t tmpfs -o size=1m,mode=750 tmpfs etc/sudoers.d
+fi
 
 # The kernel lets a sandbox mount /proc only where another one is to be seen as a whole: one that only root reaches, and
 # where nobody looks for settings.
@@ -67,7 +72,7 @@ else
     echo "ipmiproxyd:x:$first:$first::/home/ipmiproxyd:/bin/sh" >>etc/passwd
     echo "ipmiproxyd:x:$first:" >>etc/group
     echo "ipmiproxyd:*:19000:0:99999:7:::" >>etc/shadow
-    rm -rf etc/sudoers.d/* usr/local/lib/ipmiproxyd var/cache/ipmiproxyd
+    rm -rf usr/local/lib/ipmiproxyd var/cache/ipmiproxyd
     mkdir -m 755 usr/local/lib/ipmiproxyd
     mkdir -m 700 -p home/ipmiproxyd/.ssh
     chown -R "$first:$first" home/ipmiproxyd

@@ -12,7 +12,7 @@ def build(repository: Path, name: str, *, needs: str = "", files: Mapping[str, s
     """Put a package into a repository.
 
     :param needs: what its Depends says.
-    :param files: contents, by their paths on the host; those in /etc are its configuration.
+    :param files: contents, by their paths on the host; those in /etc are its configuration, those in a bin programs.
     :param postinst: of a shell script.
     """
 
@@ -26,6 +26,7 @@ def build(repository: Path, name: str, *, needs: str = "", files: Mapping[str, s
         file = tree / path.lstrip("/")
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(content)
+        file.chmod(0o755 if "/bin/" in path else 0o644)
     if conffiles := [path for path in files if path.startswith("/etc/")]:
         (control / "conffiles").write_text("".join(f"{path}\n" for path in conffiles))
     if postinst:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 
 from ipmiproxyd.console.machine import Ending
 from ipmiproxyd.console.manager import Limits
@@ -254,6 +254,14 @@ class ClosingTests(Life):
         self.assertIn("may still run on the agent local: they are ended when that is back", shown.message)
         self.reconcile()
         self.assertNotIn("may still run", self.manager.show(console.id).message)
+        self.assert_nothing_left()
+
+    def test_nothing_was_begun(self) -> None:
+        """The agent answers, and has no runner that works."""
+
+        self.agent.stop_errors = [AgentUnreachable("The runner does not work.")]
+        self.patch(self.agent, "launch", lambda *_: fail(AgentUnreachable("The runner does not work.")))
+        self.failureResultOf(self.begin(), AgentUnreachable)
         self.assert_nothing_left()
 
     def test_agent_of_two_names(self) -> None:

@@ -100,7 +100,7 @@ class AgentTests(CommandsTestCase):
         )
         self.ask("agent unprovision name=west host=h as=ada as_key=ssh-agent sudo_password=x known-hosts=no force=yes")
         ada = Administrator(user="ada", key="ssh-agent", sudo_password=Secret("x"))
-        self.assertEqual(asked.pop(), ("unprovision", "west", {"host": "h"}, ada, False, "", True, False))
+        self.assertEqual(asked.pop(), ("unprovision", "west", {"host": "h"}, ada, False, "", True, False, False))
         self.ask("agent update name=west as_passphrase=x")
         self.assertEqual(asked.pop(), ("update", "west", Administrator(passphrase=Secret("x"))))
 

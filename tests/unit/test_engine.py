@@ -27,6 +27,7 @@ from ipmiproxyd.provision.host import (
     record,
     removing,
     system,
+    whole,
 )
 from ipmiproxyd.provision.host.apt import Package, Plan
 from ipmiproxyd.provision.host.record import Record, alone
@@ -213,6 +214,21 @@ class FileTests(OwnTestCase):
         self.assertEqual(self.told.words("warning"), [])
         self.unprovision()
         self.assertEqual(self.listing(), before)
+
+    def test_a_runner_of_ours_that_others_may_change(self) -> None:
+        runner = self.path(DOCUMENT["runner"]["path"])
+        self.provision()
+        runner.chmod(0o777)
+        work = self.work(verb="update")
+        main.update(work, None)  # type: ignore[arg-type]
+        (words,) = work.changed
+        self.assertIn("owner and mode are put right", words)
+        self.assertIn("the mode 777", words)
+        self.assertEqual(runner.stat().st_mode & 0o777, 0o644)
+        runner.parent.chmod(0o777)
+        runner.chmod(0o777)
+        error = self.assertRaises(FailedError, main.update, self.work(verb="update"), None)
+        self.assertIn(f"can change {os.path.dirname(DOCUMENT['runner']['path'])} ", error.message)
 
     def test_killed_anywhere_it_is_completed_or_taken_back(self) -> None:
         self.stages = self.stages[:2]
@@ -441,6 +457,19 @@ class UseTests(HostTestCase):
         wants.mkdir()
         (wants / "nftables.service").symlink_to("/lib/systemd/system/nftables.service")
         self.assertEqual(self.used(), {"nftables": "its service is enabled"})
+
+    def test_packages_that_are_not_whole(self) -> None:
+        info = self.path("/var/lib/dpkg/info")
+        paths = ("/usr/bin/a", "/usr/bin/b", "/usr/share/doc/a/gone", "/usr/lib/a.so", "/usr/sbin/c", "/usr/bin/gone")
+        (info / "a-common.list").write_text("".join(f"{path}\n" for path in paths))
+        for path, mode in (("/usr/bin/a", 0o755), ("/usr/bin/b", 0o744), ("/usr/lib/a.so", 0o644), ("/usr/sbin/c", 0)):
+            self.path(path).parent.mkdir(exist_ok=True)
+            self.path(path).touch()
+            self.path(path).chmod(mode)
+        self.assertEqual(whole.broken(self.host, ["a"]), {"a-common": ["/usr/bin/b", "/usr/bin/gone", "/usr/sbin/c"]})
+        (info.parent / "statoverride").write_text("root sudo 744 /usr/bin/b\n")
+        (info.parent / "diversions").write_text("/usr/bin/gone\n/usr/bin/gone.other\nother\n")
+        self.assertEqual(whole.broken(self.host, ["a"]), {"a-common": ["/usr/sbin/c"]})
 
     def test_whom_a_package_names(self) -> None:
         info = self.path("/var/lib/dpkg/info")

@@ -16,7 +16,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from ipmiproxyd.console.provision_desk import NOTHING, ProvisionDesk
+from ipmiproxyd.console.provision_desk import GOES_ON, NO_CHANGE, NOTHING, NOTHING_THERE, ProvisionDesk
 from ipmiproxyd.errors import (
     AgentUnreachable,
     BadValue,
@@ -27,6 +27,7 @@ from ipmiproxyd.errors import (
     MissingArgument,
     NotFound,
     PackagesFailed,
+    SystemUnsupported,
     TimedOut,
     ToolMissing,
 )
@@ -69,6 +70,7 @@ class FakeProvisioner:
         self, verb: Verb, _: Wanted, *, dry_run: bool = False, force: bool = False, progress: Progress
     ) -> Report:
         self.forced = force
+        self.dry_run = dry_run
         self.at_work.append((verb, self.name, dry_run))
         progress({"stage": "look", "text": "Looking"})
         self.when_at_work()
@@ -125,9 +127,12 @@ class DeskTests(DeskTestCase):
         looked = self.done(self.provision(dry_run=True, wanted=Wanted(javas=("8",))))
         self.assertEqual((looked["changes"][0], len(looked["changes"])), ("The runner", 2))
         self.assertNotIn("east", self.fleet)
+        self.assertEqual([told.get("broken_off") for told in self.told], [NO_CHANGE])
+        self.told.clear()
         told = self.done(self.provision())
         self.assertEqual((told["changes"], told["from"], told["dry_run"]), (["The runner"], "store", False))
         self.assertIn("Mind the gap.", told["warnings"])
+        self.assertEqual([told.get("broken_off") for told in self.told], [GOES_ON, None])
         self.assertEqual(self.told[-1], {"stage": "agent", "text": "Signing in as ipmiproxyd", "ms": 0})
         self.hosts.report = Report()
         again = self.done(self.provision({"host": EAST.host}))
@@ -208,6 +213,16 @@ class DeskTests(DeskTestCase):
         self.done(self.provision())
         self.done(Deferred.fromCoroutine(self.provisioning.update("east", ROOT)))
         self.assertEqual(self.hosts.at_work[-1], ("update", "east", False))
+
+    def test_back_is_only_looked_at(self) -> None:
+        self.done(self.provision())
+        told = self.done(self.unprovision(dry_run=True))
+        self.assertEqual((told["changes"], told["name"], told["dry_run"]), (["The runner"], "east", True))
+        self.assertEqual((list(self.fleet), self.hosts.dry_run), (["east"], True))
+        self.hosts.report = Report()
+        self.assertEqual(self.done(self.unprovision(dry_run=True))["words"], NOTHING_THERE)
+        self.stored_proxies.append(Proxy(name="p1", agent="east", locations=("x",)))
+        self.failureResultOf(self.unprovision(dry_run=True), InUse)
 
     def test_back(self) -> None:
         self.done(self.provision())
@@ -331,8 +346,9 @@ class KinTests(SynchronousTestCase):
 class FakeAccount:
     """Of a host without Python."""
 
-    def __init__(self, *, has_record: bool) -> None:
+    def __init__(self, *, has_record: bool, system: str = "") -> None:
         self.has_python = False
+        self.system = system
         self.has_record = has_record
         self.ran: list[tuple[str, ...]] = []
 
@@ -360,4 +376,27 @@ class PythonTests(SynchronousTestCase):
         self.failureResultOf(done, PackagesFailed)
         self.assertEqual(account.ran, [bootstrap.argv("")])
         _, done = self.undone(has_record=True, dry_run=True)
-        self.assertEqual(self.successResultOf(done).changes, (bootstrap.WOULD["unprovision"],))
+        self.assertEqual(self.successResultOf(done).changes, (bootstrap.WOULD_UNDO,))
+
+    def test_what_would_be_changed(self) -> None:
+        """Without Python there little can be seen, and much is known all the same."""
+
+        document = {
+            "account": "ipmiproxyd", "users": "auto", "prefix": "easydcim_vnc_", "displays": [1, 2, 3],
+            "runner": {"path": "/usr/local/lib/ipmiproxyd/runner.py", "version": 2},
+        }  # fmt: skip
+
+        def looked(system: str, **more: Any) -> Deferred[Report]:
+            account: Any = FakeAccount(has_record=False, system=system)
+            reached = Reached(None, EAST, account, {**document, **more})
+            return Deferred.fromCoroutine(reached.work("provision", Wanted(), dry_run=True, progress=lambda _: None))
+
+        report = self.successResultOf(looked('ID=debian\nVERSION_ID="12"\n'))
+        words = "\n".join(report.changes)
+        for part in ("chromium", "openjdk-17-jre", "account ipmiproxyd", "easydcim_vnc_1 to easydcim_vnc_3", "runner"):
+            self.assertIn(part, words)
+        self.assertIn("no Python", report.warnings[0])
+        report = self.successResultOf(looked("ID=debian\nVERSION_ID=13", users="never"))
+        self.assertNotIn("runner", "\n".join(report.changes))
+        self.failureResultOf(looked("ID=ubuntu\nVERSION_ID=24.04"), SystemUnsupported)
+        self.failureResultOf(looked("ID=fedora"), SystemUnsupported)

@@ -69,6 +69,7 @@ def commands(provisioning: Provisioning) -> list[Command]:
             repository=values[REPOSITORY],
             force=values[FORCE],
             keep=values[KEEP],
+            dry_run=values[DRY_RUN],
             progress=call.progress,
         )
 
@@ -88,7 +89,7 @@ def commands(provisioning: Provisioning) -> list[Command]:
             verb="unprovision",
             summary="Take back what agent provision changed on a host, and have the agent no more. "
             "Where none is known, host= and key= lead there.",
-            arguments=(NAME, *_GIVEN, KNOWN_HOSTS, *_ADMINISTRATOR, REPOSITORY, FORCE, KEEP),
+            arguments=(NAME, *_GIVEN, KNOWN_HOSTS, *_ADMINISTRATOR, REPOSITORY, FORCE, KEEP, DRY_RUN),
             handler=unprovision,
         ),
         Command(

@@ -164,6 +164,8 @@ def make_displays(work: Work) -> None:
         return
     before = sorted(name for name in marked if name.startswith(prefix))
     words = f"{len(missing)} Unix users for displays: {missing[0]} to {missing[-1]}"
+    if len(missing) == 1:
+        words = f"A Unix user for a display: {missing[0]}"
     if work.begin(words, "displays", prefix, before=before) is None:
         return
     for done, name in enumerate(missing):

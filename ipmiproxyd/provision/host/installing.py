@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 
-from ipmiproxyd.provision.host import apt, files, made, record
+from ipmiproxyd.provision.host import apt, files, made, record, whole
 from ipmiproxyd.provision.host.talk import FailedError
 
 TYPE_CHECKING = False
@@ -43,34 +43,40 @@ def wanted(work: Work, system: System) -> list[str]:
     given, browser = work.document["packages"], work.document["browser"]
     if given is not None:
         return list(given)
+    if browser not in (CHROMIUM, "none"):
+        work.teller.warning(f"The browser {browser} is untested")
+    return usual(system, browser)
+
+
+def usual(system: System, browser: str) -> list[str]:
+    """What this system calls what an agent needs."""
     if browser == CHROMIUM and system.id == "ubuntu":
         raise FailedError(
             "system-unsupported",
             f"The chromium of {system.name} is a snap, which does not run in a console's sandbox",
             "Name a browser that is a package of apt's (browser=PACKAGE, untested), or none (browser=none).",
         )
-    if browser not in (CHROMIUM, "none"):
-        work.teller.warning(f"The browser {browser} is untested")
     return [*COMMON, system.java, *([] if browser == "none" else [browser])]
 
 
 def install(work: Work, system: System) -> None:
-    """Whatever is missing of them, by apt."""
+    """Whatever is missing of them, by apt; and again, what is there and not whole."""
     add_repository(work)
     take_over_bootstrap(work)
     change, names = work.record.find("packages", KEY), wanted(work, system)
     go_on(work, change)
-    ours = {*names, *((change["items"].keys() | {*change["upgraded"]}) if change else ())}
+    ours = {*whole.with_parts(names), *((change["items"].keys() | {*change["upgraded"]}) if change else ())}
     known = complete(work, ours)
     missing = _lacking(known, names)
     if missing or apt.is_interrupted(work.host, known, ours):
         (_would if work.dry_run else _install)(work, missing, known, ours)
-        return
-    if foreign := apt.odd(known):
-        work.teller.warning(f"These packages, which are not ours, are not wholly installed: {apt.names(foreign)}")
-    work.want("packages", KEY)
-    if change and not work.dry_run:
-        made.note(work, change)
+    else:
+        if foreign := apt.odd(known):
+            work.teller.warning(f"These packages, which are not ours, are not wholly installed: {apt.names(foreign)}")
+        work.want("packages", KEY)
+        if change and not work.dry_run:
+            made.note(work, change)
+    whole.put_right(work, names, ours)
 
 
 def go_on(work: Work, change: Change | None) -> None:

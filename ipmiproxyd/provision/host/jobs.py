@@ -60,11 +60,13 @@ def _lives(host: Host, state: str) -> bool:
 
 def remove(work: Work) -> None:
     """Quietly: nobody asked for them."""
+    if work.dry_run:
+        return
     limit = time.monotonic() + PATIENCE
     for path in own(work):
         while (at_work := is_at_work(work.host, path)) and time.monotonic() < limit:
             time.sleep(0.05)
         if at_work:
             work.teller.warning(f"Consoles in {path} are at work yet, and it is left")
-        elif not work.dry_run:
+        else:
             files.remove(work.host.root, path)

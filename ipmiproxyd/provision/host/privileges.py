@@ -25,9 +25,11 @@ STEPS = 200
 
 
 def check_places(work: Work) -> None:
-    """What the account starts as root has to be root's all the way. Raises FailedError."""
+    """What the account starts as root has to be root's all the way. Raises FailedError. A runner that we put there is
+    put right afterwards: of it the way to it counts alone."""
     for option, path in (("runner", work.document["runner"]["path"]), ("python", work.document["python"])):
-        if place := others_can_change(work.host, path):
+        is_ours = option == "runner" and work.record.find("file", path)
+        if place := others_can_change(work.host, os.path.dirname(path) if is_ours else path):
             raise FailedError(
                 "forbidden",
                 f"Others than root can change {place} on the host, and {path} shall be started as root",
@@ -74,8 +76,11 @@ def put_runner(work: Work) -> None:
     path = runner["path"]
     known = work.record.find("file", path)
     others = [one for one in known["tenants"] if one != work.account] if known else []
-    words = f"The runner, version {runner['version']}: {path}"
-    if work.put(path, files.new_file(runner["text"].encode(), 0o644), words) and others:
+    words, wanted = f"The runner, version {runner['version']}: {path}", files.new_file(runner["text"].encode(), 0o644)
+    if (now := files.look(work.host.root, path))["type"] == "file" and files.digest(now) == files.digest(wanted):
+        was = f"the owner was {now['uid']}:{now['gid']}, the mode {now['mode']:o}"
+        words = f"The runner's owner and mode are put right ({was}): {path}"
+    if work.put(path, wanted, words) and files.digest(now) != files.digest(wanted) and others:
         work.teller.warning(f"The runner is another one now for {', '.join(others)}, too: update those daemons")
 
 

@@ -18,6 +18,7 @@ import fcntl
 import json
 import os
 import stat
+import time
 
 from ipmiproxyd.provision.host import files
 from ipmiproxyd.provision.host.talk import FailedError
@@ -33,6 +34,10 @@ FOLDER = "/var/lib/ipmiproxyd-agent"
 FILE = f"{FOLDER}/record.json"
 BOOTSTRAP = f"{FOLDER}/bootstrap"
 VERSION = 1
+BUSY_HINT = (
+    "It may be your own earlier one: broken off, it ends by itself when its present step is done. "
+    "Say the same line again in a minute or two."
+)
 
 
 class Record:
@@ -151,12 +156,26 @@ def _locked(fd: int, folder: str) -> int:
         if os.path.lexists(folder) and os.path.samestat(os.lstat(folder), os.fstat(fd)):
             return fd
     except BlockingIOError:
+        words = f"Another run is at work on the host{_since(fd)}"
         os.close(fd)
-        raise FailedError(
-            "busy", "Another run is at work on the host", "Wait until it has ended, and run the command again."
-        ) from None
+        raise FailedError("busy", words, BUSY_HINT) from None
     except BaseException:
         os.close(fd)
         raise
     os.close(fd)
     return -1
+
+
+def _since(fd: int) -> str:
+    """Since when the process works that has the lock, in words; empty where that cannot be seen."""
+    status = os.fstat(fd)
+    place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    try:
+        with open("/proc/locks") as locks:
+            pid = next(line.split()[4] for line in locks if " FLOCK " in line and line.split()[5] == place)
+        with open(f"/proc/{pid}/stat") as stat_file, open("/proc/uptime") as uptime:
+            begun = int(stat_file.read().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+            seconds = float(uptime.read().split()[0]) - begun
+    except (OSError, ValueError, LookupError, StopIteration):
+        return ""
+    return f", since {time.strftime('%H:%M:%S %Z', time.localtime(time.time() - seconds))} ({seconds:.0f} s ago)"

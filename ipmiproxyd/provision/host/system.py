@@ -225,7 +225,17 @@ class System:
     """What /etc/os-release says. Raises FailedError for a system that cannot become an agent."""
 
     def __init__(self, host: Host) -> None:
-        lines = (host.read("/etc/os-release") or host.read("/usr/lib/os-release") or "").splitlines()
+        self._read(host.read("/etc/os-release") or host.read("/usr/lib/os-release") or "")
+
+    @classmethod
+    def told(cls, text: str) -> System:
+        """By that file's text."""
+        system = cls.__new__(cls)
+        system._read(text)
+        return system
+
+    def _read(self, text: str) -> None:
+        lines = text.splitlines()
         fields = {name: value.strip().strip("\"'") for name, _, value in (line.partition("=") for line in lines)}
         self.id, self.version = fields.get("ID", ""), fields.get("VERSION_ID", "")
         self.name = fields.get("PRETTY_NAME") or " ".join(filter(None, [self.id, self.version])) or "an unknown system"
