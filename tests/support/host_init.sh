@@ -32,7 +32,6 @@ mount -t tmpfs -o size=64m,mode=1777 tmpfs tmp
 if [ -z "$packages" ]; then
     # What other tests do to the machine's own would show through.
     mount -t tmpfs -o size=64m,mode=755 tmpfs home
-    mount -t tmpfs -o size=16m,mode=700 tmpfs root
     mount -t tmpfs -o size=1m,mode=750 tmpfs etc/sudoers.d
 fi
 
