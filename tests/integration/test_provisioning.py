@@ -59,7 +59,8 @@ class ProvisionWorld(BareWorld):
     def changed(self) -> list[str]:
         """Files of the host that were changed since, apart from what signing in writes."""
 
-        argv = ["find", "/", "/run", "/home", "/tmp", "-xdev", "-cnewer", MARKER, "!", "-type", "d"]
+        places = ("/etc", "/usr", "/opt", "/srv", "/var", "/run", "/home", "/tmp")
+        argv = ["find", *places, "-xdev", "-cnewer", MARKER, "!", "-type", "d"]
         found = self.host.run(*argv).split("\n")
         return [path for path in found if path and not path.startswith(("/var/log/", "/run/sudo/"))]
 
