@@ -188,7 +188,8 @@ def _needed_programs(settings: Settings) -> dict[str, list[str]]:
 
     displays, panel = settings.displays, settings.panel
     needed = {
-        "consoles": (displays.xvnc, displays.openbox, panel.chromium, panel.curl, "bwrap"),
+        "consoles": (displays.xvnc, displays.openbox, panel.curl, "bwrap"),
+        "consoles in a browser (type=panel, html5)": (panel.chromium,),
         "power actions": (settings.ipmi.ipmitool,),
         "consoles of unknown panels (vendor=generic)": ("nft",),
     }

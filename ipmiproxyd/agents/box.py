@@ -226,9 +226,11 @@ class Box:
     def arguments(self) -> tuple[str, list[str], list[int]]:
         """bubblewrap, its arguments, and the descriptors that it needs, the first for its standard input."""
         given = self.given
-        bwrap = next((path for folder in PATH.split(":") if os.access(path := f"{folder}/bwrap", os.X_OK)), None)
+        there = [path for folder in PATH.split(":") if os.path.isfile(path := f"{folder}/bwrap")]
+        bwrap = next((path for path in there if os.access(path, os.X_OK)), None)
         if not bwrap:
-            raise OverError("tool-missing", "bubblewrap (bwrap) is not installed on the agent")
+            how = f"is on the agent ({there[0]}), but cannot be executed" if there else "is not installed on the agent"
+            raise OverError("tool-missing", f"bubblewrap (bwrap) {how}")
         if any(file["place"] == "chromium-policy" for file in given["files"]) and not os.path.isdir("/etc/chromium"):
             raise OverError("tool-missing", "Chromium is not installed on the agent: it has no folder /etc/chromium")
         if not (python := os.path.realpath(sys.executable)).startswith(("/usr/", "/opt/")):

@@ -161,7 +161,9 @@ def make_namespaces() -> None:
 
 
 def reason(error: OSError) -> str:
-    """Which setting of the kernel forbids namespaces, if one does."""
+    """What about the agent keeps a fence from being made, where that is known."""
+    if error.errno == errno.EROFS:
+        return " (the agent has it read-only, as a container may)"
     if error.errno not in (errno.EPERM, errno.EACCES, errno.ENOSPC, errno.EINVAL):
         return ""
     for name, bad in (
@@ -233,12 +235,16 @@ def redirect(rules: str) -> None:
             os.execvp("nft", ["nft", "-f", "-"])  # noqa: S606
         except FileNotFoundError:
             os._exit(127)
-        finally:
+        except PermissionError:
             os._exit(126)
+        finally:
+            os._exit(125)
     os.close(fd)
     if status := os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
         if status == 127:
             raise FenceError("tool-missing", "nftables (nft) is not installed on the agent")
+        if status == 126:
+            raise FenceError("tool-missing", "nftables (nft) is on the agent, but cannot be executed")
         raise FenceError("job-failed", f"nft could not make the network fence (exit status {status})")
 
 

@@ -36,7 +36,8 @@ PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games"
 WINDOW_SIZE = 100  # pixels; smaller windows do not count as a program's window
 LAST_WORDS = 50  # milliseconds in which those who end together are expected to end
 DISPLAY_FD, DOOR_FD = 3, 3
-NOT_FOUND = 127  # exit status of a program that is to start another one, and does not find it
+CLOSED, NOT_FOUND = 126, 127  # exit status of a program that is to start another one, and cannot, or does not find it
+NOT_THERE, NO_RIGHT = "is not installed on the agent", "is on the agent, but cannot be executed"
 COOKIE = b"MIT-MAGIC-COOKIE-1"
 CHANGE_WINDOW_ATTRIBUTES, GET_WINDOW_ATTRIBUTES, GET_GEOMETRY, QUERY_TREE = 2, 3, 14, 15
 EVENT_MASK, SUBSTRUCTURE_NOTIFY, INPUT_OUTPUT, VIEWABLE = 1 << 11, 1 << 19, 1, 2
@@ -142,7 +143,8 @@ class Programs:
         try:
             pid = os.posix_spawnp(argv[0], argv, env, file_actions=actions, setsigdef=[signal.SIGPIPE])
         except (FileNotFoundError, PermissionError) as error:
-            raise OverError("tool-missing", f"{name} is not installed on the agent ({argv[0]})") from error
+            how = NO_RIGHT if isinstance(error, PermissionError) else NOT_THERE
+            raise OverError("tool-missing", f"{name} {how} ({argv[0]})") from error
         for fd in (output_in, given):
             os.close(fd)
         with contextlib.suppress(BrokenPipeError), open(give, "wb") as file:
@@ -197,8 +199,9 @@ class Programs:
         while ready := [fd for fd in readable(list(self.outputs), 0) if self.outputs[fd] in ended]:
             self.pump(ready[0])
         pid = next(pid for pid in self.names if pid in ended)
-        if ended[pid] == NOT_FOUND:
-            raise OverError("tool-missing", f"{self.names[pid]} is not installed on the agent")
+        if ended[pid] == NOT_FOUND or (ended[pid] == CLOSED and not self.last[pid]):
+            how = NOT_THERE if ended[pid] == NOT_FOUND else NO_RIGHT
+            raise OverError("tool-missing", f"{self.names[pid]} {how}")
         raise OverError("job-failed", obituary(self.names[pid], ended[pid], self.last[pid]))
 
     def await_window(self) -> None:

@@ -14,8 +14,9 @@ from twisted.logger import Logger
 from ipmiproxyd.agents import runner, watcher
 from ipmiproxyd.agents.children import Child, is_missing, run_child, start_child
 from ipmiproxyd.agents.findings import Finding
-from ipmiproxyd.agents.preparing import group_number, house
+from ipmiproxyd.agents.preparing import group_number, house, loose
 from ipmiproxyd.agents.socketfile import SocketFileEndpoint
+from ipmiproxyd.agents.ssh_checks import loose_finding
 from ipmiproxyd.agents.with_runner import (
     DIAL_LIMIT,
     LOOPBACK,
@@ -129,9 +130,13 @@ class LocalAgent(AgentWithRunner):
         await self.end_watch()
 
     async def check(self) -> Sequence[Finding]:
-        return [Finding("host", "warning", BESIDE, APART), self._runner_finding()]
+        by_sudo = self._runner[0] == "sudo"
+        place = await deferToThread(loose, self._runner[-1]) if by_sudo else {}
+        return [Finding("host", "warning", BESIDE, APART), self._runner_finding(place)]
 
-    def _runner_finding(self) -> Finding:
+    def _runner_finding(self, place: Mapping[str, Any]) -> Finding:
+        if place:
+            return loose_finding(place, self._runner[-1])
         if self._facts["own_users"]:
             return Finding("runner", "ok", "Each display has a Unix user of its own.")
         words = f"All displays run as the one user {self._facts['user']}"

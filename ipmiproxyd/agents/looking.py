@@ -42,10 +42,11 @@ if TYPE_CHECKING:
 
     Object = dict[str, Any]
 
-CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
+CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x20000, 0x10000000, 0x20000000, 0x40000000
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1
 WHERE = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SEEN = ("/usr/", "/opt/", "/bin/", "/sbin/", "/lib")  # in a sandbox
+NET = "/proc/sys/net"
 SETTINGS = (
     "kernel/unprivileged_userns_clone",
     "kernel/apparmor_restrict_unprivileged_userns",
@@ -73,16 +74,18 @@ def system(_: Object) -> Object:
     return about | {"python": list(sys.version_info[:3])}
 
 
-def find(program: str) -> str:
-    return shutil.which(program, path=f"{os.environ.get('PATH', os.defpath)}:{WHERE}") or ""
+def find(program: str, mode: int = os.X_OK) -> str:
+    return shutil.which(program, mode, f"{os.environ.get('PATH', os.defpath)}:{WHERE}") or ""
 
 
 def programs(given: Object) -> Object:
-    """Those that are missing, those that a sandbox would not see, and the versions of packages."""
+    """Those that are missing, of these what is there but cannot be executed, and those that a sandbox would not see."""
     places = {program: find(program) for program in given["programs"]}
     outside = {name: real for name, path in places.items() if not (real := os.path.realpath(path)).startswith(SEEN)}
     missing = [program for program, path in places.items() if not path]
-    return {"missing": missing, "outside": {name: real for name, real in outside.items() if name not in missing}}
+    closed = {program: path for program in missing if (path := find(program, os.F_OK))}
+    outside = {name: real for name, real in outside.items() if name not in missing}
+    return {"missing": missing, "closed": closed, "outside": outside}
 
 
 def packages(given: Object) -> Object:
@@ -113,7 +116,24 @@ def namespaces(_: Object) -> Object:
     for name in SETTINGS:
         with contextlib.suppress(OSError), open(f"/proc/sys/{name}", encoding="ascii") as file:
             settings[name.replace("/", ".")] = file.read().strip()
-    return {"problem": os.strerror(number) if number > 0 else "", "settings": settings}
+    told = {"problem": os.strerror(number) if number > 0 else "", "settings": settings}
+    return told | {"proc": "" if number else proc_refused(), "fixed": bool(os.statvfs(NET).f_flag & os.ST_RDONLY)}
+
+
+def proc_refused() -> str:
+    """Why a sandbox can have no /proc of its own; empty if it can."""
+    pid = os.fork()
+    if pid == 0:
+        libc, number = ctypes.CDLL(None, use_errno=True), 0
+        if libc.unshare(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID) == 0:
+            inner = os.fork()  # of the new process namespace, to which the new /proc belongs
+            if inner == 0:
+                failed = libc.mount(b"proc", b"/proc", b"proc", 0, None)
+                os._exit(min(ctypes.get_errno(), 255) if failed else 0)
+            number = os.waitstatus_to_exitcode(os.waitpid(inner, 0)[1])
+        os._exit(max(0, number))
+    number = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return os.strerror(number) if number > 0 else ""
 
 
 def memory(_: Object) -> Object:

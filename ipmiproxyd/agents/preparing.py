@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import pwd
+import stat
 import sys
 
 TYPE_CHECKING = False
@@ -44,6 +45,24 @@ def digest(path: str) -> str:
         return ""
 
 
+def loose(path: str) -> Object:
+    """Where others than root could put another file in the place of this one: ``path``, ``mode`` and ``owner`` of the
+    file, or of the topmost folder or link on the way to it; empty if they cannot. In a folder like /tmp nobody replaces
+    what is root's."""
+    for end in dict.fromkeys((path, os.path.realpath(path))):
+        parts = end.rstrip("/").split("/")
+        for place in ["/".join(parts[:count]) or "/" for count in range(1, len(parts) + 1)]:
+            try:
+                status = os.lstat(place)
+            except OSError:
+                break
+            mode = stat.S_IMODE(status.st_mode)
+            shared = stat.S_ISDIR(status.st_mode) and mode & stat.S_ISVTX
+            if status.st_uid or not (shared or not mode & 0o022 or stat.S_ISLNK(status.st_mode)):
+                return {"path": place, "mode": f"{mode:o}", "owner": status.st_uid}
+    return {}
+
+
 def group_number(group: str) -> int:
     """Of a group's name or number; without one our own. Raises LookupError."""
     if not group:
@@ -75,6 +94,7 @@ def prepare(given: Object) -> Object:
         put(found[name], given[name])
     found["houses"] = [house(f"{folder}/jobs"), house("/run")]  # of jobs: without and with a runner that is root
     found["address"] = (os.environ.get("SSH_CONNECTION", "").split() + 4 * [""])[2]  # of this host, as it was reached
+    found["loose"] = loose(given["installed"])
     return found | {"installed": digest(given["installed"]), "python": list(sys.version_info[:2])}
 
 

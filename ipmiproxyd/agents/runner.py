@@ -8,7 +8,7 @@ It does what needs root, and nothing else. The document (``DOCUMENTS``) and the 
     start   {"event":"begun"} once the job has a keeper; the rest stands in its ``state.json``. Idempotent by job id
     stop    {"event":"stopped"} once nothing of the job is left; a job of that id that comes later is refused
     sweep   {"event":"swept","removed":[words, …]}
-    FAILED = {"event":"failed","code":…,"message":…}, exit status 1: the answer of any verb
+    FAILED = {"event":"failed","code":…,"message":…,"hint":…}, exit status 1: the answer of any verb
 
 A job is one *box*: a program that comes as text, is never looked at here, and only ever runs as the display's own Unix
 user (box.py). A *keeper*, detached from whoever asked, owns the job: its folder ``<jobs>/<id>`` with ``state.json``,
@@ -40,9 +40,8 @@ if TYPE_CHECKING:
 VERSION = 2  # of the documents: a daemon with another one is refused
 JOBS, CACHE = "/run/ipmiproxyd-jobs", "/var/cache/ipmiproxyd"  # of a runner that is root
 LOCKS = "/run/ipmiproxyd-displays"  # machine-wide, for displays with Unix users of their own
-CGROUPS = "/sys/fs/cgroup"
 GECOS, SHELL = "ipmiproxyd console display", "/usr/sbin/nologin"  # mark these users as ours
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+CGROUPS, PATH = "/sys/fs/cgroup", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 CODES = ("tool-missing", "no-free-display", "timeout")  # that a box may end with, beside job-failed
 DOCUMENT_LIMIT, EVENT_LIMIT, STAGES_LIMIT, LEAST_DISK = 1 << 23, 1 << 16, 16, 256  # bytes; bytes; KiB at the end
 PATIENCE, TOMBSTONE_AGE = 10.0, 3600.0  # seconds
@@ -51,11 +50,10 @@ PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, CLONE_NEWNS, MS_BIND, MS_REC_PRIVAT
 
 
 class RefusedError(Exception):
-    """What was asked for is not done, or not any more. ``code`` is a stable word."""
+    """What was asked for is not done, or not any more. ``code`` is a stable word; ``hint`` tells what to do."""
 
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code, self.message = code, message
+    def __init__(self, code: str, message: str, hint: str = "") -> None:
+        self.code, self.message, self.hint = code, message, hint
 
 
 # --- the document: a rule is a pattern for a text, or a pair of numbers (floats if the first is one) -----------------
@@ -179,8 +177,8 @@ class ControlGroup:
 
     def __init__(self, display: int) -> None:
         self.unified = os.path.exists(f"{CGROUPS}/cgroup.controllers")
-        tops = [CGROUPS] if self.unified else [f"{CGROUPS}/memory", f"{CGROUPS}/pids"]
-        self.folders = [f"{top}/ipmiproxyd/{display}" for top in tops]
+        kinds = [""] if self.unified else ["/memory", "/pids"]
+        self.folders = [f"{CGROUPS}{kind}/ipmiproxyd/{display}" for kind in kinds]
 
     def make(self, memory: int) -> None:
         values = {"memory.max": memory, "memory.swap.max": 0, "memory.limit_in_bytes": memory}
@@ -243,13 +241,15 @@ def make_folder(path: str, mode: int, owner: int, group: int) -> None:
         os.chown(path, owner, group)
         os.chmod(path, mode)
         status = os.lstat(path)
-    if status.st_uid != owner or status.st_mode & 0o170022 != stat.S_IFDIR:
-        raise RefusedError("agent-unreachable", f"The folder {path} on the agent does not belong to the runner")
+    if status.st_uid != owner or not stat.S_ISDIR(status.st_mode):
+        raise RefusedError("agent-unreachable", f"{path} is no folder of the user {owner}", f"See there: ls -ld {path}")
+    if status.st_mode & 0o022:
+        problem = f"Others than its owner may write in {path} on the agent (mode {status.st_mode & 0o7777:o})"
+        raise RefusedError("agent-unreachable", problem, f"As root there: chmod go-w {path}")
 
 
 class Site:
-    """The jobs and the owner of a document: where jobs are kept and as whom they run. Root keeps them where it always
-    does, by a name; an ordinary user wherever that user may write."""
+    """Where jobs are kept, and as whom they run. Root keeps them by a name, where it always does; others anywhere."""
 
     def __init__(self, jobs: str, prefix: str, group: int) -> None:
         self.own_users, self.prefix, self.group = os.geteuid() == 0, prefix, group
@@ -257,8 +257,7 @@ class Site:
             raise RefusedError("bad-request", "For root the jobs have a name, and for anybody else a folder")
         self.jobs = f"{JOBS}/{jobs}" if self.own_users else jobs
         self.cache = f"{CACHE}/{jobs}" if self.own_users else ""
-        self.locks = LOCKS if self.own_users else f"{jobs}/displays"
-        self.tombstones = f"{self.jobs}/tombstones"
+        self.tombstones, self.locks = f"{self.jobs}/tombstones", LOCKS if self.own_users else f"{jobs}/displays"
 
     def prepare(self) -> None:
         """Make the folders. Raises RefusedError where they are somebody else's, or others can change them."""
@@ -335,15 +334,14 @@ class Keeper:
 
     def __init__(self, site: Site, job: Object, begun: float) -> None:
         self.site, self.job, self.begun, self.folder = site, job, begun, f"{site.jobs}/{job['id']}"
-        self.display, self.vnc = job["display"], f"{self.folder}/vnc"
+        self.display, self.vnc, self.pid = job["display"], f"{self.folder}/vnc", os.getpid()
         self.state: Object = {"state": "starting", "ready": False, "stages": [], "user": "", "uid": 0}
         self.state |= {name: job.get(name, "") for name in ("id", "display", "vnc", "door", "code", "reason")}
         self.end = RefusedError("job-failed", "The sandbox ended")
         self.lock: IO[bytes] | None = None  # of the display
 
     def run(self, starting: IO[bytes]) -> None:
-        """In a session of its own, with nothing of whoever asked, live through the job. Every way out gives back
-        everything. SIGTERM is the wish to stop; it may come at any time."""
+        """Live through the job, with nothing of whoever asked. Every way out gives back everything. SIGTERM: stop."""
         os.setsid()
         os.chdir("/")
         null = os.open(os.devnull, os.O_RDWR)
@@ -353,7 +351,6 @@ class Keeper:
         for limit in (resource.RLIMIT_CPU, resource.RLIMIT_FSIZE) if self.site.own_users else ():
             resource.setrlimit(limit, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))  # not that of whoever asked
         system_call("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-        self.pid = os.getpid()
         try:
             signal.signal(signal.SIGTERM, self.cancel)
             self.state["keeper"] = identity(self.pid)
@@ -528,8 +525,11 @@ def start(site: Site, document: Object) -> None:
             with open("/proc/meminfo", encoding="ascii") as file:
                 ram = int(file.read().split("MemAvailable:")[1].split()[0]) << 10
             kb = (disk := os.statvfs(site.jobs)).f_bavail * disk.f_frsize >> 10
-            if ram < document["least_free"] or kb < LEAST_DISK:
-                raise RefusedError("agent-full", f"The agent has only {ram >> 20} MiB of memory left, {kb} KiB of disk")
+            if ram < document["least_free"]:
+                raise RefusedError("agent-full", f"The agent has only {ram >> 20} MiB of memory left")
+            if kb < LEAST_DISK:
+                problem = f"The agent's disk is full: {kb} KiB are free at {site.jobs}"
+                raise RefusedError("agent-full", problem, f"Make room there: df -h {site.jobs}")
             os.mkdir(folder)
             os.chmod(folder, 0o750 if site.own_users else 0o700)
             if not os.fork():
@@ -589,7 +589,7 @@ def main() -> int:
     except BrokenPipeError:
         return 1  # whoever asked is gone
     except RefusedError as refusal:
-        say(event="failed", code=refusal.code, message=refusal.message)
+        say(event="failed", code=refusal.code, message=refusal.message, hint=refusal.hint)
     except Exception as error:
         say(event="failed", code="internal", message=f"The runner failed: {type(error).__name__}: {error}")
     return 1

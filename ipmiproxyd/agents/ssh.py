@@ -157,6 +157,7 @@ class SshAgent(AgentWithRunner):
         connection = await self._link.connection()
         transport = self._link.transport
         come = [connection_finding(transport, self._agent.user)] if transport is not None else []
+        come += await self._signs_in_again()
         sessions = await sessions_finding(self._reactor, connection)
         program = partial(self._program, self._link.connection)
         folder = self._seen.found["folder"]
@@ -167,6 +168,17 @@ class SshAgent(AgentWithRunner):
                 await direct_finding(self._reactor, self.python, outside, ports, program, self._dial_directly)
             ]
         return [*come, sessions, *forwarding, runs]
+
+    async def _signs_in_again(self) -> Sequence[Finding]:
+        """Nothing, if the next connection will come about as well as the one that there is."""
+
+        try:
+            await hang_up(await sign_in(self._reactor, self.name, self._place))
+        except ProxyError as error:
+            words = f"We are connected, but the next connection will be refused: {error.message}"
+            advice = f"agent provision name={self.name} lets the daemon's key in again. {error.hint or ''}".rstrip()
+            return [Finding("key", "fault", words, advice)]
+        return []
 
     async def look_again(self) -> Finding:
         return await self._runner_finding(await self._link.dialled_now())
@@ -181,7 +193,8 @@ class SshAgent(AgentWithRunner):
         except ProxyError as error:
             if not self._link.is_up:
                 raise
-            return Finding("runner", "fault", error.message, error.hint or "")
+            advice = error.hint or f"See the other findings. agent provision name={self.name} puts right what is ours."
+            return Finding("runner", "fault", error.message, advice)
         if seen.by_sudo == self._seen.by_sudo:
             self._use(seen, facts)
         elif self._running:
@@ -208,7 +221,10 @@ class SshAgent(AgentWithRunner):
         self._can_fix = outcome.ok
         if not outcome.ok:
             words = f"The runner cannot be installed there: {outcome.last_words}."
-            return Finding("fix", "fault", words, f"As root there: {install_command(self._agent.runner)}")
+            if "password is required" in outcome.last_words:
+                words = f"The account {self._agent.user} may not install the runner: sudo lets it start that, at most."
+            advice = f"agent update name={self.name}; or as root there: {install_command(self._agent.runner)}"
+            return Finding("fix", "fault", words, advice)
         await self.look_again()
         return Finding("fix", "ok", f"The daemon's runner was copied to {self._agent.runner}.")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import shlex
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -30,6 +31,7 @@ FEWEST: Final = 2
 """With so many nothing works: one is for the watch, one for a program, and one to end that."""
 OLDEST_PYTHON: Final = (3, 9)
 PROBE_LIMIT: Final = 10.0
+SUDOERS: Final = "/etc/sudoers.d/ipmiproxyd-agent"
 SECOND_LOOK: Final = 0.3
 """Seconds until too few sessions are counted again."""
 
@@ -231,6 +233,8 @@ def runner_finding(found: Mapping[str, Any], agent: RemoteAgent, *, can_fix: boo
     :param can_fix: ``fix=yes`` may be of use: it has not been tried in vain.
     """
 
+    if found["as_root"] and not found["root"] and (place := found["loose"]):
+        return loose_finding(place, agent.runner)
     if found["as_root"]:
         return Finding("runner", "ok", "The runner is the daemon's own; each display has a Unix user of its own.")
     user = agent.user
@@ -238,16 +242,37 @@ def runner_finding(found: Mapping[str, Any], agent: RemoteAgent, *, can_fix: boo
         return Finding("runner", "ok", f"All displays run as {user}, as is set (users=never).")
     words = f"All displays run there as the one user {user}"
     rule = (
-        f"put into /etc/sudoers.d/ipmiproxyd-agent: "
+        f"put into {SUDOERS}: "
         f"Defaults:{user} !use_pty, !requiretty, !mail_badpass (a line of its own), and "
         f"{user} ALL=(root) NOPASSWD: {agent.python} -I -S {agent.runner}"
     )
     if found["installed"]:
         advice = f"agent provision name={agent.name}, or as root there, {rule}"
-        return Finding("runner", "warning", f"{words}: sudo says {found['sudo']!r}.", advice)
+        return Finding("runner", "warning", f"{words}: {sudo_words(found['sudo'])}.", advice)
     fix = " (agent check fix=yes does that where the account has sudo)" if can_fix else ""
     advice = f"agent provision name={agent.name}, or as root there: {install_command(agent.runner)}{fix}; and {rule}"
     return Finding("runner", "warning", f"{words}: the runner is not installed there.", advice)
+
+
+def loose_finding(place: Mapping[str, Any], runner: str) -> Finding:
+    """What sudo starts as root can be changed by others.
+
+    :param place: what preparing.loose tells.
+    """
+
+    path = place["path"]
+    whose = f"mode {place['mode']}" if not place["owner"] else f"it belongs to the user {place['owner']}"
+    words = f"Others than root can change {path} ({whose}), and sudo starts {runner} as root: they could be root there."
+    command = f"chown -h root:root {shlex.quote(path)}; chmod go-w {shlex.quote(path)}"
+    return Finding("runner", "fault", words, f"As root there: {command}")
+
+
+def sudo_words(said: str) -> str:
+    """Why the runner cannot be started as root, by what sudo says."""
+
+    if "password is required" in said or "not allowed" in said:
+        return f"the rule for sudo, {SUDOERS}, is missing or does not count (sudo says {said!r})"
+    return f"sudo says {said!r}"
 
 
 def install_command(installed: str) -> str:

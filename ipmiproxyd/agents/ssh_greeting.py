@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from ipmiproxyd.agents import preparing, runner, watcher
 from ipmiproxyd.agents.scripts import script_argv, script_input
-from ipmiproxyd.agents.ssh_checks import INSTALL, install_command, prepared
+from ipmiproxyd.agents.ssh_checks import INSTALL, install_command, prepared, sudo_words
 from ipmiproxyd.agents.with_runner import as_line, place_of
 from ipmiproxyd.errors import AgentOutdated, AgentUnreachable, ToolMissing
 from ipmiproxyd.model import Outcome, RemoteAgent
@@ -130,7 +130,7 @@ class Greeting:
         """The runner cannot be root. Raises if it was, or has to be."""
 
         agent = self._agent
-        why = f"sudo says {sudo!r}" if sudo else f"there is no runner at {agent.runner}"
+        why = sudo_words(sudo) if sudo else f"there is no runner at {agent.runner}"
         hint = f"agent provision name={agent.name}"
         if agent.users == "always":
             words = f"Displays on the agent {agent.name} are to have users of their own (users=always), but {why}."

@@ -170,8 +170,8 @@ class AgentWithRunner(ABC):
 
     def missing(self, program: str) -> ToolMissing:
         return ToolMissing(
-            f"{program} is not installed on the agent {self.name}.",
-            hint="Install it there, or name the right program in the configuration.",
+            f"{program} is not installed on the agent {self.name}, or cannot be executed.",
+            hint=f"agent check name={self.name} tells which. Or name the right program in the configuration.",
         )
 
     # --- jobs ---------------------------------------------------------------------------------------------------------
@@ -437,4 +437,5 @@ def _stream(told: Mapping[str, Any]) -> StreamAddress:
 def _error(event: Mapping[str, Any]) -> ProxyError:
     message = event["message"]
     kind = _ERRORS.get(event["code"], InternalError)
-    return kind(message if message.endswith(".") else f"{message}.", hint=_HINTS.get(event["code"]))
+    hint = event.get("hint") or _HINTS.get(event["code"])
+    return kind(message if message.endswith(".") else f"{message}.", hint=hint)

@@ -248,8 +248,9 @@ def _told(what: str, targets: Sequence[_Target], found: Sequence[Mapping[str, An
 def _unreached(what: str, how: str, targets: Sequence[_Target]) -> Finding:
     names = ", ".join(map(str, targets))
     if how == "silent":
-        words = f"No answer from {names}: something drops what is sent there, or nothing is switched on."
-        return Finding(what, "fault", words, "Open this in the firewalls between the agent and the BMC.")
+        words = f"No answer from {names}: a firewall drops what is sent there, or the BMC is off or elsewhere."
+        advice = "See that the BMC is on and the address is right; then open this in the firewalls between them."
+        return Finding(what, "fault", words, advice)
     if how != "refused":
         advice = "See the agent's network and routes: ip route get, from there."
         return Finding(what, "fault", f"{names} cannot be reached: {how}.", advice)

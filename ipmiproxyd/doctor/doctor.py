@@ -165,7 +165,7 @@ class _Examination:
             "memory": machine.memory,
             "disks": machine.disks,
             "clock": lambda found: machine.clock(found, before, after),
-            "fonts": machine.fonts,
+            "fonts": lambda found: machine.fonts(found, packages),
             "users": lambda found: traces.users(found, rooms.displays),
             "x_locks": traces.x_locks,
             "firewall": lambda found: traces.firewall(found, knock=knock, is_direct=self._agent.is_direct),
@@ -181,7 +181,7 @@ class _Examination:
         own_users = bool(facts.get("own_users"))
         given = {
             "programs": [program for group in rooms.programs.values() for program in group],
-            "packages": sorted(set(machine.PACKAGES.values())),
+            "packages": sorted({*machine.PACKAGES.values(), machine.FONTS}),
             "folders": {"jobs": facts["jobs"], "cache": agent.cache, "home": agent.folder, **_SCRATCH},
             "jobs": facts["jobs"],
             "locks": LOCKS if own_users else "",
@@ -241,13 +241,13 @@ class _Examination:
         trials, agent = self._rooms.trials, self._agent
 
         async def of_display() -> Sequence[Finding]:
-            return [await trials.of_display(agent)]
+            return await trials.of_display(agent)
 
         async def of_browser() -> Sequence[Finding]:
             return [await trials.of_browser(agent)]
 
         display = await self._made(Step("trial-display", "Starting a display and a small program", 33.0, of_display))
-        if all(one.level == "ok" for one in display):
+        if any(one.level == "ok" for one in display):
             browser = await self._made(Step("trial-browser", "Starting the browser with a page", 35.0, of_browser))
             return [*display, *browser]
         level = display[0].level

@@ -30,6 +30,15 @@ PACKAGES: Final[Mapping[str, str]] = {
 """Debian's packages by program."""
 KNOWN: Final[Mapping[str, Sequence[str]]] = {"debian": ("11", "12", "13"), "ubuntu": ("22.04", "24.04")}
 """Systems that agents were tried on."""
+FONTS: Final = "fonts-dejavu-core"
+NO_PROC: Final = (
+    "Consoles cannot be fenced in: they can have no /proc of their own, as parts of the host's are masked or read-only"
+)
+NO_WIDE_FENCE: Final = "Consoles of boards that need any port (vendor=generic) cannot be fenced in"
+WHOLE_PROC: Final = (
+    "If it is a container: let it have all of /proc, and let it write there (docker: --security-opt "
+    "systempaths=unconfined); or use a virtual machine."
+)
 _NEEDED: Final = ("jobs", "home", "cache")
 """Folders without which something does not work at all."""
 
@@ -54,8 +63,8 @@ def programs(
         Finding(
             "programs",
             "fault",
-            f"{program} is not installed: {what} will not work.",
-            f"apt-get install --no-install-recommends {PACKAGES.get(program, program)}",
+            f"{program} {_how_missing(program, found['closed'], versions)}: {what} will not work.",
+            install_advice(PACKAGES.get(program, program), versions),
         )
         for what, group in wanted.items()
         for program in group
@@ -75,6 +84,20 @@ def programs(
     return lacking or [Finding("programs", "ok", f"Every program that is needed is installed: {told}.")]
 
 
+def _how_missing(program: str, closed: Mapping[str, str], versions: Mapping[str, str]) -> str:
+    if program in closed:
+        return f"is there ({closed[program]}), but cannot be executed"
+    package = PACKAGES.get(program, program)
+    return f"is gone, though its package {package} is installed" if package in versions else "is not installed"
+
+
+def install_advice(package: str, versions: Mapping[str, str]) -> str:
+    """The command for a package of which something is missing: one that is installed is left as it is otherwise."""
+
+    again = " --reinstall" if package in versions else ""
+    return f"apt-get install{again} --no-install-recommends {package}"
+
+
 def _upstream(version: str) -> str:
     """A Debian version without what Debian has added."""
 
@@ -82,10 +105,14 @@ def _upstream(version: str) -> str:
 
 
 def namespaces(found: Mapping[str, Any]) -> list[Finding]:
-    if not found["problem"]:
-        return [Finding("namespaces", "ok", "Consoles can be fenced in: the kernel allows user namespaces.")]
-    words = f"Consoles cannot be fenced in: the kernel allows no user namespaces ({found['problem']})."
-    return [Finding("namespaces", "fault", words, namespaces_advice(found["settings"]))]
+    if found["problem"]:
+        words = f"Consoles cannot be fenced in: the kernel allows no user namespaces ({found['problem']})."
+        return [Finding("namespaces", "fault", words, namespaces_advice(found["settings"]))]
+    if found["proc"]:
+        return [Finding("namespaces", "fault", f"{NO_PROC} ({found['proc']}).", WHOLE_PROC)]
+    if found["fixed"]:
+        return [Finding("namespaces", "fault", f"{NO_WIDE_FENCE}: /proc/sys/net is read-only there.", WHOLE_PROC)]
+    return [Finding("namespaces", "ok", "Consoles can be fenced in: the kernel allows user namespaces.")]
 
 
 def namespaces_advice(settings: Mapping[str, str]) -> str:
@@ -149,7 +176,7 @@ def clock(theirs: float, before: float, after: float) -> list[Finding]:
     return [Finding("clock", "warning", words, "Let both hosts keep time by NTP: timedatectl set-ntp true")]
 
 
-def fonts(count: int) -> list[Finding]:
+def fonts(count: int, versions: Mapping[str, str]) -> list[Finding]:
     if count:
         return [Finding("fonts", "ok", "There are fonts for panels and Java programs.")]
     return [
@@ -157,6 +184,6 @@ def fonts(count: int) -> list[Finding]:
             "fonts",
             "fault",
             "There is no font: panels and Java programs show boxes in the place of letters, or do not start.",
-            "apt-get install --no-install-recommends fonts-dejavu-core",
+            install_advice(FONTS, versions),
         )
     ]

@@ -30,7 +30,8 @@ def users(found: Mapping[str, Any], displays: Sequence[int]) -> list[Finding]:
     if found["ours"] >= USERS_LIMIT:
         words = f"There are {found['ours']} Unix users for displays, and no more are made."
         return [Finding("users", "warning", words, "Remove those of other prefixes and of displays that are not used.")]
-    return [Finding("users", "ok", f"{found['ours']} Unix users for displays are there; others are made when needed.")]
+    there = "1 Unix user for displays is" if found["ours"] == 1 else f"{found['ours']} Unix users for displays are"
+    return [Finding("users", "ok", f"{there} there; others are made when needed.")]
 
 
 def x_locks(found: Sequence[Mapping[str, Any]]) -> list[Finding]:

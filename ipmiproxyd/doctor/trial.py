@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -21,9 +22,10 @@ from ipmiproxyd.console.displays import DisplayPool
 from ipmiproxyd.console.ids import new_id
 from ipmiproxyd.console.timing import limited, uncut
 from ipmiproxyd.doctor import trial_program
+from ipmiproxyd.doctor.machine import NO_PROC, NO_WIDE_FENCE, WHOLE_PROC
 from ipmiproxyd.errors import BmcError, BmcUnreachable, JobFailed, NoFreeDisplay, ProxyError
 from ipmiproxyd.interfaces import VncServer
-from ipmiproxyd.model import Job, JobFile, JobSpec, JobStage, Program, Ready
+from ipmiproxyd.model import Job, JobFile, JobSpec, JobStage, Program, Reach, Ready
 from ipmiproxyd.tools.browser import PanelBrowser
 from ipmiproxyd.tools.guard import Guard
 from ipmiproxyd.tools.xvnc import Display
@@ -41,6 +43,10 @@ PORT: Final = 61080
 _FILE: Final = "ipmiproxyd-trial.py"
 _PREFIX: Final = "trial"
 _NO_SANDBOX: Final = "--no-sandbox"
+
+WIDE: Final = Reach(address="192.0.2.1", ports=((1, 65535),))
+"""Makes a trial's fence that of a board that may need any port. Nobody has this address, and nobody connects to it."""
+UNKNOWN: Final = "If other findings are not ok, see to these first; else go by what it said."
 
 Shows = Callable[[VncServer, int, float], Awaitable[None]]
 """Returns once a display shows a colour (0xRRGGBB); raises ProxyError, at the latest after so many seconds."""
@@ -70,8 +76,15 @@ CAUSES: Final = (
         "As root there: let user.max_user_namespaces be 10000 or so, and kernel.apparmor_restrict_unprivileged_userns "
         "be 0 where the host has it (/etc/sysctl.d/60-ipmiproxyd-agent.conf). Never use --no-sandbox.",
     ),
+    Cause(r"Can't mount proc on", f"{NO_PROC}.", WHOLE_PROC),
+    Cause(r"/proc/sys/net/\S+ \(the agent has it read-only", f"{NO_WIDE_FENCE}.", WHOLE_PROC),
     Cause(
-        r"network fence cannot be made|bwrap: .*(?:namespace|user ns|Operation not permitted)",
+        r"\bnft\b",
+        f"{NO_WIDE_FENCE}.",
+        "apt-get install --reinstall --no-install-recommends nftables. If that is there: the kernel lacks nf_tables.",
+    ),
+    Cause(
+        r"network fence cannot be made|bwrap: .*(?:namespace|user ns|uid map|Operation not permitted)",
         "Consoles cannot be fenced in.",
         "See the finding namespaces. A console needs several: let user.max_user_namespaces be 10000 or so.",
     ),
@@ -79,12 +92,17 @@ CAUSES: Final = (
         r"could not open default font|No fonts found|Fontconfig head is null|FontConfiguration\.\w+\(|"
         r"Fontconfig error: Cannot load default config|Could not find any font:",
         "The program found no font.",
-        "apt-get install --no-install-recommends fonts-dejavu-core",
+        "apt-get install --reinstall --no-install-recommends fonts-dejavu-core",
     ),
     Cause(
         r"cannot open shared object file|error while loading shared libraries",
         "A library is missing.",
         "Install the program's package with all that it depends on: apt-get install --reinstall, apt-get -f install",
+    ),
+    Cause(
+        r"exec: .*Permission denied|cannot be executed",
+        "A program is there, but cannot be executed.",
+        "As root there: see its mode (ls -l), and install its package again: apt-get install --reinstall.",
     ),
     Cause(
         r"ran out of its memory|[Oo]ut of memory",
@@ -129,12 +147,15 @@ class Trials:
         self._rooms = rooms
         self._text = Path(trial_program.__file__).read_text()
 
-    async def of_display(self, agent: HostedAgent) -> Finding:
-        """A display, and a small program that fills it with a colour."""
+    async def of_display(self, agent: HostedAgent) -> Sequence[Finding]:
+        """A display, and a small program that fills it with a colour, behind the widest fence; if there is none, behind
+        the usual one."""
 
         colour = _colour()
         program = Program(name="program", argv=self._argv(agent, "window", f"{colour:06x}"), ready=Ready.WINDOW)
-        return await self._tried("trial-display", "A trial console works", agent, (program,), (), colour)
+        tried = partial(self._tried, "trial-display", "A trial console works", agent, (program,), (), colour)
+        wide = await tried(reach=(WIDE,))
+        return [wide, await tried()] if wide.words.startswith(NO_WIDE_FENCE) else [wide]
 
     async def of_browser(self, agent: HostedAgent) -> Finding:
         """A display, and the browser with a page of one colour."""
@@ -160,10 +181,11 @@ class Trials:
         programs: tuple[Program, ...],
         files: tuple[JobFile, ...],
         colour: int,
+        reach: tuple[Reach, ...] = (),
     ) -> Finding:
         files = (*files, JobFile(place="library", name=_FILE, text=self._text))
         try:
-            seen = await self._seen(agent, programs, files, colour)
+            seen = await self._seen(agent, programs, files, reach, colour)
         except _NothingFree as error:
             return Finding(what, "warning", f"Nothing was tried: {error.message}", error.hint or "")
         except ProxyError as error:
@@ -173,7 +195,12 @@ class Trials:
     # --- one trial ----------------------------------------------------------------------------------------------------
 
     async def _seen(
-        self, agent: HostedAgent, programs: tuple[Program, ...], files: tuple[JobFile, ...], colour: int
+        self,
+        agent: HostedAgent,
+        programs: tuple[Program, ...],
+        files: tuple[JobFile, ...],
+        reach: tuple[Reach, ...],
+        colour: int,
     ) -> _Seen:
         trial, taken = f"{_PREFIX}{new_id(10)}", list[int]()
         stages: list[JobStage] = []
@@ -186,6 +213,7 @@ class Trials:
                 display=0,
                 programs=programs,
                 files=files,
+                reach=reach,
                 vnc="direct" if agent.is_direct else self._rooms.display.vnc,
                 lease=LEASE,
                 start_timeout=START_LIMIT,
@@ -261,7 +289,7 @@ def failed(what: str, error: ProxyError) -> Finding:
     for cause in CAUSES:
         if re.search(cause.pattern, error.message):
             return Finding(what, "fault", f"{cause.words} It said: {error.message}", cause.advice)
-    return Finding(what, "fault", f"It does not work: {error.message}", error.hint or "See the other findings first.")
+    return Finding(what, "fault", f"It does not work: {error.message}", error.hint or UNKNOWN)
 
 
 def _colour() -> int:

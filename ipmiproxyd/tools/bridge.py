@@ -13,7 +13,7 @@ but the processes of this sandbox is served, and nothing but the panel is reache
     certificate         ours, with its key, in PEM
     then                what the command gets as its standard input
 
-It ends as the command does; with status 127 if there is no such command.
+It ends as the command does; with status 127 if there is no such command, and 126 if it cannot be executed.
 """
 
 from __future__ import annotations
@@ -278,8 +278,10 @@ def main() -> None:
     proxy = f"--proxy-server={HERE}:{bridge.door.getsockname()[1]}"
     try:
         pid = start([*sys.argv[1:], proxy, "--proxy-bypass-list=<-loopback>"], then)
-    except (FileNotFoundError, PermissionError):
+    except FileNotFoundError:
         sys.exit(127)
+    except PermissionError:
+        sys.exit(126)
     follow(pid)
 
 

@@ -15,7 +15,7 @@ Standard input holds one JSON object, since it may hold secrets; each member may
              host in one line, {name: value}
 
 Nothing else is asked of the browser, and it listens on no port. This ends as Chromium does; with status 127 if there is
-no Chromium.
+no Chromium, and 126 if it cannot be executed.
 """
 
 from __future__ import annotations
@@ -238,8 +238,10 @@ def main() -> None:
     door = socket.socket(fileno=fcntl.fcntl(DOOR_FD, fcntl.F_DUPFD_CLOEXEC, ABOVE)) if document.get("door") else None
     try:
         browser = Browser(sys.argv[1:])
-    except (FileNotFoundError, PermissionError):
+    except FileNotFoundError:
         sys.exit(127)
+    except PermissionError:
+        sys.exit(126)
     origin = document.get("origin", "")
     try:
         if "url" in document:

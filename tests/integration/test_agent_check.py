@@ -36,6 +36,17 @@ class FindingsTests(SshCase):
         self.assertIn(f"install -D -o root -g root -m 644 runner.py {self.installed}", found["runner"].advice)
         self.assertEqual((await self.agent.run(Command(argv=("true",)))).status, 0)
 
+    async def test_the_daemons_key_is_gone(self) -> None:
+        """We are connected, and shall not be again."""
+
+        self.assertEqual((await self.agent.run(Command(argv=("true",)))).status, 0)
+        keys = self.sshd.folder / "authorized_keys"
+        keys.rename(f"{keys}.away")
+        found = by_name(await self.agent.check())
+        self.assertEqual((found["key"].level, found["displays"].level), ("fault", "ok"))
+        self.assertIn("the next connection will be refused", found["key"].words)
+        self.assertIn("agent provision name=", found["key"].advice)
+
     async def test_several_look_at_once(self) -> None:
         """And what else is in the folder is left alone."""
 
@@ -117,6 +128,14 @@ if AM_ROOT:
             shutil.copy(runner.__file__, self.runner)
             self.assertEqual(by_name(await agent.check())["runner"].level, "ok")
             self.assertEqual((agent.describe()["runner"], agent.describe()["isolation"]), ("installed", "users"))
+            for place, mode in ((self.runner, 0o666), (self.rooted, 0o777)):
+                before = place.stat().st_mode & 0o777
+                place.chmod(mode)
+                found = by_name(await agent.check())["runner"]
+                self.assertEqual(found.level, "fault")
+                self.assertIn(f"Others than root can change {place} (mode {mode:o})", found.words)
+                self.assertIn(f"chmod go-w {place}", found.advice)
+                place.chmod(before)
             spec = self.spec()
             text = self.runner.read_text()
             for change in (lambda: self.runner.write_text(f"{text}#"), self.runner.unlink):
@@ -148,13 +167,15 @@ if AM_ROOT:
             agent = await self.make_agent(runner=str(self.rooted / "runner.py"))
             found = by_name(await agent.check())["runner"]
             self.assertEqual(found.level, "warning")
-            self.assertIn("sudo", found.words)
+            self.assertIn("the rule for sudo, /etc/sudoers.d/ipmiproxyd-agent, is missing", found.words)
             self.assertIn(f"NOPASSWD: {PYTHON} -I -S {self.rooted}/runner.py", found.advice)
             agent = await self.make_agent(runner=str(self.runner))
             fixed = await agent.repair()
             assert fixed is not None
             self.assertEqual(fixed.level, "fault")
-            self.assertIn("As root there", fixed.advice)
+            self.assertIn("may not install the runner", fixed.words)
+            self.assertIn("agent update name=", fixed.advice)
+            self.assertIn("as root there", fixed.advice)
             agent = await self.make_agent(runner=str(self.rooted / "runner.py"), users="always")
             error = await self.assertFailure(Deferred.fromCoroutine(agent.check()), AgentUnreachable)
             self.assertIn("sudo", str(error))

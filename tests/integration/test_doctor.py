@@ -63,6 +63,7 @@ class HostFaultTests(DoctorWorld):
         await self._broken_off()
         await self._what_is_missing()
         await self._what_others_left()
+        await self._as_in_a_container()
         await self._no_namespaces()
 
     async def _all_is_well(self) -> None:
@@ -101,15 +102,15 @@ class HostFaultTests(DoctorWorld):
     async def _what_is_missing(self) -> None:
         with self.away("/usr/bin/ipmitool", "/usr/lib/jvm", "/usr/share/fonts", "/usr/bin/chromium"):
             found = await self.check("")
-            self.named(found, "programs", "fault", "ipmitool is not installed: power actions", "apt-get install")
-            self.named(found, "programs", "fault", "chromium is not installed: consoles")
+            self.named(found, "programs", "fault", "ipmitool is gone", "power actions", "apt-get install --reinstall")
+            self.named(found, "programs", "fault", "package chromium is installed: consoles in a browser")
             self.named(found, "java", "fault", "No Java is installed", "openjdk")
             self.named(found, "fonts", "fault", "no font", "fonts-dejavu-core")
             self.named(found, "trial-display", "ok", "seen")
             self.named(found, "trial-browser", "fault", "Chromium is not installed")
         with self.away("/usr/bin/Xvnc"):
             found = await self.check("")
-            self.named(found, "programs", "fault", "Xvnc is not installed", "tigervnc-standalone-server")
+            self.named(found, "programs", "fault", "Xvnc is gone", "--reinstall", "tigervnc-standalone-server")
             self.named(found, "trial-display", "fault", "Xvnc is not installed on the agent")
             self.named(found, "trial-browser", "fault", "Not tried")
             self.assertEqual([one["level"] for one in found["namespaces"] + found["clock"]], ["ok", "ok"])
@@ -136,7 +137,7 @@ class HostFaultTests(DoctorWorld):
             found = await self.check("")
         self.named(found, "disk", "fault", f"{JOBS}/main (jobs) is full")
         self.named(found, "disk", "fault", "(home) is full")
-        self.named(found, "trial-display", "fault", "0 KiB of disk")
+        self.named(found, "trial-display", "fault", "disk is full: 0 KiB are free at /run/", "df -h")
         self.named(found, "users", "warning", "easydcim_vnc_3", "userdel")
         self.named(found, "x-locks", "warning", "/tmp/.X5-lock", "rm ")
         self.named(found, "leftovers", "warning", "1 of easydcim_vnc_1")
@@ -148,6 +149,27 @@ class HostFaultTests(DoctorWorld):
         self.named(await self.check(), "firewall", "ok", "only root there can tell", "nobody reaches these ports")
         rules.unlink()
         lock.unlink()
+
+    async def _as_in_a_container(self) -> None:
+        """Settings of the network that can only be read, and a program that cannot be executed; then no whole /proc,
+        and a /run that is everybody's."""
+
+        host = self.east.host
+        host.run("mount", "-o", "remount,bind,ro", "/proc/sys/net")
+        host.run("chmod", "0", "/usr/bin/chromium")
+        found = await self.check("")
+        host.run("chmod", "755", "/usr/bin/chromium")
+        self.named(found, "programs", "fault", "chromium is there (/usr/bin/chromium), but cannot be executed")
+        self.named(found, "namespaces", "fault", "/proc/sys/net is read-only", "container")
+        self.named(found, "trial-display", "fault", "vendor=generic", "the agent has it read-only", "container")
+        self.named(found, "trial-display", "ok", "seen")
+        self.named(found, "trial-browser", "fault", "Chromium is on the agent, but cannot be executed")
+        host.run("sh", "-c", "umount -l /mnt/whole/proc; chmod 1777 /run")
+        found = await self.check("trial=no")
+        host.run("sh", "-c", "mount -t proc proc /mnt/whole/proc && mount -o remount,bind,rw /proc/sys/net")
+        self.named(found, "namespaces", "fault", "no /proc of their own", "container")
+        self.named(found, "runner", "fault", "may write in /run on the agent (mode 1777)", "chmod go-w /run")
+        host.run("chmod", "755", "/run")
 
     async def _no_namespaces(self) -> None:
         """None at all; and enough for a console's fence, and not for Chromium's sandbox in it."""

@@ -103,7 +103,8 @@ class HostTests(TroubleWorld):
             for _ in range(2):
                 reply = await self.client.ask("console open device=east1 agent=east existing=new")
                 self.assertEqual(reply.code, "agent-full", reply.body)
-                self.assertIn(" 0 KiB of disk", reply.body["message"])
+                self.assertIn("disk is full: 0 KiB are free at /run/", reply.body["message"])
+                self.assertIn("df -h /run/", reply.body["hint"])
                 self.assertEqual(await self.power(self.east), ("", "off"))
                 await self.use((await self.client.must(f"console url console={opened['console']}"))["url"])
                 await self.cut()

@@ -200,7 +200,11 @@ class SandboxTests(LocalCase):
         jobs.mkdir()
         jobs.chmod(0o777)
         making = self.make(jobs_dir=jobs, jobs_name=jobs.name)
-        self.assertIn(str(jobs), str(await self.assertFailure(Deferred.fromCoroutine(making), AgentUnreachable)))
+        error: Any = await self.assertFailure(Deferred.fromCoroutine(making), AgentUnreachable)
+        self.assertEqual(
+            error.message, f"Others than its owner may write in {jobs} on the agent (mode 777)."
+        )
+        self.assertEqual(error.hint, f"As root there: chmod go-w {jobs}")
 
     async def test_python_that_does_not_run(self) -> None:
         error = await self.assertFailure(Deferred.fromCoroutine(self.make(python="/bin/false")), AgentUnreachable)

@@ -18,7 +18,7 @@ from ipmiproxyd.doctor.doctor import LIMIT, Doctor, DoctorRooms
 from ipmiproxyd.doctor.trial import CAUSES, ENDING, GIVE_BACK_LIMIT, TrialRooms, Trials, failed
 from ipmiproxyd.errors import AgentUnreachable, BmcUnreachable, JobFailed, ToolMissing
 from ipmiproxyd.interfaces import VncServer
-from ipmiproxyd.model import Command, Job, Outcome
+from ipmiproxyd.model import Command, Job, JobSpec, JobStage, Outcome
 from ipmiproxyd.tools.browser import PanelBrowser
 from ipmiproxyd.tools.java_profiles import Java
 from ipmiproxyd.tools.xvnc import Display
@@ -30,7 +30,8 @@ from tests.support.fake_rooms import FakeAgent
 class Patient(FakeAgent):
     """Runs programs on this machine. ``check_error`` is raised by its check, ``gone`` is what becomes of jobs;
     if ``is_broken``, it has no Python;
-    ``meanwhile`` happens while its jobs are asked for."""
+    ``meanwhile`` happens while its jobs are asked for; ``wide_error`` is raised for jobs that have a fence with
+    something to be reached."""
 
     kind = "local"
     python = "/usr/bin/python3"
@@ -42,6 +43,7 @@ class Patient(FakeAgent):
         self.check_error: Exception | None = None
         self.gone = ""
         self.is_broken = False
+        self.wide_error: Exception | None = None
         self.meanwhile: Callable[[], object] = lambda: None
 
     async def run(self, command: Command) -> Outcome:
@@ -50,6 +52,12 @@ class Patient(FakeAgent):
         argv = [sys.executable, *command.argv[1:]]
         done = subprocess.run(argv, input=command.stdin, capture_output=True, check=False)
         return Outcome(status=done.returncode, stdout=done.stdout, stderr=done.stderr)
+
+    async def launch(self, spec: JobSpec, on_stage: Callable[[JobStage], None]) -> Job:
+        job = await super().launch(spec, on_stage)
+        if spec.reach and self.wide_error is not None:
+            raise self.wide_error
+        return job
 
     async def jobs(self) -> list[Job]:
         self.meanwhile()
@@ -100,7 +108,11 @@ class TrialTests(SynchronousTestCase):
             await waiting
 
     def begin(self) -> Deferred[Finding]:
-        return Deferred.fromCoroutine(self.trials.of_display(self.agent))
+        async def tried() -> Finding:
+            (found,) = await self.trials.of_display(self.agent)
+            return found
+
+        return Deferred.fromCoroutine(tried())
 
     def nothing_stays(self) -> None:
         self.assertEqual((self.pool.in_use, self.trials.jobs), (0, set()))
@@ -172,10 +184,25 @@ class TrialTests(SynchronousTestCase):
         self.nothing_stays()
         self.assertEqual(len(self.agent.stopped), 3)
 
+    def test_no_wide_fence(self) -> None:
+        """Boards of known families need none."""
+
+        said = "The network fence cannot be made: [Errno 30] Read-only file system: "
+        said += "'/proc/sys/net/ipv4/ip_local_port_range' (the agent has it read-only, as a container may)."
+        for words, advice in ((said, "container"), ("nftables (nft) is not installed on the agent.", "nftables")):
+            self.agent.wide_error = JobFailed(words)
+            wide, usual = self.successResultOf(Deferred.fromCoroutine(self.trials.of_display(self.agent)))
+            self.assertEqual((wide.level, usual.level), ("fault", "ok"))
+            self.assertIn("any port (vendor=generic) cannot be fenced in", wide.words)
+            self.assertIn(advice, wide.advice)
+            self.nothing_stays()
+
     def test_causes(self) -> None:
         for said, words in (
             ("Chromium ended: FATAL: No usable sandbox!", "no sandbox"),
             ("The sandbox ended: bwrap: unshare user ns: No space left on device", "fenced in"),
+            ("bwrap: Can't mount proc on /newroot/proc: Operation not permitted", "no /proc of their own"),
+            ("/usr/bin/chromium: 9: exec: /usr/lib/chromium/chromium: Permission denied", "cannot be executed"),
             ("java: error while loading shared libraries: libXtst.so", "A library"),
             ("The console ran out of its memory (2048 MiB)", "memory was not enough"),
             ("page ended: The browser runs without its sandbox: --no-sandbox is among its options.", "switched off"),
@@ -393,8 +420,16 @@ class WordsTests(SynchronousTestCase):
     def test_programs(self) -> None:
         wanted = {"consoles": ("chromium", "Xvnc")}
         versions = {"chromium": "1:120.0.1-1~deb12u1"}
-        self.level(machine.programs(wanted, {"missing": [], "outside": {}}, versions), "ok", "chromium 120.0.1, Xvnc.")
-        outside = {"missing": [], "outside": {"chromium": "/snap/bin/chromium"}}
+        well: dict[str, Any] = {"missing": [], "closed": {}, "outside": {}}
+        self.level(machine.programs(wanted, well, versions), "ok", "chromium 120.0.1, Xvnc.")
+        missing = well | {"missing": ["chromium"]}
+        self.level(machine.programs(wanted, missing, {}), "fault", "is not installed: consoles", "install --no-install")
+        again = "install --reinstall --no-install-recommends chromium"
+        self.level(machine.programs(wanted, missing, versions), "fault", "its package chromium is installed", again)
+        closed = missing | {"closed": {"chromium": "/usr/bin/chromium"}}
+        self.level(machine.programs(wanted, closed, versions), "fault", "(/usr/bin/chromium), but cannot be", again)
+        self.level(machine.fonts(0, {machine.FONTS: "2"}), "fault", "--reinstall")
+        outside = well | {"outside": {"chromium": "/snap/bin/chromium"}}
         self.level(machine.programs(wanted, outside, {}), "fault", "/snap/bin/chromium", "no console sees it")
 
     def test_namespaces(self) -> None:
@@ -405,6 +440,10 @@ class WordsTests(SynchronousTestCase):
             ({"user.max_user_namespaces": "9999"}, "a security module"),
         ):
             self.level(machine.namespaces({"problem": "No", "settings": settings}), "fault", words)
+        well = {"problem": "", "settings": {}, "proc": "", "fixed": False}
+        self.level(machine.namespaces(well), "ok")
+        self.level(machine.namespaces(well | {"proc": "No"}), "fault", "no /proc of their own", "container")
+        self.level(machine.namespaces(well | {"fixed": True}), "fault", "/proc/sys/net is read-only", "container")
 
     def test_memory_and_disks(self) -> None:
         self.level(machine.memory({"all": 8 << 30, "free": 100 << 20}), "warning", "100 of 8192 MiB")
@@ -426,6 +465,7 @@ class WordsTests(SynchronousTestCase):
     def test_users_and_traces(self) -> None:
         self.level(traces.users({"ours": 3, "foreign": ["x3"]}, [1, 2, 3]), "warning", "x3")
         self.level(traces.users({"ours": 0, "foreign": ["x1"]}, [1]), "fault")
+        self.level(traces.users({"ours": 1, "foreign": []}, [1]), "ok", "1 Unix user for displays is there")
         self.level(traces.users({"ours": 400, "foreign": []}, [1]), "warning", "no more are made")
         found = traces.leftovers(["a"], ["b"], {"x1": 2})
         self.assertEqual([one.level for one in found], 3 * ["warning"])

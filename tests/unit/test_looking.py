@@ -61,6 +61,14 @@ class LookingTests(SynchronousTestCase):
         found = looking.account({"account": True})
         self.assertEqual((found["keys"], found["wide"]), (2, ["J\N{REPLACEMENT CHARACTER}rgen@desk"]))
 
+    def test_programs_that_cannot_be_executed(self) -> None:
+        closed = self.folder / "closed"
+        closed.touch(mode=0o644)
+        self.patch(os, "environ", {**os.environ, "PATH": f"{self.folder}:{os.environ['PATH']}"})
+        found = looking.programs({"programs": ["closed", "no-such-program", "sh"]})
+        self.assertEqual(found["missing"], ["closed", "no-such-program"])
+        self.assertEqual(found["closed"], {"closed": str(closed)})
+
     def test_no_process_is_left(self) -> None:
         done = subprocess.run([sys.executable, "-c", REAPED], capture_output=True, text=True, timeout=30, check=True)
         told, left = done.stdout.splitlines()
