@@ -35,7 +35,7 @@ LEASE: Final = 90.0
 START_LIMIT: Final = 20.0
 SIGHT_LIMIT: Final = 10.0
 GIVE_BACK_LIMIT: Final = 15.0
-ENDING: Final = (0.0, 0.2, 0.4, 0.8)
+ENDING: Final = (0.0, 0.2, 0.4, 0.8, 1.6)
 """Seconds between the questions whether a job has ended whose screen is gone."""
 PORT: Final = 61080
 """Of the page, inside the sandbox."""

@@ -68,7 +68,7 @@ mkdir -p /var/lib/apt/lists/partial /var/cache/apt/archives/partial {REPOSITORY}
 touch /var/lib/dpkg/status /var/lib/dpkg/available
 """
 LISTING = """
-find /usr/local /var -maxdepth 3 -xdev -printf '%p %y %m %U %G %l\\n' | sort
+find /usr/local /var -maxdepth 3 -xdev -printf '%p %y %m %U %G %l\\n' | grep -v '^/var/\\(lib/xkb\\|tmp\\)/' | sort
 find /etc /home /run /srv -printf '%p %y %m %U %G %l\\n' | grep -v '^/etc/[a-z]*- ' | sort
 cat /etc/passwd /etc/group /etc/shadow /etc/gshadow
 find /etc /home /run -type f ! -name '*-' -exec sha256sum {} + | sort

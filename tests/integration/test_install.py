@@ -17,6 +17,7 @@ from twisted.trial.unittest import TestCase
 from ipmiproxyd.agents import runner
 from tests.simulator.bmc import ADMIN, SimulatedBmc
 from tests.simulator.process import Child, the_reactor
+from tests.support import leftovers
 from tests.support.bare import BareHost
 from tests.support.hosts import PATH, REPOSITORY
 from tests.support.network_namespace import NetworkNamespace, ReactorIn
@@ -62,7 +63,7 @@ class Panel(BareHost):
 
 
 class InstallTests(TestCase):
-    timeout = 120
+    timeout = 240
 
     async def setUp(self) -> None:  # type: ignore[override]
         self.folder = scratch(self)
@@ -109,7 +110,7 @@ class InstallTests(TestCase):
         argv = [*self.host.inside(), "/usr/bin/python3", "-c", AS_UNIT.read_text(), *UNITS]
         the_reactor().spawnProcess(child, argv[0], argv, env={"PATH": PATH})
         try:
-            await ready.addTimeout(40.0, IReactorTime(reactor))
+            await ready.addTimeout(90.0, IReactorTime(reactor))
         except Exception as error:
             raise AssertionError(child.output.decode()) from error
         return child
@@ -159,6 +160,8 @@ class InstallTests(TestCase):
         """Nothing is removed while it is in use."""
 
         self.assertIn("begun", self.host.run("/usr/bin/python3", "-c", START_JOB))
+        log = self.host.path(f"{runner.JOBS}/ipmiproxyd/job1/log")  # the last file that a job's keeper makes
+        await leftovers.until_none(lambda: not log.exists())
         everything = self.host.run("sh", "-c", LISTING)
         for words in (("--purge",), ("--dry-run",)):
             said = await self.run_there("ipmiproxyctl", "setup", "--remove", *words, status=1)

@@ -159,7 +159,7 @@ class PanelHere:
         self.listen()
 
     @property
-    def failed_handshakes(self) -> int:
+    def without_request(self) -> int:
         """Connections that did not get as far as a request."""
 
         return self._site.connections - len(self._panel.visitors)

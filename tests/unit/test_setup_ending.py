@@ -55,6 +55,7 @@ class InUseTestCase(TreeTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.patch(ending, "LAST_BREATH", 0.2)
+        self.patch(runner, "JOBS", str(scratch(self)))  # not this machine's
         self.put()
         self.before = self.listing()
 
