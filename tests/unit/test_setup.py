@@ -5,10 +5,8 @@ from __future__ import annotations
 import io
 import os
 import shutil
-import stat
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -21,89 +19,14 @@ from ipmiproxyd.model import Secret
 from ipmiproxyd.options import DEFAULT_CONFIG
 from ipmiproxyd.setup import packages
 from ipmiproxyd.setup.advice import Advice
-from ipmiproxyd.setup.command import Setup
 from ipmiproxyd.setup.machine import Machine
 from ipmiproxyd.setup.place import Installation, check_root_only, find_installation
 from ipmiproxyd.setup.putting import KEY, KEYS
-from ipmiproxyd.setup.record import Record
 from ipmiproxyd.setup.running import Running
 from ipmiproxyd.setup.shipped import ACCOUNT, CONFIG, SERVICE, SOCKET, SUDOERS, Shipped
 from ipmiproxyd.setup.trouble import SetupError
 from tests.support.scratch import scratch
-
-ROOT = Path(__file__).resolve().parents[2]
-PROGRAMS = Path("/opt/elsewhere/bin")
-RUNNER = Path("/opt/elsewhere/lib/python3.13/site-packages/ipmiproxyd/agents/runner.py")
-INSTALLATION = Installation(PROGRAMS, RUNNER, ROOT, 0.0)
-ACCOUNT_FILES = ("passwd", "group", "shadow", "gshadow")
-
-
-class Tree(Machine):
-    """A small system's files; whose they are, it only remembers, so that nobody has to be root."""
-
-    def __init__(self, root: Path) -> None:
-        super().__init__(root)
-        self.owners: dict[tuple[int, int], tuple[int, int]] = {}
-        self.without: set[str] = set()
-
-    def give(self, descriptor: int, owner: tuple[int, int]) -> None:
-        self.owners[self._identity(descriptor)] = owner
-
-    def owner_of(self, descriptor: int) -> tuple[int, int]:
-        return self.owners.get(self._identity(descriptor), (0, 0))
-
-    def _identity(self, file: int | Path) -> tuple[int, int]:
-        status = os.stat(file)
-        return status.st_dev, status.st_ino
-
-    def program(self, name: str) -> str | None:
-        return None if name in self.without else super().program(name)
-
-    def described(self, path: str) -> tuple[int, str]:
-        """A file's mode, and whose it is."""
-
-        file = self.path(path)
-        uid, gid = self.owners.get(self._identity(file), (0, 0))
-        names = {(0, 0): "root", self.account(ACCOUNT): ACCOUNT}
-        return stat.S_IMODE(file.stat().st_mode), names[uid, gid]
-
-
-class TreeTestCase(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.root = scratch(self)
-        for folder in ("etc/systemd/system", "etc/sudoers.d", "var/lib", "usr/local/bin", "opt"):
-            (self.root / folder).mkdir(parents=True)
-        (self.root / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\n")
-        (self.root / "etc/group").write_text("root:x:0:\n")
-        (self.root / "etc/shadow").write_text("root:*:19000::::::\n")
-        (self.root / "etc/gshadow").write_text("root:*::\n")
-        self.tree = Tree(self.root)
-        self.said: list[str] = []
-
-    def put(self, installation: Installation = INSTALLATION, *, dry_run: bool = False) -> list[str]:
-        """What was changed."""
-
-        self.said = []
-        Setup(self.tree, self.said.append, dry_run=dry_run).put(installation)
-        return self.said[: self.said.index("")] if "" in self.said else self.said
-
-    def remove(self, *, purge: bool = False, dry_run: bool = False) -> list[str]:
-        self.said = []
-        Setup(self.tree, self.said.append, dry_run=dry_run).remove(purge=purge, force=False)
-        return self.said
-
-    def text(self, path: str) -> str:
-        return self.tree.path(path).read_text()
-
-    def listing(self) -> dict[str, str]:
-        """All that is there, apart from the copies of old account files that the system's own programs make."""
-
-        found = {}
-        for path in sorted(self.root.rglob("*")):
-            name = f"/{path.relative_to(self.root)}"
-            if not (name.endswith("-") or name == "/etc/.pwd.lock"):
-                found[name] = path.read_text() if path.is_file() else oct(path.lstat().st_mode)
-        return found
+from tests.support.setup_tree import INSTALLATION, PROGRAMS, ROOT, RUNNER, Tree, TreeTestCase
 
 
 class PutTests(TreeTestCase):
@@ -331,143 +254,6 @@ class ConfigurationTests(TreeTestCase):
         self.ship("# two\n")
         self.mine.write_text("# two\n")
         self.assertEqual(self.ship("# two\n"), [f"{CONFIG}.new: removed"])
-
-
-class RemoveTests(TreeTestCase):
-    def test_all_of_it(self) -> None:
-        before = self.listing()
-        self.put()
-        self.remove(purge=True)
-        self.assertEqual(self.listing(), before)
-        self.assertEqual(self.remove(purge=True), ["Nothing was changed."])
-
-    def test_a_dry_run(self) -> None:
-        self.put()
-        before = self.listing()
-        would = self.remove(purge=True, dry_run=True)
-        self.assertEqual(self.listing(), before)
-        self.assertIn(f"{SERVICE}: would be removed", would)
-        self.assertIn(f"user {ACCOUNT}: would be removed", would)
-
-    def test_what_is_kept(self) -> None:
-        self.put()
-        (self.root / "var/lib/ipmiproxyd/key").write_text("state")
-        self.remove()
-        kept = {CONFIG, KEY, f"{KEY}.pub", "/var/lib/ipmiproxyd/key", "/var/lib/ipmiproxyd-setup/record.json"}
-        files = {name for name in self.listing() if self.tree.path(name).is_file()}
-        self.assertEqual(files - {f"/etc/{name}" for name in ACCOUNT_FILES}, kept)
-        self.assertIsNotNone(self.tree.account(ACCOUNT))
-
-    def test_in_two_steps(self) -> None:
-        before = self.listing()
-        self.put()
-        self.remove()
-        self.remove(purge=True)
-        self.assertEqual(self.listing(), before)
-
-    def test_put_again_afterwards(self) -> None:
-        self.put()
-        key = self.text(KEY)
-        self.remove()
-        self.put()
-        self.assertEqual(self.text(KEY), key)
-        self.assertTrue(self.tree.path(SERVICE).exists())
-
-    def test_what_others_have_changed(self) -> None:
-        self.put()
-        self.tree.path(SERVICE).write_text("[Service]\n")
-        said = "\n".join(self.remove())
-        self.assertIn(f"{SERVICE}: left, as somebody has changed it", said)
-        self.assertEqual(self.text(SERVICE), "[Service]\n")
-
-    def test_what_made_room_comes_back(self) -> None:
-        self.tree.path(SERVICE).write_text("[Service]\n")
-        before = self.listing()
-        said = "\n".join(self.put())
-        self.assertIn(f"{SERVICE}: moved to {SERVICE}.old", said)
-        self.assertIn("ExecStart=", self.text(SERVICE))
-        self.remove(purge=True)
-        self.assertEqual(self.listing(), before)
-
-    def test_a_changed_copy_of_ours_does_not(self) -> None:
-        self.tree.path(f"{SUDOERS}.old").write_text("somebody's")
-        self.put()
-        self.tree.path(SUDOERS).write_text(f"{self.text(SUDOERS)}# mine\n")
-        self.assertIn(f"{SUDOERS}: moved to {SUDOERS}.old2", "\n".join(self.put()))
-        said = self.remove(purge=True)
-        self.assertIn(f"{SUDOERS}.old2: left; it is our {SUDOERS} as somebody had changed it", said)
-        left = {path.name: path.read_text()[-10:] for path in (self.root / "etc/sudoers.d").iterdir()}
-        self.assertEqual(left, {"ipmiproxyd.old": "somebody's", "ipmiproxyd.old2": self.text(f"{SUDOERS}.old2")[-10:]})
-        self.assertEqual(self.remove(purge=True), ["Nothing was changed."])
-
-    def test_what_made_room_and_was_changed_there(self) -> None:
-        self.tree.path(SERVICE).write_text("[Service]\n")
-        self.put()
-        self.tree.path(f"{SERVICE}.old").write_text("[Service]\n# more\n")
-        self.assertIn(f"{SERVICE}.old: left; it was {SERVICE} before", self.remove(purge=True))
-        self.assertFalse(self.tree.path(SERVICE).exists())
-
-    def test_an_account_that_was_there_before(self) -> None:
-        with (self.root / "etc/passwd").open("a") as file:
-            file.write(f"{ACCOUNT}:x:4711:4711::/srv:/bin/false\n")
-        before = self.listing()
-        self.put()
-        self.assertEqual(self.tree.described(KEYS), (0o700, ACCOUNT))
-        self.remove(purge=True)
-        self.assertEqual(self.listing(), before)
-
-
-class _BrokenOffError(Exception):
-    pass
-
-
-class InterruptedTests(TreeTestCase):
-    """Killed after a change was recorded, and before it was made."""
-
-    def broken_off(self, after: int, act: Callable[[], object]) -> bool:
-        """Whether the act was broken off, after so many records."""
-
-        save, count = Record.save, 0
-
-        def saved(record: Record) -> None:
-            nonlocal count
-            count += 1
-            save(record)
-            if count > after:
-                raise _BrokenOffError
-
-        patched = self.patch(Record, "save", saved)
-        try:
-            act()
-        except _BrokenOffError:
-            return True
-        finally:
-            patched.restore()
-        return False
-
-    def test_the_next_run_completes_it(self) -> None:
-        self.put()
-        done = set(self.listing())
-        self.remove(purge=True)
-        before = self.listing()
-        after = 0
-        while self.broken_off(after, self.put):
-            self.put()
-            self.assertEqual(set(self.listing()), done, after)
-            self.assertTrue(self.broken_off(after, lambda: self.remove(purge=True)), after)
-            self.remove(purge=True)
-            self.assertEqual(self.listing(), before, after)
-            after += 2
-        self.assertGreater(after, 12)
-
-    def test_half_made_can_be_removed(self) -> None:
-        self.tree.path(SERVICE).write_text("[Service]\n")
-        before = self.listing()
-        after = 0
-        while self.broken_off(after, self.put):
-            self.remove(purge=True)
-            self.assertEqual(self.listing(), before, after)
-            after += 3
 
 
 class FakeSystemd(Tree):

@@ -18,7 +18,7 @@ from ipmiproxyd.setup.running import find_running
 from ipmiproxyd.setup.shipped import ACCOUNT, CONFIG
 from ipmiproxyd.setup.trouble import SetupError
 from tests.support.scratch import scratch
-from tests.unit.test_setup import Tree, TreeTestCase
+from tests.support.setup_tree import Tree, TreeTestCase
 
 HOLDER = """
 import fcntl, sys, time
