@@ -33,6 +33,8 @@ OPTIONS = (
     *(word for option in KEEP_OLD for word in ("-o", f"Dpkg::Options::={option}")),
 )
 INSTALL = ("install", "--no-install-recommends", "--no-remove", "--fix-broken", "--")
+# Where packages are broken, older apts do nothing else before they are whole.
+REPAIR = ("install", "--no-install-recommends", "--fix-broken")
 # systemd's packages, too, are "essential", if they come first.
 REMOVE = ("remove", "--allow-remove-essential", "--")
 # Not even apt's own caches are written.

@@ -10,7 +10,7 @@ from ipmiproxyd.provision.host.talk import FailedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
     from typing import Any
 
     from ipmiproxyd.provision.host.apt import Package
@@ -120,7 +120,9 @@ def take_over_bootstrap(work: Work) -> None:
         if before.get(name.split(":")[0], "n") in ("c", "n", "") and _is_of_bootstrap(work, name)
     }
     if new:
-        change = _begin(work, PYTHON, f"Python, which was installed first: {apt.names(new)}")
+        change = _begin(work, PYTHON)
+        if work.document["verb"] == "provision":
+            work.tell(f"Python, which was installed first: {apt.names(new)}")
         for name in sorted(new):
             was = "config-files" if before.get(name.split(":")[0]) == "c" else "absent"
             change["items"].setdefault(name, {"before": was, "named": name == "python3"})
@@ -169,21 +171,42 @@ def _check(missing: list[str], plan: apt.Plan, known: Collection[str] = ()) -> N
         raise FailedError("bad-request", message, "See browser=, and apt's sources on the host (apt-cache policy).")
 
 
-def _begin(work: Work, key: str, words: str) -> Change:
+def _begin(work: Work, key: str) -> Change:
     work.prepare()
     facts: dict[str, Any] = {"items": {}, "upgraded": [], **made.NOTHING}
-    change = work.record.begin(work.stage, "packages", key, **copy.deepcopy(facts))
-    if work.document["verb"] == "provision":
-        work.tell(words)
-    return change
+    return work.record.begin(work.stage, "packages", key, **copy.deepcopy(facts))
 
 
 def _install(work: Work, missing: list[str], known: dict[str, Package], ours: set[str]) -> None:
     work.teller.progress(work.stage, 0.0, "Asking what there is")
     apt.update(work)
-    plan = apt.plan(work.host, [*apt.INSTALL, *missing])
-    _check(missing, plan, {name for name, one in known.items() if one.is_there})
-    change = _begin(work, KEY, f"Packages: {apt.names(missing)}: {len(plan.new)} with what they need")
+    if apt.is_interrupted(work.host, known, ours):
+        plan = apt.plan(work.host, apt.REPAIR)
+        if others := {*plan.removed} - ours:
+            message = f"apt-get would remove others' packages to complete what was broken off: {apt.names(others)}"
+            raise FailedError("packages-failed", message, "See what apt-get --fix-broken install says on the host.")
+        known = _do(work, apt.REPAIR, plan, [], known, ours, (5.0, 20.0))
+        missing = _lacking(known, missing)
+    if missing:
+        plan = apt.plan(work.host, [*apt.INSTALL, *missing])
+        _check(missing, plan, {name for name, one in known.items() if one.is_there})
+        work.tell(f"Packages: {apt.names(missing)}: {len(plan.new)} with what they need")
+        known = _do(work, [*apt.INSTALL, *missing], plan, missing, known, ours, (20.0, 100.0))
+    if left := _lacking(known, missing):
+        raise FailedError("packages-failed", f"These packages are not installed: {apt.names(left)}", apt.HINT)
+
+
+def _do(
+    work: Work,
+    argv: Sequence[str],
+    plan: apt.Plan,
+    missing: list[str],
+    known: dict[str, Package],
+    ours: set[str],
+    span: tuple[float, float],
+) -> dict[str, Package]:
+    """What there is once apt has done it; it is on record before."""
+    change = _begin(work, KEY)
     for name in plan.new:
         before = "config-files" if name in known and known[name].status == "config-files" else "absent"
         change["items"].setdefault(name, {"before": before, "named": name in missing})
@@ -197,10 +220,9 @@ def _install(work: Work, missing: list[str], known: dict[str, Package], ours: se
     def done(now: dict[str, Package]) -> bool:
         return not _lacking(now, missing) and apt.odd(now).isdisjoint(ours)
 
-    now = apt.do_ours(work, [*apt.INSTALL, *missing], done, (5.0, 100.0))
+    now = apt.do_ours(work, argv, done, span)
     made.note(work, change)
-    if left := _lacking(now, missing):
-        raise FailedError("packages-failed", f"These packages are not installed: {apt.names(left)}", apt.HINT)
+    return now
 
 
 def _lacking(known: dict[str, Package], names: list[str]) -> list[str]:
