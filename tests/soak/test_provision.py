@@ -129,8 +129,8 @@ class Debian13Tests(ThereAndBack):
 
 
 class Killed(RootsWorld):
-    """Provisioning is broken off at any moment, in any way. The next run completes it, and it can be taken back. SEED in
-    the environment repeats the moments of another run."""
+    """Provisioning is broken off at any moment, in any way. The next run completes it, and it can be taken back. SEED
+    in the environment repeats the moments of another run."""
 
     panels = ()
 
