@@ -291,7 +291,8 @@ def _hinting(words: str) -> Iterator[None]:
     except ProxyError as error:
         if not words or isinstance(error, UNTOUCHED):
             raise
-        hint = " ".join(filter(None, (error.hint, words)))
+        own = error.hint or ""
+        hint = f"{own}{'' if own.endswith(('.', '?', '!')) else '.'} {words}" if own else words
         raise type(error)(error.message, hint=hint, details=error.details) from error
 
 
@@ -306,7 +307,7 @@ def _way_back(agent: RemoteAgent, by: Administrator) -> str:
         for name, value in {**of_agent, "host_key": host_key, **of_by}.items()
         if value and value != usual.get(name)
     )
-    return f"Or take back what was changed there: agent unprovision {line}"
+    return f"To take back what was changed there: agent unprovision {line}"
 
 
 def _is_meant(wanted: str, name: str) -> bool:

@@ -148,7 +148,7 @@ class DeskTests(DeskTestCase):
         failed = self.failureResultOf(self.provision({**GIVEN, "passphrase": Secret("x y")}), PackagesFailed).value
         self.assertEqual((list(self.fleet), self.hosts.reached), ([], 0))
         line = f"agent unprovision name=east host={EAST.host} key=/k passphrase=- host_key={EAST.host_keys[0]}"
-        self.assertEqual(failed.hint, f"Buy one. Or take back what was changed there: {line}")
+        self.assertEqual(failed.hint, f"Buy one. To take back what was changed there: {line}")
         self.assertIn("host=", self.failureResultOf(self.unprovision(), NotFound).value.hint)
         self.hosts.error = None
         gone = self.done(self.unprovision(GIVEN))
