@@ -112,8 +112,8 @@ class Provisioner:
         """With the very line that is missing there, if the key itself is good."""
 
         line, *_ = await public_keys(self._reactor, str(place.key), place.passphrase)
-        home = "/root" if place.user == "root" else f"~{place.user}"
-        hint = f"Put this into {home}/.ssh/authorized_keys there: {line} (or name another key or account: as_key=, as=)"
+        keys = f"~{place.user}/.ssh/authorized_keys"
+        hint = f"Put this into {keys} there: {line} (or name another key or account: as_key=, as=)"
         return KeyRefused(error.message, hint=hint)
 
     def _document(self, agent: RemoteAgent, keys: Sequence[str], caller: str) -> Mapping[str, Any]:

@@ -18,7 +18,7 @@ from ipmiproxyd.agents import runner
 from tests.simulator.bmc import ADMIN, SimulatedBmc
 from tests.simulator.process import Child, the_reactor
 from tests.support import leftovers
-from tests.support.bare import BareHost
+from tests.support.bare import ROOTS_HOME, BareHost
 from tests.support.hosts import PATH, REPOSITORY
 from tests.support.network_namespace import NetworkNamespace, ReactorIn
 from tests.support.scratch import scratch
@@ -183,12 +183,13 @@ class InstallTests(TestCase):
 
     async def where_it_cannot_be(self) -> None:
         self.host.run("install", "-d", "-o", "1234", "/srv/mine")
-        for prefix in ("/opt/a b", "/home/x", "/opt/../root/x", "/srv/mine/x", "opt"):
+        for prefix in ("/opt/a b", "/home/x", f"/opt/..{ROOTS_HOME}/x", "/srv/mine/x", "opt"):
             said = await self.run_there(
                 "make", "-C", SOURCES, "install", f"PREFIX={prefix}", f"WHEEL={self.wheel}", status=2
             )
             self.assertIn("PREFIX", said)
-        made = [path for path in ("/opt/a b", "/home/x", "/root/x", "/srv/mine/x") if self.host.path(path).exists()]
+        places = ("/opt/a b", "/home/x", f"{ROOTS_HOME}/x", "/srv/mine/x")
+        made = [path for path in places if self.host.path(path).exists()]
         self.assertEqual(made, [])
 
 

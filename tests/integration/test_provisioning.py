@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from tests.support import leftovers
-from tests.support.bare import BareWorld
+from tests.support.bare import ROOTS_HOME, BareWorld
 from tests.support.hosts import RUNNER, SUDOERS
 from tests.support.wire_client import Reply
 from tests.support.ws_client import WsClient
 
-KEYS = "/root/.ssh/authorized_keys"
+KEYS = f"{ROOTS_HOME}/.ssh/authorized_keys"
 PASSWORD = "corr3ct-h0rse-&+/=x"
 MARKER = "/run/marker"
 PYTHON = "/usr/bin/python3"
@@ -126,7 +126,7 @@ class LifeTests(ProvisionWorld):
         await self.refused("agent provision name=local", "forbidden")
         body = await self.refused(self.line(), "agent-key")
         self.assertIn(" ".join(self.public.split()[:2]), body["hint"])
-        self.assertIn("/root/.ssh/authorized_keys", body["hint"])
+        self.assertIn("~root/.ssh/authorized_keys", body["hint"])
 
     async def is_only_looked_at(self) -> None:
         self.mark()

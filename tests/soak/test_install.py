@@ -22,7 +22,7 @@ from tests.support.roots import Debian
 from tests.support.scratch import scratch
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-CLONE, PLACE = "/root/ipmiproxyd", "/srv/clone"
+CLONE, PLACE = "/usr/src/ipmiproxyd", "/srv/clone"
 HERE, BMC = "10.78.9.1", "10.78.9.11"
 GROUP: Final = "[Socket]\nSocketGroup=www-data\n"
 UNITS: Final = "ipmiproxyd.socket ipmiproxyd.service"
@@ -30,10 +30,10 @@ SAVED: Final = f"""
 set -e
 ipmiproxyctl device add name=saved address=192.0.2.1 username=a password=@/etc/hostname
 systemctl stop {UNITS}
-(umask 077 && tar -C / -czf /root/ipmiproxyd.tar.gz var/lib/ipmiproxyd etc/ipmiproxyd etc/ipmiproxyd.toml)
+(umask 077 && tar -C / -czf /var/backups/ipmiproxyd.tar.gz var/lib/ipmiproxyd etc/ipmiproxyd etc/ipmiproxyd.toml)
 rm -r /var/lib/ipmiproxyd /etc/ipmiproxyd
-tar -C / -xzf /root/ipmiproxyd.tar.gz
-rm /root/ipmiproxyd.tar.gz
+tar -C / -xzf /var/backups/ipmiproxyd.tar.gz
+rm /var/backups/ipmiproxyd.tar.gz
 ipmiproxyctl setup >&2
 systemctl start {UNITS}
 ipmiproxyctl device list
@@ -45,7 +45,7 @@ set -e
 apt-get -q update >&2
 apt-get -q -y install --no-install-recommends make procps systemd systemd-sysv dbus >&2
 cp -R {PLACE} {CLONE}
-touch /root/begun
+touch /srv/begun
 cd {CLONE}
 make install
 echo --- again
@@ -53,17 +53,17 @@ make install
 echo --- another Python
 rm /opt/ipmiproxyd/bin/python*
 make install
-echo "written: $(find {CLONE} -newer /root/begun)"
+echo "written: $(find {CLONE} -newer /srv/begun)"
 """
 BY_HAND: Final = """
 set -e
-[ "${1-}" != without-sudo ] || mv /etc/sudoers.d/ipmiproxyd /root/rule
+[ "${1-}" != without-sudo ] || mv /etc/sudoers.d/ipmiproxyd /srv/rule
 told=$(ipmiproxyctl daemon status 2>&1 | sed -n 's/^hint: Start it, as root: \\(runuser .*\\)\\. If .*/\\1/p')
 $told >/tmp/log 2>&1 &
 until ipmiproxyctl daemon status 2>/dev/null; do kill -0 $! || { cat /tmp/log >&2; exit 1; }; sleep 0.1; done
 ipmiproxyctl daemon stop
 wait
-[ "${1-}" != without-sudo ] || mv /root/rule /etc/sudoers.d/ipmiproxyd
+[ "${1-}" != without-sudo ] || mv /srv/rule /etc/sudoers.d/ipmiproxyd
 """
 
 
@@ -167,9 +167,9 @@ class BareDebianTests(TestCase):
         """A panel in Chromium, under the unit's hardening; a restart closes it."""
 
         server = await self.server()
-        password = self.root.path("/root/password")
+        password = self.root.path("/srv/password")
         password.write_text(f"{ADMIN.password}\n")
-        device = ("name=node1", f"address={BMC}", f"username={ADMIN.name}", "password=@/root/password", "cipher=3")
+        device = ("name=node1", f"address={BMC}", f"username={ADMIN.name}", "password=@/srv/password", "cipher=3")
         await self.run_there("ipmiproxyctl", "device", "add", *device, f"web={server.panel.url}")
         self.assertIn("power: off", await self.run_there("ipmiproxyctl", "power", "status", "device=node1"))
         said = await self.run_there("ipmiproxyctl", "console", "open", "device=node1", "type=panel")
@@ -210,6 +210,6 @@ class BareDebianTests(TestCase):
 
 
 LISTING: Final = r"""
-find /etc /opt /usr/local /var/lib /var/cache /root -xdev -path /root/ipmiproxyd -prune -o -printf '%p\n'
+find /etc /opt /usr/local /var/lib /var/cache ~root -xdev -printf '%p\n'
 cut -d: -f1 /etc/passwd /etc/group
 """

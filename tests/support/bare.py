@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import pwd
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from tests.support.hosts import RUNNER, AgentHost, Hosts, HostSshd
 from tests.support.hosts_world import HostsWorld
+
+ROOTS_HOME: Final = pwd.getpwnam("root").pw_dir
+"""There as here."""
 
 
 class BareSshd(HostSshd):
@@ -22,11 +26,11 @@ class BareHost(AgentHost):
 
     def install(self) -> None:
         self.run("userdel", "--remove", "ipmiproxyd")
-        self.run("rm", "-rf", str(Path(RUNNER).parent), "/var/lib/ipmiproxyd-agent", "/root/.ssh")
+        self.run("rm", "-rf", str(Path(RUNNER).parent), "/var/lib/ipmiproxyd-agent", f"{ROOTS_HOME}/.ssh")
         self.sshd.put_keys()
 
     def let_in(self, public: str, user: str = "root") -> None:
-        home = "/root" if user == "root" else f"/home/{user}"
+        home = ROOTS_HOME if user == "root" else f"/home/{user}"
         self.path(f"{home}/.ssh").mkdir(mode=0o755, parents=True)
         self.path(f"{home}/.ssh/authorized_keys").write_text(f"{public}\n")
 

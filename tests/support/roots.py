@@ -19,6 +19,7 @@ from typing import Final
 
 from twisted.trial.unittest import TestCase
 
+from tests.support.bare import ROOTS_HOME
 from tests.support.hosts import PATH, SSH_FOLDER, AgentHost, HostSshd
 
 CACHE: Final = Path("/var/cache/ipmiproxyd-tests")
@@ -120,8 +121,9 @@ class StockSshd(HostSshd):
 
     def put_keys(self) -> None:
         super().put_keys()
-        shutil.copy(self.folder / "authorized_keys", self.host.path("/root/.ssh/authorized_keys"))
-        self.host.path("/root/.ssh/authorized_keys").chmod(0o600)
+        keys = self.host.path(f"{ROOTS_HOME}/.ssh/authorized_keys")
+        shutil.copy(self.folder / "authorized_keys", keys)
+        keys.chmod(0o600)
         self.host.path(f"{SSH_FOLDER}/host_key").chmod(0o600)
 
 

@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 NOTHING: Mapping[str, Any] = {"users": {}, "groups": {}, "leftovers": {}, "programs": [], "window": None}
 LISTS = (("passwd", "users", "SYS_UID_MAX"), ("group", "groups", "SYS_GID_MAX"))
 LEFTOVERS = (
-    *("/etc/machine-id", "/etc/mtab", "/etc/default/locale", "/etc/vconsole.conf", "/root/.ssh"),
+    *("/etc/machine-id", "/etc/mtab", "/etc/default/locale", "/etc/vconsole.conf", "~root/.ssh"),
     *("/var/cache/private", "/var/lib/private", "/var/lib/systemd/coredump", "/var/lib/systemd/pstore"),
     *("/usr/share/fonts", "/usr/local/share/fonts"),
 )
-"""systemd's, and fontconfig's."""
+"""systemd's, and fontconfig's. ``~root`` is root's home there."""
 DONE = {"absent": ("not-installed",), "config-files": apt.GONE}
 """dpkg's words for a package that is as it was before."""
 EMPTY = ".uuid"
@@ -45,7 +45,9 @@ SYSUSERS = re.compile(r"^(?:/usr)?/(?:etc|lib)/sysusers\.d/[^/]+\.conf$", re.MUL
 
 def window(host: Host) -> dict[str, Any]:
     """What is there before apt begins."""
-    absent = [path for path in LEFTOVERS if not host.exists(path)]
+    _, _, _, _, _, home, *_ = host.entries("passwd").get("root", [""] * 6)
+    paths = [path.replace("~root", home) for path in LEFTOVERS]
+    absent = [path for path in paths if not host.exists(path)]
     return {**{file: sorted(host.entries(file)) for file, _, _ in LISTS}, "absent": absent, "since": time.time()}
 
 
