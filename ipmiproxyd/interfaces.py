@@ -11,11 +11,11 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 
 from ipmiproxyd.errors import NotFound
 from ipmiproxyd.model import (
-    Administrator,
     CertificateFiles,
     Command,
     Console,
     Device,
+    Errand,
     Grant,
     Job,
     JobSpec,
@@ -28,7 +28,6 @@ from ipmiproxyd.model import (
     StreamAddress,
     Typing,
     ViewerInfo,
-    Wanted,
 )
 
 Progress = Callable[[Mapping[str, Any]], None]
@@ -266,52 +265,24 @@ class Provisioning(Protocol):
     ToolMissing, TimedOut. What was broken off is completed by saying the same again.
     """
 
-    async def provision(
-        self,
-        name: str,
-        fields: Mapping[str, Any],
-        by: Administrator,
-        wanted: Wanted,
-        *,
-        known_hosts: bool = True,
-        dry_run: bool = False,
-        progress: Progress = lambda _: None,
-    ) -> Mapping[str, Any]:
+    async def provision(self, errand: Errand, progress: Progress) -> Mapping[str, Any]:
         """Make a host an agent. One that is not known yet is added afterwards, as by :meth:`Agents.add`.
-
-        :param fields: of :class:`~ipmiproxyd.model.RemoteAgent`; those of a known agent may only say what is stored.
-        :param dry_run: change nothing, and tell what would be.
 
         As :meth:`Agents.show`, and ``changes``, ``words`` where there is none, ``dry_run`` and ``warnings``.
         """
 
-    async def unprovision(
-        self,
-        name: str,
-        fields: Mapping[str, Any],
-        by: Administrator,
-        *,
-        known_hosts: bool = True,
-        repository: str = "",
-        force: bool = False,
-        keep: bool = False,
-        dry_run: bool = False,
-        progress: Progress = lambda _: None,
-    ) -> Mapping[str, Any]:
+    async def unprovision(self, errand: Errand, progress: Progress) -> Mapping[str, Any]:
         """Put the host back as it was, and have the agent no more, unless it is to be kept. Goes on to its end even if
         whoever asked for it has gone. Raises InUse as :meth:`Agents.remove`.
 
-        :param fields: as for :meth:`provision`; a host is put back by them also where no such agent is known.
-        :param repository: for Python, which is installed again where it went before all else did.
-        :param dry_run: change nothing, and tell what would be.
+        A host is put back by the errand's fields also where no such agent is known. Of what is wanted only the
+        repository counts: for Python, which is installed again where it went before all else did.
 
         ``changes``, ``words`` where there is none, ``dry_run``, ``warnings``, and ``removed`` or ``kept`` (in a dry run
         ``name``), or ``host`` where no agent was known.
         """
 
-    async def update(
-        self, name: str, by: Administrator, *, progress: Progress = lambda _: None
-    ) -> Mapping[str, Any]:
+    async def update(self, errand: Errand, progress: Progress) -> Mapping[str, Any]:
         """Bring the runner there to the daemon's own. Consoles that are open go on, and so do their viewers. As
         :meth:`provision`."""
 

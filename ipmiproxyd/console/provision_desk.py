@@ -26,7 +26,7 @@ from ipmiproxyd.errors import (
     SystemUnsupported,
 )
 from ipmiproxyd.interfaces import Javas, Progress
-from ipmiproxyd.model import Administrator, RemoteAgent, Report, Secret, Verb, Wanted
+from ipmiproxyd.model import Administrator, Errand, RemoteAgent, Report, Secret, Verb, Wanted
 from ipmiproxyd.wire.agent import checked, differing, to_document
 from ipmiproxyd.wire.provision import check_administrator, check_agent, check_wanted
 
@@ -76,26 +76,15 @@ class ProvisionDesk:
         self._seconds = seconds
         self._at_work: set[str] = set()
 
-    async def provision(
-        self,
-        name: str,
-        fields: Mapping[str, Any],
-        by: Administrator,
-        wanted: Wanted,
-        *,
-        known_hosts: bool = True,
-        dry_run: bool = False,
-        progress: Progress = lambda _: None,
-    ) -> Mapping[str, Any]:
+    async def provision(self, errand: Errand, progress: Progress) -> Mapping[str, Any]:
+        name, wanted, dry_run = errand.name, errand.wanted, errand.dry_run
         tell = self._timed(progress, NO_CHANGE if dry_run else GOES_ON)
         check_wanted(wanted)
-        check_administrator(by)
+        check_administrator(errand.by)
         with self._alone(name):
-            known = await self._agents.known(name)
-            agent = await self._new(name, fields, known_hosts) if known is None else _as_given(known, fields)
-            check_agent(agent)
-            way_back = "" if known or dry_run else _way_back(agent, by)
-            async with self._provisioner().reach(agent, by) as host:
+            known, agent = await self._meant(errand)
+            way_back = "" if known or dry_run else _way_back(agent, errand.by)
+            async with self._provisioner().reach(agent, errand.by) as host:
                 with _hinting(way_back):
                     report = await host.work("provision", wanted, dry_run=dry_run, progress=tell)
                 kin = await self._kin(host, agent)
@@ -110,85 +99,55 @@ class ProvisionDesk:
             javas = await self._install(name, wanted.javas, tell)
             return _answer(_more(report, javas), row, dry_run=False)
 
-    async def unprovision(
-        self,
-        name: str,
-        fields: Mapping[str, Any],
-        by: Administrator,
-        *,
-        known_hosts: bool = True,
-        repository: str = "",
-        force: bool = False,
-        keep: bool = False,
-        dry_run: bool = False,
-        progress: Progress = lambda _: None,
-    ) -> Mapping[str, Any]:
-        check_wanted(wanted := Wanted(repository=repository))
-        check_administrator(by)
-        tell = self._timed(progress, NO_CHANGE if dry_run else GOES_ON_WHOLE)
+    async def unprovision(self, errand: Errand, progress: Progress) -> Mapping[str, Any]:
+        check_wanted(errand.wanted)
+        check_administrator(errand.by)
+        tell = self._timed(progress, NO_CHANGE if errand.dry_run else GOES_ON_WHOLE)
+        return await shielded(Deferred.fromCoroutine(self._unprovision(errand, tell)))
+
+    async def _unprovision(self, errand: Errand, tell: Progress) -> Mapping[str, Any]:
+        name, dry_run, force = errand.name, errand.dry_run, errand.force
 
         async def work(host: Reached) -> Report:
-            return await host.work("unprovision", wanted, dry_run=dry_run, force=force, progress=tell)
+            return await host.work("unprovision", errand.wanted, dry_run=dry_run, force=force, progress=tell)
 
-        going = self._unprovision(name, fields, by, known_hosts, work, force, keep, dry_run)
-        return await shielded(Deferred.fromCoroutine(going))
-
-    async def _unprovision(
-        self,
-        name: str,
-        fields: Mapping[str, Any],
-        by: Administrator,
-        known_hosts: bool,
-        work: Callable[[Reached], Coroutine[Any, Any, Report]],
-        force: bool,
-        keep: bool,
-        dry_run: bool,
-    ) -> Mapping[str, Any]:
         with self._alone(name):
-            known = await self._agents.known(name)
-            if known is None and not fields:
+            if await self._agents.known(name) is None and not errand.fields:
                 raise NotFound(
                     f"There is no agent {name}.",
                     hint="agent list shows all. For a host without one say host=, key= and user=, as agent provision.",
                 )
-            agent = await self._new(name, fields, known_hosts) if known is None else _as_given(known, fields)
-            check_agent(agent)
+            known, agent = await self._meant(errand)
             await self._check_not_shared(agent)
-            if known is not None and dry_run:
+            if known is not None:
                 await self._agents.check_free_to_go(name, force=force)
-            if known is None or dry_run:
+            async with self._provisioner().reach(agent, errand.by) as host:
+                if known is not None and not dry_run:
+                    return await self._withdraw(errand, lambda: work(host))
                 row = {"host": agent.host} if known is None else {"name": name}
-                async with self._provisioner().reach(agent, by) as host:
-                    return _answer(await work(host), row, dry_run=dry_run, nothing=NOTHING_THERE)
-            return await self._withdraw(agent, by, work, force, keep)
+                return _answer(await work(host), row, dry_run=dry_run, nothing=NOTHING_THERE)
 
     async def _withdraw(
-        self,
-        agent: RemoteAgent,
-        by: Administrator,
-        work: Callable[[Reached], Coroutine[Any, Any, Report]],
-        force: bool,
-        keep: bool,
+        self, errand: Errand, work: Callable[[], Coroutine[Any, Any, Report]]
     ) -> Mapping[str, Any]:
-        name = agent.name
-        await self._agents.check_free_to_go(name, force=force)
-        async with self._provisioner().reach(agent, by) as host:
-            with _hinting(
-                f"The agent {name} is still known: say agent unprovision again to go on, or agent provision "
-                f"name={name} to have it whole."
-            ):
-                report, warnings = await self._agents.withdraw(name, lambda: work(host), force=force, keep=keep)
+        name = errand.name
+        with _hinting(
+            f"The agent {name} is still known: say agent unprovision again to go on, or agent provision "
+            f"name={name} to have it whole."
+        ):
+            report, warnings = await self._agents.withdraw(name, work, force=errand.force, keep=errand.keep)
         is_gone = await self._agents.known(name) is None
         removed = {"removed": name} if is_gone else {"kept": name}
         return _answer(_more(report, Report((), tuple(warnings))), removed, dry_run=False, nothing=NOTHING_THERE)
 
-    async def update(self, name: str, by: Administrator, *, progress: Progress = lambda _: None) -> Mapping[str, Any]:
+    async def update(self, errand: Errand, progress: Progress) -> Mapping[str, Any]:
+        name = errand.name
         tell = self._timed(progress)
-        check_administrator(by)
+        check_administrator(errand.by)
         with self._alone(name):
             agent = await self._known(name)
             check_agent(agent)
-            async with self._provisioner().reach(agent, by) as host:
+            async with self._provisioner().reach(agent, errand.by) as host:
                 report = await host.work("update", Wanted(), progress=tell)
             tell({"stage": "agent", "text": "Taking it into use"})
             return _answer(report, await self._agents.look_again(name), dry_run=False)
@@ -219,6 +178,17 @@ class ProvisionDesk:
             more.clear()
 
         return tell
+
+    async def _meant(self, errand: Errand) -> tuple[RemoteAgent | None, RemoteAgent]:
+        """The agent that is known by this name, if any, and the one that it is about."""
+
+        known = await self._agents.known(errand.name)
+        if known is None:
+            agent = await self._new(errand.name, errand.fields, errand.known_hosts)
+        else:
+            agent = _as_given(known, errand.fields)
+        check_agent(agent)
+        return known, agent
 
     async def _known(self, name: str) -> RemoteAgent:
         agent = await self._agents.known(name)

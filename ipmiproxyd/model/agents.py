@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from ipmiproxyd.model.secret import Secret
 
@@ -70,6 +71,28 @@ class Wanted:
     browser: str = "chromium"
     repository: str = ""
     javas: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Errand:
+    """What is to be done on the host of an agent, to make it one or to take that back.
+
+    :ivar name: the agent's.
+    :ivar fields: of :class:`RemoteAgent`, as far as they are given; those of a known agent may only say what is stored.
+    :ivar known_hosts: the daemon's files of known hosts may vouch for the host.
+    :ivar dry_run: change nothing, and tell what would be changed.
+    :ivar force: close consoles that are open there, and pass over proxies that name the agent.
+    :ivar keep: the agent stays known.
+    """
+
+    name: str
+    by: Administrator
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    wanted: Wanted = Wanted()
+    known_hosts: bool = True
+    dry_run: bool = False
+    force: bool = False
+    keep: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,17 +14,16 @@ from ipmiproxyd.control.declare import CommandTable
 from ipmiproxyd.errors import BadValue, BmcAuth, Exists, NotFound
 from ipmiproxyd.interfaces import Progress
 from ipmiproxyd.model import (
-    Administrator,
     Console,
     ConsoleState,
     Device,
+    Errand,
     Grant,
     OpenRequest,
     Proxy,
     RemoteAgent,
     Stage,
     ViewerInfo,
-    Wanted,
 )
 from ipmiproxyd.wire.device import changed, checked
 from ipmiproxyd.wire.proxy import changed as changed_proxy
@@ -363,40 +362,18 @@ class FakeProvisioning:
     def __init__(self) -> None:
         self.asked: list[tuple[Any, ...]] = []
 
-    async def provision(
-        self,
-        name: str,
-        fields: Mapping[str, Any],
-        by: Administrator,
-        wanted: Wanted,
-        *,
-        known_hosts: bool = True,
-        dry_run: bool = False,
-        progress: Progress = lambda _: None,
-    ) -> Mapping[str, Any]:
-        self.asked.append(("provision", name, fields, by, wanted, known_hosts, dry_run))
+    async def provision(self, errand: Errand, progress: Progress) -> Mapping[str, Any]:
+        self.asked.append(("provision", errand))
         progress({"stage": "packages", "text": "Unpacking chromium", "percent": 42.0, "ms": 1234})
-        return {"name": name, "changes": ["The runner"], "dry_run": dry_run, "warnings": []}
+        return {"name": errand.name, "changes": ["The runner"], "dry_run": errand.dry_run, "warnings": []}
 
-    async def unprovision(
-        self,
-        name: str,
-        fields: Mapping[str, Any],
-        by: Administrator,
-        *,
-        known_hosts: bool = True,
-        repository: str = "",
-        force: bool = False,
-        keep: bool = False,
-        dry_run: bool = False,
-        progress: Progress = lambda _: None,
-    ) -> Mapping[str, Any]:
-        self.asked.append(("unprovision", name, fields, by, known_hosts, repository, force, keep, dry_run))
-        return {"removed": name}
+    async def unprovision(self, errand: Errand, progress: Progress) -> Mapping[str, Any]:
+        self.asked.append(("unprovision", errand))
+        return {"removed": errand.name}
 
-    async def update(self, name: str, by: Administrator, *, progress: Progress = lambda _: None) -> Mapping[str, Any]:
-        self.asked.append(("update", name, by))
-        return {"name": name}
+    async def update(self, errand: Errand, progress: Progress) -> Mapping[str, Any]:
+        self.asked.append(("update", errand))
+        return {"name": errand.name}
 
 
 class Fakes:

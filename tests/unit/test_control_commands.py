@@ -20,7 +20,7 @@ from ipmiproxyd.control.commands.bmc import FIELDS, NAME, NOTES
 from ipmiproxyd.control.commands.screenshot import write_new
 from ipmiproxyd.control.declare import Call
 from ipmiproxyd.errors import BadRequest, BadValue, BmcAuth, Exists, MissingArgument, NotFound, UnknownArgument
-from ipmiproxyd.model import Administrator, Device, OpenRequest, Secret, Wanted
+from ipmiproxyd.model import Administrator, Device, Errand, OpenRequest, Secret, Wanted
 from ipmiproxyd.wire.control import Request, format_request, parse_request, to_json
 from tests.support.control_fakes import PNG, Fakes, console, viewer
 
@@ -95,14 +95,14 @@ class AgentTests(CommandsTestCase):
         asked = self.fakes.provisioning.asked
         self.ask("agent provision name=west host=192.0.2.1 key=/k host_key=SHA256:a javas=7,8 dry_run=yes")
         fields = {"host": "192.0.2.1", "key": "/k", "host_keys": ("SHA256:a",)}
-        self.assertEqual(
-            asked.pop(), ("provision", "west", fields, Administrator(), Wanted(javas=("7", "8")), True, True)
-        )
+        errand = Errand(name="west", by=Administrator(), fields=fields, wanted=Wanted(javas=("7", "8")), dry_run=True)
+        self.assertEqual(asked.pop(), ("provision", errand))
         self.ask("agent unprovision name=west host=h as=ada as_key=ssh-agent sudo_password=x known-hosts=no force=yes")
         ada = Administrator(user="ada", key="ssh-agent", sudo_password=Secret("x"))
-        self.assertEqual(asked.pop(), ("unprovision", "west", {"host": "h"}, ada, False, "", True, False, False))
+        errand = Errand(name="west", by=ada, fields={"host": "h"}, known_hosts=False, force=True)
+        self.assertEqual(asked.pop(), ("unprovision", errand))
         self.ask("agent update name=west as_passphrase=x")
-        self.assertEqual(asked.pop(), ("update", "west", Administrator(passphrase=Secret("x"))))
+        self.assertEqual(asked.pop(), ("update", Errand(name="west", by=Administrator(passphrase=Secret("x")))))
 
     def test_a_request_may_name_one(self) -> None:
         self.add_node()

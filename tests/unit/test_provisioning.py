@@ -32,7 +32,7 @@ from ipmiproxyd.errors import (
     ToolMissing,
 )
 from ipmiproxyd.interfaces import Progress
-from ipmiproxyd.model import Administrator, Outcome, Proxy, RemoteAgent, Report, Secret, Verb, Wanted
+from ipmiproxyd.model import Administrator, Errand, Outcome, Proxy, RemoteAgent, Report, Secret, Verb, Wanted
 from ipmiproxyd.provision import bootstrap
 from ipmiproxyd.provision.host import main as engine
 from ipmiproxyd.provision.progress import MOST, WORDS, Listener
@@ -107,13 +107,15 @@ class DeskTests(DeskTestCase):
         self.provisioning = ProvisionDesk(self.desk, self.javas, lambda: self.hosts, lambda: 5.0)
         self.told: list[Mapping[str, Any]] = []
 
-    def provision(self, fields: Mapping[str, Any] = GIVEN, name: str = "east", **more: Any) -> Deferred[Any]:
-        wanted = more.pop("wanted", Wanted())
-        work = self.provisioning.provision(name, fields, ROOT, wanted, progress=self.told.append, **more)
-        return Deferred.fromCoroutine(work)
+    def provision(self, fields: Mapping[str, Any] = GIVEN, **more: Any) -> Deferred[Any]:
+        return self.work("provision", fields=fields, **more)
 
-    def unprovision(self, fields: Mapping[str, Any] = {}, name: str = "east", **more: Any) -> Deferred[Any]:
-        return Deferred.fromCoroutine(self.provisioning.unprovision(name, fields, ROOT, **more))
+    def unprovision(self, fields: Mapping[str, Any] = {}, **more: Any) -> Deferred[Any]:
+        return self.work("unprovision", fields=fields, **more)
+
+    def work(self, verb: Verb, *, name: str = "east", by: Administrator = ROOT, **more: Any) -> Deferred[Any]:
+        errand = Errand(name=name, by=by, **more)
+        return Deferred.fromCoroutine(getattr(self.provisioning, verb)(errand, self.told.append))
 
     def done(self, work: Deferred[Any]) -> Any:
         return self.successResultOf(work)
@@ -183,10 +185,8 @@ class DeskTests(DeskTestCase):
             (Administrator(key="relative"), "as_key: "),
             (Administrator(passphrase=Secret("x")), "as_passphrase="),
         ):
-            provision = self.provisioning.provision("east", GIVEN, by, Wanted())
-            update = self.provisioning.update("east", by)
-            for going in (provision, update, self.provisioning.unprovision("east", GIVEN, by)):
-                self.assertIn(words, self.failureResultOf(Deferred.fromCoroutine(going), BadValue).value.message)
+            for going in (self.provision(by=by), self.work("update", by=by), self.unprovision(GIVEN, by=by)):
+                self.assertIn(words, self.failureResultOf(going, BadValue).value.message)
         self.assertEqual(self.hosts.at_work, [])
         self.assertEqual((ACCOUNT, PATH), (engine.NAME, engine.PATH))
 
@@ -208,10 +208,9 @@ class DeskTests(DeskTestCase):
         self.assertEqual((told["name"], told["warnings"][1]), ("east", "It is away."))
 
     def test_update(self) -> None:
-        update = Deferred.fromCoroutine(self.provisioning.update("east", ROOT))
-        self.failureResultOf(update, NotFound)
+        self.failureResultOf(self.work("update"), NotFound)
         self.done(self.provision())
-        self.done(Deferred.fromCoroutine(self.provisioning.update("east", ROOT)))
+        self.done(self.work("update"))
         self.assertEqual(self.hosts.at_work[-1], ("update", "east", False))
 
     def test_back_is_only_looked_at(self) -> None:

@@ -7,10 +7,10 @@ from typing import Any, Final
 
 from ipmiproxyd.control.arguments import Argument, Flag, SecretText, Text, Texts, Values
 from ipmiproxyd.control.commands.agent import FIELDS, KNOWN_HOSTS, NAME, given_agent
-from ipmiproxyd.control.commands.fields import to_change
+from ipmiproxyd.control.commands.fields import given_fields, to_change
 from ipmiproxyd.control.declare import Call, Command
 from ipmiproxyd.interfaces import Provisioning
-from ipmiproxyd.model import SSH_AGENT, Administrator, Wanted
+from ipmiproxyd.model import SSH_AGENT, Administrator, Errand, Wanted
 
 _GIVEN: Final = to_change(FIELDS)
 AS: Final = Argument(
@@ -46,35 +46,25 @@ def _administrator(values: Values) -> Administrator:
     return Administrator(user=values[AS], key=values[AS_KEY], **given)
 
 
+def _errand(call: Call) -> Errand:
+    """Of what a command does not take, what is usual."""
+
+    values = call.values
+    wanted = Wanted(**given_fields(values, (BROWSER, REPOSITORY, JAVAS)))
+    how = given_fields(values, (KNOWN_HOSTS, DRY_RUN, FORCE, KEEP))
+    fields = given_agent(call, _GIVEN)
+    return Errand(name=values[NAME], by=_administrator(values), fields=fields, wanted=wanted, **how)
+
+
 def commands(provisioning: Provisioning) -> list[Command]:
     async def provision(call: Call) -> Mapping[str, Any]:
-        values = call.values
-        return await provisioning.provision(
-            values[NAME],
-            given_agent(call, _GIVEN),
-            _administrator(values),
-            Wanted(browser=values[BROWSER], repository=values[REPOSITORY], javas=values[JAVAS]),
-            known_hosts=values[KNOWN_HOSTS],
-            dry_run=values[DRY_RUN],
-            progress=call.progress,
-        )
+        return await provisioning.provision(_errand(call), call.progress)
 
     async def unprovision(call: Call) -> Mapping[str, Any]:
-        values = call.values
-        return await provisioning.unprovision(
-            values[NAME],
-            given_agent(call, _GIVEN),
-            _administrator(values),
-            known_hosts=values[KNOWN_HOSTS],
-            repository=values[REPOSITORY],
-            force=values[FORCE],
-            keep=values[KEEP],
-            dry_run=values[DRY_RUN],
-            progress=call.progress,
-        )
+        return await provisioning.unprovision(_errand(call), call.progress)
 
     async def update(call: Call) -> Mapping[str, Any]:
-        return await provisioning.update(call.values[NAME], _administrator(call.values), progress=call.progress)
+        return await provisioning.update(_errand(call), call.progress)
 
     return [
         Command(
