@@ -24,7 +24,6 @@ from tests.support.hosts import PATH, SSH_FOLDER, AgentHost, HostSshd
 
 CACHE: Final = Path("/var/cache/ipmiproxyd-tests")
 MIRROR: Final = "http://deb.debian.org/debian"
-RELEASES: Final = ("bullseye", "bookworm", "trixie")
 FETCH: Final = Path(__file__).with_name("root_fetch.sh")
 LIMIT: Final = 600.0
 """Seconds for a root, and for packages, when they are made."""
