@@ -473,7 +473,7 @@ class Keeper:
                 self.lock.close()
             remove(self.vnc, f"{self.folder}/log")
             if self.end.code == "cancelled":
-                return remove(self.folder)
+                return self.site.forget(self.job["id"])
         except RefusedError as problem:
             self.end.message += f" ({problem.message})"
         self.state |= {"state": "ended", "code": self.end.code, "reason": self.end.message}

@@ -21,7 +21,7 @@ from twisted.trial.unittest import TestCase
 
 from ipmiproxyd.agents import runner, sandbox, watcher
 from ipmiproxyd.agents.local import LocalAgent
-from ipmiproxyd.errors import AgentOutdated, AgentUnreachable, InternalError, JobFailed, NoFreeDisplay
+from ipmiproxyd.errors import AgentOutdated, AgentUnreachable, Cancelled, InternalError, JobFailed, NoFreeDisplay
 from ipmiproxyd.model import Command, Job, JobFile, JobSpec, Ready, UnixStream
 from tests.support import leftovers
 from tests.support.account import ordinary_account, python_as
@@ -218,6 +218,18 @@ class SandboxTests(LocalCase):
         self.patch(runner, "VERSION", runner.VERSION + 1)
         error = await self.assertFailure(Deferred.fromCoroutine(self.make()), AgentOutdated)
         self.assertIn(f"version {runner.VERSION - 1}", str(error))
+
+    async def test_stop_while_the_state_is_replaced(self) -> None:
+        text = Path(str(runner.__file__)).read_text()
+        replaced = '        os.replace(new, f"{self.folder}/state.json")\n'
+        self.assertIn(replaced, text)
+        stopped = self.folder / "stopped-runner.py"
+        while_it_starts = 'self.state["stages"] and self.state["state"] == "starting"'
+        first = f"        {while_it_starts} and os.kill(self.pid, signal.SIGTERM)\n"
+        stopped.write_text(text.replace(replaced, first + replaced))
+        self.agent = await self.make(runner_file=stopped)
+        await self.refused(self.spec(MESSAGE), Cancelled)
+        await self.nothing_left()
 
     async def test_watch_that_was_killed_comes_back(self) -> None:
         spec, _ = await self.launch(MESSAGE)
