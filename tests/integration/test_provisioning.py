@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -61,8 +62,17 @@ class ProvisionWorld(BareWorld):
 
         places = ("/etc", "/usr", "/opt", "/srv", "/var", "/run", "/home", "/tmp")
         argv = ["find", *places, "-xdev", "-cnewer", MARKER, "!", "-type", "d"]
-        found = self.host.run(*argv).split("\n")
-        return [path for path in found if path and not path.startswith(("/var/log/", "/run/sudo/"))]
+        found = [path for path in self.host.run(*argv).split("\n") if path]
+        return [path for path in found if not path.startswith(("/var/log/", "/run/sudo/")) and self.is_own(path)]
+
+    def is_own(self, path: str) -> bool:
+        """Not gone again, nor a file of the machine itself, which is seen through: users are made there meanwhile."""
+
+        here, there = (
+            os.stat(file, follow_symlinks=False).st_ctime_ns if os.path.lexists(file) else 0
+            for file in (path, self.host.path(path))
+        )
+        return there not in (0, here)
 
     def engines(self) -> list[str]:
         """Engines at work there."""
