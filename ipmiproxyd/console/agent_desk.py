@@ -29,6 +29,8 @@ IN_USE: Final = (*OPEN, ConsoleState.LOST)
 """Those whose programs may be there."""
 HOMES: Final = frozenset({"user", "folder", "jobs_name", "users", "group", "runner", "python"})
 """Fields that say where the programs of consoles are kept, and as whom they run."""
+HERE: Final = {"address": "", "connected": True, "state": "connected"}
+"""Shown of the local agent, as of the others how they are reached."""
 SHOWN: Final = {"host_keys": "host_key", "runner": "runner_path"}
 """Fields that have other names where they are shown."""
 REMEMBERED: Final = {
@@ -136,6 +138,7 @@ class AgentDesk:
             "name": agent.name,
             "kind": agent.kind,
             "from": "config" if agent.kind == "local" or agent.name in self._configured else "store",
+            **(HERE if agent.kind == "local" else {}),
             **agent.describe(),
             "consoles": len(self._open_on(agent.name)),
             "displays": {"total": pool.size, "in_use": pool.in_use},

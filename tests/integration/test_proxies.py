@@ -107,6 +107,10 @@ class FormTests(ProxyCase):
         form = await self.client.must("proxy form")
         choices = {field["name"]: [choice["value"] for choice in field["choices"]] for field in form["fields"]}
         self.assertEqual((choices["agent"], choices["locations"]), (["local"], ["Lab"]))
+        self.assertEqual(choices["encrypt"], ["yes", "no"])
+        self.assertEqual(choices["disable_login_buttons"], ["default", "yes", "no"])
+        limits = {name: form["limits"].pop(name) for name in ("idle_min", "idle_max")}
+        self.assertEqual(limits, {"idle_min": 60, "idle_max": 31 * 86400})
         self.assertEqual((form["limits"]["displays"], form["limits"]["relay_ports"]), (40, 40))
         self.assertEqual(form["defaults"]["fall_back"], ["java", "html5", "panel"])
         status = await self.client.must("daemon status")
