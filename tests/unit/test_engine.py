@@ -523,6 +523,8 @@ class DocumentTests(SynchronousTestCase):
             {"runner": {"path": "/usr/../etc/passwd"}},
             {"runner": None},
             {"sudoers": "a/b"},
+            {"java_dir": "/opt/../etc"},
+            {"java_dir": "opt"},
             {"transport": "direct", "daemon_address": "1.2.3.4; flush"},
             {"transport": "direct", "daemon_address": "1.2.3"},
         ]
