@@ -288,6 +288,7 @@ def _provisioner(settings: Settings, reactor: Any) -> Callable[[], Provisioner]:
             reactor,
             user_prefix=settings.agent.user_prefix,
             displays=settings.displays.range,
+            java_dir=str(settings.java.dir),
             known_hosts=settings.daemon.known_hosts or KNOWN_HOSTS,
         )
 

@@ -90,6 +90,7 @@ def would(document: Mapping[str, Any], browser: str, os_release: str) -> Report:
         f"Packages, with what they need: {', '.join(sorted(packages))}",
         f"The account {account}",
         f"The daemon's key for the account {account}",
+        f"The folder for Javas: {document['java_dir']}",
     ]
     if document["users"] != "never":
         changes += [

@@ -54,15 +54,23 @@ class Provisioner:
 
     :param user_prefix: what the names of displays' Unix users begin with.
     :param displays: the numbers that displays may have.
+    :param java_dir: the folder on agents where Javas are installed.
     :param known_hosts: OpenSSH's files of known hosts.
     """
 
     def __init__(
-        self, reactor: Any, *, user_prefix: str, displays: Sequence[int], known_hosts: Sequence[Path]
+        self,
+        reactor: Any,
+        *,
+        user_prefix: str,
+        displays: Sequence[int],
+        java_dir: str,
+        known_hosts: Sequence[Path],
     ) -> None:
         self._reactor = reactor
         self._user_prefix = user_prefix
         self._displays = displays
+        self._java_dir = java_dir
         self._known_hosts = tuple(known_hosts)
 
     @asynccontextmanager
@@ -128,6 +136,7 @@ class Provisioner:
             "transport": agent.transport,
             "daemon_address": caller,
             "folder": agent.folder,
+            "java_dir": self._java_dir,
             "jobs_name": agent.jobs_name or JOBS,
             "sudoers": SUDOERS,
         }

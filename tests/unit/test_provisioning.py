@@ -383,6 +383,7 @@ class PythonTests(SynchronousTestCase):
         document = {
             "account": "ipmiproxyd", "users": "auto", "prefix": "easydcim_vnc_", "displays": [1, 2, 3],
             "runner": {"path": "/usr/local/lib/ipmiproxyd/runner.py", "version": 2},
+            "java_dir": "/srv/javas",
         }  # fmt: skip
 
         def looked(system: str, **more: Any) -> Deferred[Report]:
@@ -394,6 +395,7 @@ class PythonTests(SynchronousTestCase):
         words = "\n".join(report.changes)
         for part in ("chromium", "openjdk-17-jre", "account ipmiproxyd", "easydcim_vnc_1 to easydcim_vnc_3", "runner"):
             self.assertIn(part, words)
+        self.assertIn("/srv/javas", words)
         self.assertIn("no Python", report.warnings[0])
         report = self.successResultOf(looked("ID=debian\nVERSION_ID=13", users="never"))
         self.assertNotIn("runner", "\n".join(report.changes))
