@@ -126,6 +126,7 @@ class Provisioner:
             "prefix": self._user_prefix,
             "displays": list(self._displays),
             "transport": agent.transport,
+            "browser": agent.browser,
             "daemon_address": caller,
             "folder": agent.folder,
             "jobs_name": agent.jobs_name or JOBS,
@@ -160,10 +161,10 @@ class Reached:
                 if dry_run and verb == "unprovision":
                     return Report((bootstrap.WOULD_UNDO,))
                 if dry_run:
-                    return bootstrap.would(self._document, wanted.browser, self._account.system)
+                    return bootstrap.would(self._document, self._account.system)
                 await self._bootstrap(wanted, progress)
             asked = {"verb": verb, "dry_run": dry_run, "force": force}
-            return await self._engine({**asked, "browser": wanted.browser, "repository": wanted.repository}, progress)
+            return await self._engine({**asked, "repository": wanted.repository}, progress)
         except AgentUnreachable as error:
             raise AgentUnreachable(error.message, hint=error.hint or AGAIN) from None
 
