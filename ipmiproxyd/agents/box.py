@@ -42,8 +42,13 @@ if TYPE_CHECKING:
 
 HOME, RUN, TMP, SHM = "/home/console", "/run/console", "/tmp", "/dev/shm"  # noqa: S108 (inside the sandbox)
 LIBRARY = RUN + "/library"  # there too
-POLICIES = "/etc/chromium/policies/managed"  # there too
-PLACES = {"home": HOME, "chromium-policy": POLICIES, "library": LIBRARY}
+POLICIES = {  # there too; what else is in the folder below /etc or /opt is hidden
+    "chromium-policy": "/etc/chromium/policies/managed",
+    "chrome-policy": "/etc/opt/chrome/policies/managed",
+    "edge-policy": "/etc/opt/edge/policies/managed",
+    "brave-policy": "/etc/brave/policies/managed",
+}
+PLACES = {"home": HOME, "library": LIBRARY, **POLICIES}
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 CGROUPS = "/sys/fs/cgroup"
 VNC_PORT = 5900  # + display number
@@ -177,6 +182,27 @@ def knows_sizes(bwrap: str) -> bool:
         return b"--size" in file.read()
 
 
+def etc_folder(path: str) -> str:
+    """The folder right below /etc that a path is in."""
+    return "/".join(path.split("/")[:3])
+
+
+def hides(place: str, path: str, files: list[tuple[int, str]]) -> bool:
+    """Whether a job has a folder of policies of its own: that of Chromium always, others with files in them."""
+    own = place == "chromium-policy" or any(name.startswith(f"{path}/") for _, name in files)
+    return own and os.path.isdir(etc_folder(path))
+
+
+def check_policies(place: str) -> None:
+    """Raises OverError where a file cannot lie where its browser reads it: that would run without its lock-down."""
+    folder = etc_folder(PLACES[place])
+    if place in POLICIES and not os.path.isdir(folder):
+        if place == "chromium-policy":
+            raise OverError("tool-missing", "Chromium is not installed on the agent: it has no folder /etc/chromium")
+        problem = f"The browser's policies have no place on the agent: there, as root: mkdir -m 755 {folder}"
+        raise OverError("tool-missing", problem)
+
+
 def sandbox(
     vnc: str, files: list[tuple[int, str]], python: str, java: str, others: tuple[int, int, int], *, sizes: bool
 ) -> list[str]:
@@ -201,12 +227,14 @@ def sandbox(
     args += [*limit, "--tmpfs", HOME, "--bind", vnc, f"{RUN}/vnc"]
     args += [*limit, "--tmpfs", TMP, "--dir", f"{TMP}/.X11-unix"]
     args += ["--ro-bind-try", "/var/cache/fontconfig", "/var/cache/fontconfig"]
-    chromium = os.path.isdir("/etc/chromium")
-    args += ["--tmpfs", "/etc/chromium", "--dir", POLICIES] if chromium else []
+    managed = [path for place, path in POLICIES.items() if hides(place, path, files)]
+    hidden = dict.fromkeys(map(etc_folder, managed))
+    args += [word for folder in hidden for word in ("--tmpfs", folder)]
+    args += [word for path in managed for word in ("--dir", path)]
     args += [*limit, "--tmpfs", LIBRARY]
     for fd, place in files:
         args += ["--file", str(fd), place]
-    args += ["--remount-ro", LIBRARY, *(["--remount-ro", "/etc/chromium"] if chromium else [])]
+    args += [word for folder in (LIBRARY, *hidden) for word in ("--remount-ro", folder)]
     args += ["--ro-bind", java, java] if java and not java.startswith(("/usr/", "/opt/")) else []
     args += ["--remount-ro", "/"]
     return [*args, "--chdir", HOME, "--", python, "-I", "-S", f"{RUN}/inside.py"]
@@ -231,8 +259,8 @@ class Box:
         if not bwrap:
             how = f"is on the agent ({there[0]}), but cannot be executed" if there else "is not installed on the agent"
             raise OverError("tool-missing", f"bubblewrap (bwrap) {how}")
-        if any(file["place"] == "chromium-policy" for file in given["files"]) and not os.path.isdir("/etc/chromium"):
-            raise OverError("tool-missing", "Chromium is not installed on the agent: it has no folder /etc/chromium")
+        for file in given["files"]:
+            check_policies(file["place"])
         if not (python := os.path.realpath(sys.executable)).startswith(("/usr/", "/opt/")):
             raise OverError("tool-missing", f"The agent's Python must be under /usr or /opt, not {python}")
         if given["java"]:

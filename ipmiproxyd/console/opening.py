@@ -73,16 +73,16 @@ class PanelOpening:
             tls, pin = await shop.panels.trusted(agent, device)
             family = await self._desk.known(agent, device)
             ports = ALL if family is None else family.ports("panel")
-            program, files = self._browser(device.web_url, pin, ports, tls)
+            program, files = self._browser(agent, device.web_url, pin, ports, tls)
             reach = reach_of(device, addresses, ports)
             window = ("browser", "Opening the panel in a browser")
             await start_job(session, shop, (program,), files, window=window, reach=reach)
         await self._shown(session)
 
     def _browser(
-        self, url: str, pin: str | None, ports: Sequence[Port], tls: str
+        self, agent: Agent, url: str, pin: str | None, ports: Sequence[Port], tls: str
     ) -> tuple[Program, tuple[JobFile, ...]]:
-        return self._shop.browser.programs(url, pin, ports=ports, tls=tls)
+        return self._shop.browser.programs(agent, url, pin, ports=ports, tls=tls)
 
 
 class DebugOpening(PanelOpening):
@@ -95,9 +95,9 @@ class DebugOpening(PanelOpening):
         session.has.warnings.append(words)
 
     def _browser(
-        self, url: str, pin: str | None, ports: Sequence[Port], tls: str
+        self, agent: Agent, url: str, pin: str | None, ports: Sequence[Port], tls: str
     ) -> tuple[Program, tuple[JobFile, ...]]:
-        return self._shop.browser.debugging(url, pin, ports, tls=tls)
+        return self._shop.browser.debugging(agent, url, pin, ports, tls=tls)
 
 
 class VncOpening:

@@ -27,6 +27,7 @@ from ipmiproxyd.model.bmc import (
     WebTrust,
     bmc_key,
 )
+from ipmiproxyd.model.browsers import CHROMIUM, NO_BROWSER, POLICY_PLACES, PolicyPlace
 from ipmiproxyd.model.consoles import (
     AsSet,
     CertificateFiles,
@@ -61,7 +62,10 @@ from ipmiproxyd.model.secret import (
 __all__ = [
     "BMC_CIPHER",
     "BMC_REFUSED",
+    "CHROMIUM",
     "IPMI_PORT",
+    "NO_BROWSER",
+    "POLICY_PLACES",
     "SSH_AGENT",
     "Administrator",
     "AsSet",
@@ -85,6 +89,7 @@ __all__ = [
     "LibraryFile",
     "OpenRequest",
     "Outcome",
+    "PolicyPlace",
     "Privilege",
     "Program",
     "Proxy",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ipmiproxyd.model.agents import StreamAddress, UnixStream
+from ipmiproxyd.model.browsers import PolicyPlace
 from ipmiproxyd.model.secret import Secret
 
 Vnc = Literal["unix", "tcp", "direct"]
@@ -40,10 +41,11 @@ class Program:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFile:
-    """A small file for a job. ``place`` is "home" (the console's own home), "chromium-policy" or "library" (beside the
-    job's :class:`LibraryFile`); ``name`` may have folders; ``encoding`` says what ``text`` becomes."""
+    """A small file for a job. ``place`` is "home" (the console's own home), "library" (beside the job's
+    :class:`LibraryFile`) or that of a browser's policies; ``name`` may have folders; ``encoding`` says what ``text``
+    becomes."""
 
-    place: Literal["home", "chromium-policy", "library"]
+    place: Literal["home", "library"] | PolicyPlace
     name: str
     text: str = field(repr=False)
     encoding: Literal["utf-8", "base64"] = "utf-8"

@@ -134,6 +134,7 @@ class Provisioner:
             "prefix": self._user_prefix,
             "displays": list(self._displays),
             "transport": agent.transport,
+            "browser": agent.browser,
             "daemon_address": caller,
             "folder": agent.folder,
             "java_dir": self._java_dir,
@@ -169,10 +170,10 @@ class Reached:
                 if dry_run and verb == "unprovision":
                     return Report((bootstrap.WOULD_UNDO,))
                 if dry_run:
-                    return bootstrap.would(self._document, wanted.browser, self._account.system)
+                    return bootstrap.would(self._document, self._account.system)
                 await self._bootstrap(wanted, progress)
             asked = {"verb": verb, "dry_run": dry_run, "force": force}
-            return await self._engine({**asked, "browser": wanted.browser, "repository": wanted.repository}, progress)
+            return await self._engine({**asked, "repository": wanted.repository}, progress)
         except AgentUnreachable as error:
             raise AgentUnreachable(error.message, hint=error.hint or AGAIN) from None
 

@@ -55,7 +55,7 @@ class BrowserTests(LocalCase):
         self.site = HttpsSite(self, {"/": PANEL, "/popup": coloured(GREEN), "/tab": coloured(YELLOW), "/x": ""})
 
     async def browse(self, pin: str) -> tuple[JobSpec, RfbClient]:
-        program, files = PanelBrowser().programs(self.site.url, pin)
+        program, files = PanelBrowser().programs(self.agent, self.site.url, pin)
         page = JobFile(place="home", name="page.html", text=coloured(RED))
         small = self.spec()
         screen, screen_files = Display().programs(small.display)

@@ -25,11 +25,11 @@ class DoctorWorld(HostsWorld):
     panels: ClassVar[Sequence[tuple[str, int]]] = (("east", 1),)
     settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {"displays": {"range": "1-40"}}
 
-    async def check(self, words: str = "trial=no") -> dict[str, list[dict[str, Any]]]:
+    async def check(self, words: str = "trial=no", agent: str = "east") -> dict[str, list[dict[str, Any]]]:
         """Findings by what they are about."""
 
         found: dict[str, list[dict[str, Any]]] = {}
-        for one in (await self.client.must(f"agent check name=east {words}"))["findings"]:
+        for one in (await self.client.must(f"agent check name={agent} {words}"))["findings"]:
             found.setdefault(one["what"], []).append(one)
         return found
 
@@ -60,6 +60,7 @@ class HostFaultTests(DoctorWorld):
     async def test_all(self) -> None:
         await self._all_is_well()
         await self._no_sandbox()
+        await self._other_browsers()
         await self._broken_off()
         await self._what_is_missing()
         await self._what_others_left()
@@ -84,6 +85,32 @@ class HostFaultTests(DoctorWorld):
         found = await self.check("")
         self.named(found, "trial-browser", "fault", "runs without its sandbox: --no-sandbox", "/etc/chromium.d")
         setting.unlink()
+        await self.nothing_left()
+
+    async def _other_browsers(self) -> None:
+        """One that is named is started, and its policies lie where it looks; with none, none is missed."""
+
+        mine = {name.replace("-", "_"): value for name, value in self.east.settings().items()}
+        mine |= {"host_key": ",".join(mine.pop("host_keys")), "jobs_name": "named", "name": "named"}
+        line = " ".join(f"{name}={value}" for name, value in mine.items())
+        await self.client.must(f"agent add {line} browser=google-chrome-stable")
+        program = self.east.host.path("/usr/bin/google-chrome-stable")
+        program.write_text("#!/bin/sh\ntest -s /etc/opt/chrome/policies/managed/panel.json && exec chromium \"$@\"\n")
+        program.chmod(0o755)
+        found = await self.check("", "named")
+        self.named(found, "browser", "ok", "google-chrome-stable", "untested")
+        self.named(found, "programs", "ok", "google-chrome-stable")
+        self.named(found, "trial-browser", "ok", "google-chrome-stable after")
+        program.unlink()
+        await self.client.must("agent set name=named browser=none")
+        with self.away("/usr/bin/chromium"):
+            found = await self.check(agent="named")
+        self.named(found, "browser", "ok", "None, as is set")
+        self.assertEqual([one for group in found.values() for one in group if one["level"] != "ok"], [])
+        refused = await self.client.ask("console open device=east1 agent=named type=panel")
+        self.assertEqual((refused.code, "browser=chromium" in refused.body["hint"]), ("tool-missing", True))
+        await self.client.must("agent remove name=named")
+        self.east.host.run("rm", "-r", "/run/ipmiproxyd-jobs/named")
         await self.nothing_left()
 
     async def _broken_off(self) -> None:

@@ -31,6 +31,7 @@ from tests.support.scratch import remove_root_jobs, root_jobs, scratch
 AM_ROOT = os.geteuid() == 0
 PYTHON = "/usr/bin/python3"
 LOCKS = Path("/run/ipmiproxyd-displays")
+POLICIES = sandbox.POLICIES["chromium-policy"]
 
 
 class LocalCase(AgentHelpers, TestCase):
@@ -137,7 +138,7 @@ class SandboxTests(LocalCase):
             echo homes=$(ls -A /home); echo run=$(ls -A /run); echo tmp=$(ls -A /tmp | tr '\\n' ' ')
             echo processes=$(ls /proc | grep -c '^[0-9]'); echo caps=$(grep CapEff /proc/self/status)
             echo other=$(ls -d {self.jobs_dir}/{other.id} {self.folder}/secret 2>&1 | grep -c 'No such')
-            echo wrote=$(touch /usr/x /etc/x {sandbox.POLICIES}/x 2>&1 | grep -c 'Read-only')
+            echo wrote=$(touch /usr/x /etc/x {POLICIES}/x 2>&1 | grep -c 'Read-only')
             echo dir=$DISPLAY $XAUTHORITY $HOME $LANG; echo oom=$(cat /proc/self/oom_score_adj)
         """
         told = await self.told(script, files=[JobFile(place="home", name="small.txt", text="hello")])
@@ -163,12 +164,23 @@ class SandboxTests(LocalCase):
         text = "two lines\nand ünïcode"
         policy = JobFile(place="chromium-policy", name="p.json", text=text)
         script = f"""
-            echo policies=$(ls {sandbox.POLICIES}); echo chromium=$(ls /etc/chromium)
-            echo sum=$(md5sum < {sandbox.POLICIES}/p.json); echo x >{sandbox.POLICIES}/p.json; echo wrote=$?
+            echo policies=$(ls {POLICIES}); echo chromium=$(ls /etc/chromium)
+            echo sum=$(md5sum < {POLICIES}/p.json); echo x >{POLICIES}/p.json; echo wrote=$?
         """
         told = await self.told(script, files=[policy])
         digest = hashlib.md5(text.encode()).hexdigest()
         self.assertEqual(told, {"policies": "p.json", "chromium": "policies", "sum": f"{digest} -", "wrote": "2"})
+
+    async def test_policies_of_another_browser(self) -> None:
+        """They are where its build reads them, alone, and nobody changes them."""
+
+        folder = sandbox.POLICIES["chrome-policy"]
+        script = f"""
+            echo policies=$(ls {folder}); echo opt=$(ls /etc/opt); echo chromium=$(ls -A {POLICIES})
+            echo x >{folder}/p.json; echo wrote=$?; cat {folder}/p.json
+        """
+        told = await self.told(script, files=[JobFile(place="chrome-policy", name="p.json", text="own=1\n")])
+        self.assertEqual(told, {"policies": "p.json", "opt": "chrome", "chromium": "", "wrote": "2", "own": "1"})
 
     async def test_display_needs_its_secret(self) -> None:
         told = await self.told(
