@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -48,7 +48,6 @@ class FrameTests(SynchronousTestCase):
     def take(self, data: bytearray, start: int, end: int) -> None:
         self.heard += data[start:end]
 
-    @settings(deadline=None)
     @given(
         payloads=st.lists(st.sampled_from([0, 1, 125, 126, 65_535, 65_536]), max_size=4),
         cuts=st.lists(st.integers(1, 70_000), min_size=1, max_size=8),
