@@ -246,7 +246,7 @@ class SandboxTests(LocalCase):
     async def test_watch_that_was_killed_comes_back(self) -> None:
         spec, _ = await self.launch(MESSAGE)
         watchers = [
-            pid for pid in children_of(os.getpid()) if b"watcher.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
+            pid for pid in leftovers.children_of(os.getpid()) if b"watcher.py" in leftovers.read(f"/proc/{pid}/cmdline")
         ]
         self.assertEqual(len(watchers), 1)
         os.kill(watchers[0], signal.SIGKILL)
@@ -258,15 +258,16 @@ class SandboxTests(LocalCase):
 
 
 class LeaseTests(LocalCase):
-    lease = 0.5
+    lease = 2.0
 
     async def test_job_lives_as_long_as_somebody_watches(self) -> None:
-        spec, job = await self.launch(MESSAGE, lease=0.5)
-        await leftovers.pause(1.2)
+        spec, job = await self.launch(MESSAGE, lease=2.0)
+        await leftovers.pause(3.0)
         self.assertEqual(await self.agent.jobs(), [job])
         await self.agent.close()
         await leftovers.until_none(lambda: self.inside(spec))
-        (ended,) = await self.agent.jobs()
+        while (ended := (await self.agent.jobs())[0]).running:
+            await leftovers.pause(0.02)
         self.assertEqual((ended.running, "no sign of life" in ended.reason), (False, True))
 
 
@@ -365,7 +366,3 @@ if AM_ROOT:
         async def test_root_runs_no_console(self) -> None:
             error = await self.assertFailure(Deferred.fromCoroutine(self.make(users="never")), AgentUnreachable)
             self.assertIn("[agent] users of the configuration file is never", str(error))
-
-
-def children_of(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

@@ -13,7 +13,7 @@ from tests.integration.test_relay_certificates import fingerprint, shown
 from tests.integration.test_sharing import posted
 from tests.integration.test_ssh_whole import SshWorld
 from tests.support import java_archive, leftovers
-from tests.support.daemon import free_ports
+from tests.support.ports import free_ports
 from tests.support.relay_tls import HOST, Made
 from tests.support.scratch import scratch
 from tests.support.viewer import open_page
@@ -130,7 +130,7 @@ class GatewayTests(ProxyCase):
         own = scratch(self)
         relay = Made(own)
         settings = {
-            "gateway": f"127.0.0.1:{free_ports(1).partition('-')[0]}",
+            "gateway": f"127.0.0.1:{free_ports(1)[0]}",
             "certificate": str(relay.certificate),
             "key": str(relay.key),
         }
