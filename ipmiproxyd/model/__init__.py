@@ -44,6 +44,7 @@ from ipmiproxyd.model.consoles import (
     ViewerInfo,
 )
 from ipmiproxyd.model.jobs import (
+    JOB_LOG,
     Job,
     JobFile,
     JobSpec,
@@ -62,6 +63,7 @@ __all__ = [
     "BMC_CIPHER",
     "BMC_REFUSED",
     "IPMI_PORT",
+    "JOB_LOG",
     "SSH_AGENT",
     "Administrator",
     "AsSet",
