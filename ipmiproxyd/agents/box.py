@@ -16,8 +16,9 @@ It tells its keeper on standard output, in lines of JSON:
     {"stage":name,"last":bool}     a program is ready
     {"over":code,"message":…}      why the job has ended, or comes to nothing
 
-Standard error is the job's log, a file; of what is too much for it the last part is kept. This process stays as the forwarder of the
-fence, out of the sandbox's reach. It ends with the sandbox, and the sandbox with it; and with KEEPER, its parent.
+Standard error is the job's log, a file; of what is too much for it the last part is kept. This process
+stays as the forwarder of the fence, out of the sandbox's reach. It ends with the sandbox, and the sandbox with it; and
+with KEEPER, its parent.
 """
 
 from __future__ import annotations
