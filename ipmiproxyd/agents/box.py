@@ -7,6 +7,7 @@ VNC is the folder of the display's sockets, CALLER the number of the Unix user w
 one JSON object, and is emptied, since that may hold secrets:
 
     display, programs, files, library, cache, java, reach, start_timeout     as the daemon's JobSpec has them
+    log                                                                      bytes that its log may have
     listen                                                                   the address of the display's port, or empty
     inside, fence                                                            programs: inside.py and fence.py
 
@@ -15,8 +16,9 @@ It tells its keeper on standard output, in lines of JSON:
     {"stage":name,"last":bool}     a program is ready
     {"over":code,"message":…}      why the job has ended, or comes to nothing
 
-Standard error is the job's log, a file, of which only the last part is kept. This process stays as the forwarder of the
-fence, out of the sandbox's reach. It ends with the sandbox, and the sandbox with it; and with KEEPER, its parent.
+Standard error is the job's log, a file; of what is too much for it the last part is kept. This process
+stays as the forwarder of the fence, out of the sandbox's reach. It ends with the sandbox, and the sandbox with it; and
+with KEEPER, its parent.
 """
 
 from __future__ import annotations
@@ -54,7 +56,7 @@ CGROUPS = "/sys/fs/cgroup"
 VNC_PORT = 5900  # + display number
 FILES_LIMIT = 8192  # of each process
 LIBRARY_LIMIT = 192 << 20  # bytes of all a job's files from the cache
-LOG_LIMIT, EVENT_LIMIT, TMPFS_LIMIT, SMALL_TMPFS_LIMIT = 1 << 16, 1 << 16, 1 << 29, 1 << 24  # bytes
+LAST_LIMIT, EVENT_LIMIT, TMPFS_LIMIT, SMALL_TMPFS_LIMIT = 1 << 16, 1 << 16, 1 << 29, 1 << 24  # bytes
 READABLE = 1  # of epoll
 HOST_NAME = r"(?!-)[A-Za-z0-9._-]{1,253}"
 
@@ -247,7 +249,7 @@ class Box:
         self.given, self.vnc, self.caller, self.fence = given, vnc, caller, fence
         self.display = given["display"]
         self.names = [program["name"] for program in given["programs"]]
-        self.ready, self.ended, self.unread, self.log, self.log_size = 0, False, b"", b"", 0
+        self.ready, self.ended, self.unread, self.said, self.log_limit = 0, False, b"", b"", given["log"]
         self.loop = fence.Loop()
         self.forwarder = fence.Forwarder(self.loop)
 
@@ -315,7 +317,7 @@ class Box:
         with contextlib.suppress(BlockingIOError):
             self.note(log)
         if not self.ended:
-            last = (self.log.decode("utf-8", "replace").strip().splitlines() or [""])[-1]
+            last = (self.said.decode("utf-8", "replace").strip().splitlines() or [""])[-1]
             self.over("job-failed", f"The sandbox ended: {last}")
 
     def listen_outside(self, address: str) -> None:
@@ -367,15 +369,16 @@ class Box:
         self.loop.over = True
 
     def note(self, log: int) -> None:
-        """Keep the programs' last output in the log file."""
+        """Keep the programs' output in the log file; once that is full, the last half of it."""
         if not (data := os.read(log, 1 << 16)):
             self.loop.watch(log, 0, lambda _: None)
             return
-        self.log, self.log_size = (self.log + data)[-LOG_LIMIT:], self.log_size + len(data)
+        self.said = (self.said + data)[-LAST_LIMIT:]
         with contextlib.suppress(OSError):  # a full disk ends no console
-            if self.log_size > 2 * LOG_LIMIT:
+            size, half = os.fstat(2).st_size, self.log_limit // 2
+            if size + len(data) > self.log_limit:
+                data = (os.pread(2, half, max(0, size - half)) + data)[-half:]
                 os.ftruncate(2, 0)
-                data, self.log_size = self.log, len(self.log)
             os.write(2, data)
 
 

@@ -45,6 +45,7 @@ from ipmiproxyd.model.consoles import (
     ViewerInfo,
 )
 from ipmiproxyd.model.jobs import (
+    JOB_LOG,
     Job,
     JobFile,
     JobSpec,
@@ -64,6 +65,7 @@ __all__ = [
     "BMC_REFUSED",
     "CHROMIUM",
     "IPMI_PORT",
+    "JOB_LOG",
     "NO_BROWSER",
     "POLICY_PLACES",
     "SSH_AGENT",

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+import shutil
+import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
+from tests.simulator.server import SimulatedServer
 from tests.support import leftovers
 from tests.support.hosts import JOBS
 from tests.support.hosts_world import HostsWorld
 
-FEW: Path = Path(__file__).resolve().parents[1] / "support" / "few_namespaces.py"
+SUPPORT = Path(__file__).resolve().parents[1] / "support"
+FEW, CLOCK = SUPPORT / "few_namespaces.py", SUPPORT / "wrong_clock.c"
+LISTEN = (
+    "import os, socket, time; one = socket.create_server(('', 5917)); child = os.fork();"
+    " print(child) if child else (os.closerange(0, 3), time.sleep(300))"
+)
 AWAY = ".away"
 
 
@@ -54,6 +63,18 @@ class DoctorWorld(HostsWorld):
             for path in paths:
                 is_folder = not host.path(path + AWAY).exists()
                 host.run(*(("umount", path) if is_folder else ("mv", path + AWAY, path)))
+
+    @contextmanager
+    def wrong_clock(self) -> Iterator[None]:
+        """Whatever starts there believes that it is an hour earlier."""
+
+        library, preload = "/usr/lib/wrong_clock.so", self.east.host.path("/etc/ld.so.preload")
+        subprocess.run(["cc", "-shared", "-fPIC", "-o", self.east.host.path(library), CLOCK], check=True)
+        preload.write_text(library)
+        try:
+            yield
+        finally:
+            preload.unlink()
 
 
 class HostFaultTests(DoctorWorld):
@@ -161,8 +182,10 @@ class HostFaultTests(DoctorWorld):
         rules.touch()
         keys = [f"{options}ssh-ed25519 {68 * 'A'} {name}" for options, name in (("restrict,pty ", "a"), ("", "b@desk"))]
         host.path("/home/ipmiproxyd/.ssh/authorized_keys").write_text("\n".join(keys))
+        listener = host.run("python3", "-c", LISTEN).strip()
         with host.full_disks():
             found = await self.check("")
+        host.run("kill", listener)
         self.named(found, "disk", "fault", f"{JOBS}/main (jobs) is full")
         self.named(found, "disk", "fault", "(home) is full")
         self.named(found, "trial-display", "fault", "disk is full: 0 KiB are free at /run/", "df -h")
@@ -170,11 +193,17 @@ class HostFaultTests(DoctorWorld):
         self.named(found, "x-locks", "warning", "/tmp/.X5-lock", "rm ")
         self.named(found, "leftovers", "warning", "1 of easydcim_vnc_1")
         self.named(found, "leftovers", "warning", "keepers", "lost")
+        self.named(found, "firewall", "warning", "Something listens at the VNC port 5917", "ss -tlnp")
         self.named(found, "firewall", "warning", "seem not to be in force", "nft -f")
         self.named(found, "key", "warning", "more than is needed: b@desk.", "restrict,port-forwarding")
         drop = "iifname != lo tcp dport 5901-6000 drop;"
         host.run("nft", f"table inet ipmiproxyd_agent {{ chain in {{ type filter hook input priority 0; {drop} }}; }}")
-        self.named(await self.check(), "firewall", "ok", "only root there can tell", "nobody reaches these ports")
+        with self.wrong_clock():
+            found = await self.check()
+        self.named(found, "firewall", "ok", "only root there can tell", "nobody reaches these ports")
+        self.named(found, "clock", "warning", " s behind ours", "NTP")
+        told = re.search(r"is (\d+) s behind", found["clock"][0]["words"])
+        self.assertTrue(told and 3570 < int(told[1]) <= 3600, found["clock"])
         rules.unlink()
         lock.unlink()
 
@@ -242,6 +271,7 @@ class BmcFaultTests(DoctorWorld):
         self.named(found, "bmc-panel", "warning", "nothing newer than TLS 1.1", "bridge")
         self.named(found, "bmc-vendor", "warning", "Supermicro", "vendor=ilo")
         self.named(found, "bmc-ipmi", "fault", "password")
+        await self._another_key(old)
 
         await self.client.must("device set name=east1 web_trust=ca vnc=10.78.1.12:5999")
         found = await self.check("trial=no device=east1")
@@ -259,3 +289,34 @@ class BmcFaultTests(DoctorWorld):
         found = await self.check("trial=no device=east2")
         self.named(found, "bmc-ports", "fault", "Nothing listens at 10.78.1.12:443")
         self.named(found, "bmc-ipmi", "fault", "have not been tried again")
+        await self._all_readable(old)
+
+    async def _another_key(self, other: SimulatedServer) -> None:
+        """A weak one, which another panel has, too."""
+
+        panel = self.east.servers[1].panel
+        for name in ("panel.key", "panel.crt"):
+            shutil.copy(other.panel.folder / name, panel.folder / name)
+        await panel.stop()
+        panel.settings = dataclasses.replace(panel.settings, tls="weak")
+        await panel.start()
+        found = await self.check("trial=no device=east1")
+        forget = "vendor forget device=east1 agent=east"
+        self.named(found, "bmc-panel", "fault", "another certificate than before", f"ipmiproxyctl {forget}")
+        self.named(found, "bmc-vendor", "warning", "as its certificate is refused")
+        await self.client.must(forget)
+        found = await self.check("trial=no device=east1")
+        self.named(found, "bmc-panel", "warning", "TLS 1.2 or later, but with a weak key", "firmware")
+        self.named(found, "bmc-panel", "warning", "the very same key as 10.78.1.12:443", "certificate of its own")
+        self.named(found, "bmc-vendor", "ok", "Supermicro")
+
+    async def _all_readable(self, server: SimulatedServer) -> None:
+        """On the way to the panel, and to the BMC."""
+
+        server.panel.settings = dataclasses.replace(server.panel.settings, tls="none")
+        await server.start()
+        words = f"web={server.panel.url} password={server.device().password.reveal()} interface=lan"
+        await self.client.must(f"device set name=east2 {words}")
+        found = await self.check("trial=no device=east2")
+        self.named(found, "bmc-panel", "warning", "speaks plain HTTP", "Use https")
+        self.named(found, "bmc-ipmi", "warning", "ipmitool works", "IPMI 1.5 encrypts nothing", "interface=lanplus")

@@ -22,7 +22,7 @@ from twisted.trial.unittest import TestCase
 from ipmiproxyd.agents import runner, sandbox, watcher
 from ipmiproxyd.agents.local import LocalAgent
 from ipmiproxyd.errors import AgentOutdated, AgentUnreachable, Cancelled, InternalError, JobFailed, NoFreeDisplay
-from ipmiproxyd.model import Command, Job, JobFile, JobSpec, Ready, UnixStream
+from ipmiproxyd.model import JOB_LOG, Command, Job, JobFile, JobSpec, Ready, UnixStream
 from tests.support import leftovers
 from tests.support.account import ordinary_account, python_as
 from tests.support.agent_suite import MESSAGE, AgentHelpers, Endings, JobSuite, RunSuite, shell
@@ -194,12 +194,17 @@ class SandboxTests(LocalCase):
         error = await self.assertFailure(self.starting(wrong), JobFailed)
         self.assertIn(f"no display {spec.display}", str(error))
 
-    async def test_log_keeps_the_last_output(self) -> None:
-        spec, _ = await self.launch(shell("yes 'a line' | head -c 500000; echo the end; exec sleep 60"))
-        log = self.jobs_dir / spec.id / "log"
-        while not log.read_text().endswith("the end\n"):
-            await leftovers.pause(0.02)
-        self.assertLessEqual(log.stat().st_size, 2 << 16)
+    async def test_log(self) -> None:
+        """All that was said while there is room for it; then the last half at least."""
+
+        said = "".join(f"{number:08}\n" for number in range(1, 60_001))
+        for limit in (JOB_LOG, 1 << 20):
+            spec, _ = await self.launch(shell("seq -f %08.0f 60000; exec sleep 60"), log=limit)
+            log = self.jobs_dir / spec.id / "log"
+            while not (kept := log.read_text()).endswith(said[-9:]):
+                await leftovers.pause(0.02)
+            self.assertTrue(kept.endswith(said if len(said) < limit else said[-limit // 2 :]), len(kept))
+            self.assertLessEqual(len(kept), limit)
 
     async def test_runner_refuses_what_it_does_not_know(self) -> None:
         await self.assertFailure(self.starting(self.spec(display=1000)), InternalError)

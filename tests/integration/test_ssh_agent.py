@@ -13,6 +13,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.error import ConnectError, ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.tcp import Client
 from twisted.python.failure import Failure
 
 from ipmiproxyd.agents import ssh, ssh_link
@@ -107,6 +108,14 @@ class SshConnectionTests(SshCase):
             make_key(self.folder / "ssh" / "other", *options)
             self.sshd.let_in(self.folder / "ssh" / "other.pub")
             await self.works(key=self.folder / "ssh" / "other")
+
+    async def test_no_packet_waits_for_more(self) -> None:
+        """Keys and pointers are small, and none is held back until there are more."""
+
+        self.assertTrue((await self.agent.run(Command(argv=("true",)))).ok)
+        connections = [one for one in CLOCK.getReaders() if isinstance(one, Client)]
+        ours = [one for one in connections if one.getPeer().port == self.sshd.port]
+        self.assertEqual([one.getTcpNoDelay() for one in ours], [True])
 
     async def test_encrypted_key(self) -> None:
         for options in (("-t", "ed25519"), ("-t", "rsa", "-b", "2048", "-m", "PEM")):
