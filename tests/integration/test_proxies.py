@@ -48,7 +48,7 @@ class FormTests(ProxyCase):
         await self.place()
         await self.proxy("type=panel idle=1m")
         self.assertEqual((await self.show((await self.opened())["console"]))["idle"], 60)
-        opened = await self.opened("device=node1 idle=1s existing=replace")
+        opened = await self.opened("device=node1 idle=3s existing=replace")
         await self.use(opened["url"])
         self.assertEqual((await self.closes(opened["console"]))["reason"], "idle")
         await self.client.must("proxy set name=p1 idle=never")
