@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import random
 import socket
@@ -18,7 +17,9 @@ class _Area:
     """Ports that are this process's until it ends, handed out in turn: it is long before one comes again."""
 
     def __init__(self) -> None:
-        self._first = self._next = FIRST + SIZE * _claim()
+        self._name = _claim()
+        number = int(self._name.getsockname().rpartition(b"-")[2])
+        self._first = self._next = FIRST + SIZE * number
 
     def take(self, count: int) -> range:
         for _ in range(2 * SIZE):
@@ -52,18 +53,17 @@ def port_range(count: int) -> str:
     return f"{ports[0]}-{ports[-1]}"
 
 
-def _claim() -> int:
-    """The number of an area, held until this process ends."""
+def _claim() -> socket.socket:
+    """The name of an area, which is this process's until it ends."""
 
     for number in random.sample(range(AREAS), AREAS):
-        path = f"/tmp/ipx-ports-{os.getuid()}-{number}"
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        name = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
+            name.bind(f"\0ipmiproxyd-tests-ports-{number}")
+        except OSError:
+            name.close()
             continue
-        return number
+        return name
     raise AssertionError("other tests have all the ports")
 
 
