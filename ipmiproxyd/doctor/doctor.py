@@ -172,7 +172,7 @@ class _Examination:
             "account": traces.account,
         }
         findings = [one for name, words in told.items() for one in _worded(name, looks[name], words)]
-        return [*findings, *_leftovers(looks["jobs"], strangers, looks["processes"])]
+        return [*findings, *_leftovers(self._agent.name, looks["jobs"], strangers, looks["processes"])]
 
     async def _looked(self) -> Mapping[str, Mapping[str, Any]]:
         agent, rooms = self._agent, self._rooms
@@ -289,9 +289,9 @@ def _worded(name: str, look: Mapping[str, Any], words: Callable[[Any], list[Find
     return [Finding(WHAT.get(name, name), "warning", f"Not known: {look['failed']}.", AGAIN)]
 
 
-def _leftovers(*looks: Mapping[str, Any]) -> list[Finding]:
+def _leftovers(agent: str, *looks: Mapping[str, Any]) -> list[Finding]:
     failed = [look["failed"].rstrip(".") for look in looks if "failed" in look]
     if failed:
         return [Finding("leftovers", "warning", f"Not known: {'; '.join(failed)}.", AGAIN)]
     lost, strangers, processes = (look["found"] for look in looks)
-    return traces.leftovers(lost, strangers, processes)
+    return traces.leftovers(agent, lost, strangers, processes)

@@ -96,7 +96,13 @@ KNOWN_HOSTS: Final = Argument(
 FORCE: Final = Argument(
     "force", Flag(), "close the consoles that are open on it first, and pass over proxies that name it", default=False
 )
-FIX: Final = Argument("fix", Flag(), "copy the runner there first, where it is missing or old", default=False)
+FIX: Final = Argument(
+    "fix",
+    Flag(),
+    "first clear away what earlier consoles left there, and copy the runner there where it is missing or old and the "
+    "account may do all by sudo (else: agent update)",
+    default=False,
+)
 TO: Final = Argument("device", Name(), "a stored device: the way to its BMC is tried, too")
 TRIAL: Final = Argument("trial", Flag(), "open a trial console, and one with the browser", default=True)
 
@@ -191,7 +197,8 @@ def commands(agents: Agents, devices: Devices) -> list[Command]:
         Command(
             noun="agent",
             verb="check",
-            summary="Look whether an agent has what consoles and power actions need; what is wrong is told in words.",
+            summary="Look whether an agent has what consoles and power actions need; what is wrong is told in words. "
+            "ipmiproxyctl ends with 1 where that is a fault.",
             arguments=(EITHER, OLD_NAME, TO, TRIAL, FIX),
             handler=check,
         ),
