@@ -488,7 +488,7 @@ class Keeper:
 
 
 def last_sign(site: Site) -> float:
-    with contextlib.suppress(FileNotFoundError, ValueError), open(f"{site.jobs}/alive", encoding="ascii") as file:
+    with contextlib.suppress(FileNotFoundError, ValueError), open(os.open(f"{site.jobs}/alive", os.O_NOFOLLOW)) as file:
         return sign if (sign := float(file.read(64))) <= time.monotonic() else 0.0
     return 0.0
 

@@ -99,8 +99,8 @@ FORCE: Final = Argument(
 FIX: Final = Argument(
     "fix",
     Flag(),
-    "first clear away what earlier consoles left there, and copy the runner there where it is missing or old and the "
-    "account may do all by sudo (else: agent update)",
+    "before that, clear away what earlier consoles left there, and copy the runner there where it is missing or old "
+    "and the account may do all by sudo (otherwise: agent update)",
     default=False,
 )
 TO: Final = Argument("device", Name(), "a stored device: the way to its BMC is tried, too")
