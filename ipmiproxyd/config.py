@@ -154,6 +154,7 @@ class RemoteAgentSettings:
     users: Literal["auto", "always", "never"] = setting(kinds.choice("auto", "always", "never"), "auto")
     group: str = setting(kinds.group, "")
     transport: Transport = setting(kinds.choice("ssh", "direct"), "ssh")
+    browser: str = setting(kinds.browser, "chromium")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
-from ipmiproxyd.model import SSH_AGENT
+from ipmiproxyd.model import NO_BROWSER, POLICY_PLACES, SSH_AGENT
 
 T = TypeVar("T")
 Kind = Callable[[object], T]
@@ -85,6 +85,16 @@ def choice(*words: str) -> Kind[Any]:
         return raw
 
     return read
+
+
+def browser(raw: object) -> str:
+    """One that panels can be locked down in, or none."""
+
+    known = (*POLICY_PLACES, NO_BROWSER)
+    if raw not in known or not isinstance(raw, str):
+        listed = f"{', '.join(known[:-1])} or {known[-1]}"
+        raise wrong(f"must be {listed}, not {shown(raw)}: of others it is not known where they read their policies")
+    return raw
 
 
 def name(pattern: str, wanted: str) -> Kind[str]:

@@ -44,6 +44,14 @@ class Agent(Protocol):
     name: str
 
     @property
+    def python(self) -> str:
+        """What runs our programs there: Python, 3.9 or later."""
+
+    @property
+    def browser(self) -> str:
+        """What shows panels there: see :class:`~ipmiproxyd.model.RemoteAgent`."""
+
+    @property
     def is_direct(self) -> bool:
         """Whether displays are to be reached without it, across the network: :attr:`JobSpec.vnc` is "direct" then."""
 

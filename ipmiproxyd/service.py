@@ -45,7 +45,7 @@ from ipmiproxyd.doctor.trial import TrialRooms, Trials
 from ipmiproxyd.errors import ProxyError
 from ipmiproxyd.interfaces import Store, VncServer, agent_named
 from ipmiproxyd.log import LoggedService, make_observer
-from ipmiproxyd.model import RemoteAgent, Secret
+from ipmiproxyd.model import CHROMIUM, NO_BROWSER, RemoteAgent, Secret
 from ipmiproxyd.notify import Heartbeat, Notifier
 from ipmiproxyd.options import Options
 from ipmiproxyd.relay.backend import connect
@@ -148,7 +148,7 @@ def make_daemon(settings: Settings, reactor: Any, notifier: Notifier) -> DaemonS
                     trials=trials,
                     bmc=bmc,
                     javas=javas,
-                    programs=_needed_programs(settings),
+                    programs=functools.partial(_needed_programs, settings),
                     displays=settings.displays.range,
                     prefix=settings.agent.user_prefix,
                     consoles=consoles.list,
@@ -183,13 +183,14 @@ def make_daemon(settings: Settings, reactor: Any, notifier: Notifier) -> DaemonS
     return daemon
 
 
-def _needed_programs(settings: Settings) -> dict[str, list[str]]:
-    """What an agent needs, by what for."""
+def _needed_programs(settings: Settings, browser: str = CHROMIUM) -> dict[str, list[str]]:
+    """What an agent with such a browser needs, by what for."""
 
     displays, panel = settings.displays, settings.panel
+    browsers = () if browser == NO_BROWSER else (panel.chromium if browser == CHROMIUM else browser,)
     needed = {
         "consoles": (displays.xvnc, displays.openbox, panel.curl, "bwrap"),
-        "consoles in a browser (type=panel, html5)": (panel.chromium,),
+        "consoles in a browser (type=panel, html5)": browsers,
         "power actions": (settings.ipmi.ipmitool,),
         "consoles of unknown panels (vendor=generic)": ("nft",),
     }
@@ -255,6 +256,7 @@ def _configured_agents(settings: Settings) -> list[RemoteAgent]:
             users=mine.users,
             group=mine.group,
             transport=mine.transport,
+            browser=mine.browser,
         )
         for name, mine in settings.agents.items()
     ]
@@ -288,6 +290,7 @@ def _provisioner(settings: Settings, reactor: Any) -> Callable[[], Provisioner]:
             reactor,
             user_prefix=settings.agent.user_prefix,
             displays=settings.displays.range,
+            java_dir=str(settings.java.dir),
             known_hosts=settings.daemon.known_hosts or KNOWN_HOSTS,
         )
 
@@ -319,7 +322,7 @@ def _relay(settings: Settings, reactor: Any, grants: GrantBook) -> WebRelayHost:
 def _javas(settings: Settings, reactor: Any, panels: PanelHttp, store: Store) -> JavaConsoles:
     mine = settings.java
     return JavaConsoles(
-        JavaFiles(python=settings.agent.python),
+        JavaFiles(),
         panels,
         store,
         reactor,
@@ -371,7 +374,7 @@ def _trials(settings: Settings, reactor: Any, displays: DisplayPools) -> Trials:
         TrialRooms(
             displays=displays,
             display=_display(settings),
-            browser=PanelBrowser(program=settings.panel.chromium, python=settings.agent.python),
+            browser=PanelBrowser(program=settings.panel.chromium),
             chromium=settings.panel.chromium,
             shows=seen,
             clock=reactor,
@@ -394,7 +397,7 @@ def _consoles(
         agents=around.agents,
         displays=around.displays,
         display=_display(settings),
-        browser=PanelBrowser(program=settings.panel.chromium, python=settings.agent.python),
+        browser=PanelBrowser(program=settings.panel.chromium),
         panels=panels,
         names=names,
         check=check,

@@ -21,7 +21,8 @@ from urllib.parse import urlsplit
 from twisted.internet.threads import deferToThread
 
 from benchmarks.relay.session import Target
-from tests.support.daemon import DaemonProcess, free_ports
+from tests.support.daemon import DaemonProcess
+from tests.support.ports import free_ports
 
 RELAY_CORE: Final = 0
 LOAD_CORE: Final = 1
@@ -174,7 +175,7 @@ class Other:
         raise NotImplementedError
 
     async def start(self) -> Target:
-        port = int(free_ports(1).split("-")[0])
+        port = free_ports(1)[0]
         self.folder.mkdir(parents=True, exist_ok=True)
         command = ["setpriv", "--pdeathsig", "TERM", *self.command(port)]
         log = self.folder / "log"

@@ -7,6 +7,7 @@ VNC is the folder of the display's sockets, CALLER the number of the Unix user w
 one JSON object, and is emptied, since that may hold secrets:
 
     display, programs, files, library, cache, java, reach, start_timeout     as the daemon's JobSpec has them
+    log                                                                      bytes that its log may have
     listen                                                                   the address of the display's port, or empty
     inside, fence                                                            programs: inside.py and fence.py
 
@@ -15,8 +16,9 @@ It tells its keeper on standard output, in lines of JSON:
     {"stage":name,"last":bool}     a program is ready
     {"over":code,"message":…}      why the job has ended, or comes to nothing
 
-Standard error is the job's log, a file, of which only the last part is kept. This process stays as the forwarder of the
-fence, out of the sandbox's reach. It ends with the sandbox, and the sandbox with it; and with KEEPER, its parent.
+Standard error is the job's log, a file; of what is too much for it the last part is kept. This process
+stays as the forwarder of the fence, out of the sandbox's reach. It ends with the sandbox, and the sandbox with it; and
+with KEEPER, its parent.
 """
 
 from __future__ import annotations
@@ -42,14 +44,19 @@ if TYPE_CHECKING:
 
 HOME, RUN, TMP, SHM = "/home/console", "/run/console", "/tmp", "/dev/shm"  # noqa: S108 (inside the sandbox)
 LIBRARY = RUN + "/library"  # there too
-POLICIES = "/etc/chromium/policies/managed"  # there too
-PLACES = {"home": HOME, "chromium-policy": POLICIES, "library": LIBRARY}
+POLICIES = {  # there too; what else is in the folder below /etc or /opt is hidden
+    "chromium-policy": "/etc/chromium/policies/managed",
+    "chrome-policy": "/etc/opt/chrome/policies/managed",
+    "edge-policy": "/etc/opt/edge/policies/managed",
+    "brave-policy": "/etc/brave/policies/managed",
+}
+PLACES = {"home": HOME, "library": LIBRARY, **POLICIES}
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 CGROUPS = "/sys/fs/cgroup"
 VNC_PORT = 5900  # + display number
 FILES_LIMIT = 8192  # of each process
 LIBRARY_LIMIT = 192 << 20  # bytes of all a job's files from the cache
-LOG_LIMIT, EVENT_LIMIT, TMPFS_LIMIT, SMALL_TMPFS_LIMIT = 1 << 16, 1 << 16, 1 << 29, 1 << 24  # bytes
+LAST_LIMIT, EVENT_LIMIT, TMPFS_LIMIT, SMALL_TMPFS_LIMIT = 1 << 16, 1 << 16, 1 << 29, 1 << 24  # bytes
 READABLE = 1  # of epoll
 HOST_NAME = r"(?!-)[A-Za-z0-9._-]{1,253}"
 
@@ -177,6 +184,27 @@ def knows_sizes(bwrap: str) -> bool:
         return b"--size" in file.read()
 
 
+def etc_folder(path: str) -> str:
+    """The folder right below /etc that a path is in."""
+    return "/".join(path.split("/")[:3])
+
+
+def hides(place: str, path: str, files: list[tuple[int, str]]) -> bool:
+    """Whether a job has a folder of policies of its own: that of Chromium always, others with files in them."""
+    own = place == "chromium-policy" or any(name.startswith(f"{path}/") for _, name in files)
+    return own and os.path.isdir(etc_folder(path))
+
+
+def check_policies(place: str) -> None:
+    """Raises OverError where a file cannot lie where its browser reads it: that would run without its lock-down."""
+    folder = etc_folder(PLACES[place])
+    if place in POLICIES and not os.path.isdir(folder):
+        if place == "chromium-policy":
+            raise OverError("tool-missing", "Chromium is not installed on the agent: it has no folder /etc/chromium")
+        problem = f"The browser's policies have no place on the agent: there, as root: mkdir -m 755 {folder}"
+        raise OverError("tool-missing", problem)
+
+
 def sandbox(
     vnc: str, files: list[tuple[int, str]], python: str, java: str, others: tuple[int, int, int], *, sizes: bool
 ) -> list[str]:
@@ -201,12 +229,14 @@ def sandbox(
     args += [*limit, "--tmpfs", HOME, "--bind", vnc, f"{RUN}/vnc"]
     args += [*limit, "--tmpfs", TMP, "--dir", f"{TMP}/.X11-unix"]
     args += ["--ro-bind-try", "/var/cache/fontconfig", "/var/cache/fontconfig"]
-    chromium = os.path.isdir("/etc/chromium")
-    args += ["--tmpfs", "/etc/chromium", "--dir", POLICIES] if chromium else []
+    managed = [path for place, path in POLICIES.items() if hides(place, path, files)]
+    hidden = dict.fromkeys(map(etc_folder, managed))
+    args += [word for folder in hidden for word in ("--tmpfs", folder)]
+    args += [word for path in managed for word in ("--dir", path)]
     args += [*limit, "--tmpfs", LIBRARY]
     for fd, place in files:
         args += ["--file", str(fd), place]
-    args += ["--remount-ro", LIBRARY, *(["--remount-ro", "/etc/chromium"] if chromium else [])]
+    args += [word for folder in (LIBRARY, *hidden) for word in ("--remount-ro", folder)]
     args += ["--ro-bind", java, java] if java and not java.startswith(("/usr/", "/opt/")) else []
     args += ["--remount-ro", "/"]
     return [*args, "--chdir", HOME, "--", python, "-I", "-S", f"{RUN}/inside.py"]
@@ -219,7 +249,7 @@ class Box:
         self.given, self.vnc, self.caller, self.fence = given, vnc, caller, fence
         self.display = given["display"]
         self.names = [program["name"] for program in given["programs"]]
-        self.ready, self.ended, self.unread, self.log, self.log_size = 0, False, b"", b"", 0
+        self.ready, self.ended, self.unread, self.said, self.log_limit = 0, False, b"", b"", given["log"]
         self.loop = fence.Loop()
         self.forwarder = fence.Forwarder(self.loop)
 
@@ -231,8 +261,8 @@ class Box:
         if not bwrap:
             how = f"is on the agent ({there[0]}), but cannot be executed" if there else "is not installed on the agent"
             raise OverError("tool-missing", f"bubblewrap (bwrap) {how}")
-        if any(file["place"] == "chromium-policy" for file in given["files"]) and not os.path.isdir("/etc/chromium"):
-            raise OverError("tool-missing", "Chromium is not installed on the agent: it has no folder /etc/chromium")
+        for file in given["files"]:
+            check_policies(file["place"])
         if not (python := os.path.realpath(sys.executable)).startswith(("/usr/", "/opt/")):
             raise OverError("tool-missing", f"The agent's Python must be under /usr or /opt, not {python}")
         if given["java"]:
@@ -287,7 +317,7 @@ class Box:
         with contextlib.suppress(BlockingIOError):
             self.note(log)
         if not self.ended:
-            last = (self.log.decode("utf-8", "replace").strip().splitlines() or [""])[-1]
+            last = (self.said.decode("utf-8", "replace").strip().splitlines() or [""])[-1]
             self.over("job-failed", f"The sandbox ended: {last}")
 
     def listen_outside(self, address: str) -> None:
@@ -339,15 +369,16 @@ class Box:
         self.loop.over = True
 
     def note(self, log: int) -> None:
-        """Keep the programs' last output in the log file."""
+        """Keep the programs' output in the log file; once that is full, the last half of it."""
         if not (data := os.read(log, 1 << 16)):
             self.loop.watch(log, 0, lambda _: None)
             return
-        self.log, self.log_size = (self.log + data)[-LOG_LIMIT:], self.log_size + len(data)
+        self.said = (self.said + data)[-LAST_LIMIT:]
         with contextlib.suppress(OSError):  # a full disk ends no console
-            if self.log_size > 2 * LOG_LIMIT:
+            size, half = os.fstat(2).st_size, self.log_limit // 2
+            if size + len(data) > self.log_limit:
+                data = (os.pread(2, half, max(0, size - half)) + data)[-half:]
                 os.ftruncate(2, 0)
-                data, self.log_size = self.log, len(self.log)
             os.write(2, data)
 
 

@@ -17,13 +17,10 @@ log = Logger()
 
 
 class HostedAgent(Agent, Protocol):
-    """An agent as the daemon looks after it. ``kind`` is "local" or "ssh", ``python`` what runs our programs there."""
+    """An agent as the daemon looks after it. ``kind`` is "local" or "ssh"."""
 
     @property
     def kind(self) -> str: ...
-
-    @property
-    def python(self) -> str: ...
 
     @property
     def place(self) -> str:
@@ -73,7 +70,8 @@ class RemoteHosted(HostedAgent, Protocol):
         to be said of the runner. Raises what stands in the way."""
 
     async def change(self, agent: RemoteAgent) -> None:
-        """Be as it is told now, at once. Streams and programs are lost; jobs go on."""
+        """Be as it is told now, at once. Streams and programs are lost, unless only the browser is another; jobs go
+        on."""
 
 
 Welcome = Callable[[Agent], Coroutine[Any, Any, None]]

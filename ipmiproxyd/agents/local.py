@@ -27,7 +27,7 @@ from ipmiproxyd.agents.with_runner import (
     tcp_endpoint,
 )
 from ipmiproxyd.errors import AgentUnreachable
-from ipmiproxyd.model import Command, DirectStream, Outcome, StreamAddress, UnixStream, Users
+from ipmiproxyd.model import CHROMIUM, Command, DirectStream, Outcome, StreamAddress, UnixStream, Users
 
 BESIDE: Final = "This agent is the daemon's own machine: browsers and Java of the consoles run beside the daemon."
 APART: Final = "A separate host for consoles is safer: agent provision makes one (see docs/agents.md)."
@@ -51,6 +51,7 @@ class LocalAgent(AgentWithRunner):
     """
 
     kind = "local"
+    browser = CHROMIUM
     users_setting = "[agent] users of the configuration file"
 
     def __init__(

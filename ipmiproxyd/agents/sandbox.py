@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
+
+from ipmiproxyd.model import PolicyPlace
 
 HOME: Final = "/home/console"
 """The console's own home, empty but for the job's files; in memory."""
@@ -30,8 +33,13 @@ DOOR_FD: Final = 3
 DISPLAY_FD: Final = 3
 """Where a program with :attr:`~ipmiproxyd.model.Ready.DISPLAY` writes its display's number."""
 
-POLICIES: Final = "/etc/chromium/policies/managed"
-"""The browser's managed policies: nothing but the job's own."""
+POLICIES: Final[Mapping[PolicyPlace, str]] = {
+    "chromium-policy": "/etc/chromium/policies/managed",
+    "chrome-policy": "/etc/opt/chrome/policies/managed",
+    "edge-policy": "/etc/opt/edge/policies/managed",
+    "brave-policy": "/etc/brave/policies/managed",
+}
+"""Where browsers' builds read their managed policies: there is nothing but the job's own."""
 
 READY: Final = f"{RUN}/ready"
 """A named pipe: a program with :attr:`~ipmiproxyd.model.Ready.TOLD` is ready once a line was written to it."""

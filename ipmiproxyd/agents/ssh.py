@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -87,6 +88,10 @@ class SshAgent(AgentWithRunner):
         return self._agent.python
 
     @property
+    def browser(self) -> str:
+        return self._agent.browser
+
+    @property
     def cache(self) -> str:
         return self._facts.get("cache") or f"{self.folder}/cache"
 
@@ -136,7 +141,9 @@ class SshAgent(AgentWithRunner):
         await self._link.close()
 
     async def change(self, agent: RemoteAgent) -> None:
-        self._agent, self._users = agent, agent.users
+        before, self._agent, self._users = self._agent, agent, agent.users
+        if replace(before, browser=agent.browser, notes=agent.notes) == agent:
+            return
         self._place = SshPlace.of(agent, self._known_hosts)
         if not self._running:
             self.place = ""

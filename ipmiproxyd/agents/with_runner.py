@@ -401,6 +401,7 @@ def _job_document(spec: JobSpec, *, listen: str, cache: str, texts: Mapping[str,
             {"address": reach.address, "ports": list(reach.ports), "names": list(reach.names)} for reach in spec.reach
         ],
         "start_timeout": spec.start_timeout,
+        "log": spec.log,
         "inside": texts[inside.__name__],
         "fence": texts[fence.__name__],
     }

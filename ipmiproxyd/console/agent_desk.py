@@ -29,6 +29,10 @@ IN_USE: Final = (*OPEN, ConsoleState.LOST)
 """Those whose programs may be there."""
 HOMES: Final = frozenset({"user", "folder", "jobs_name", "users", "group", "runner", "python"})
 """Fields that say where the programs of consoles are kept, and as whom they run."""
+HERE: Final = {"address": "", "connected": True, "state": "connected"}
+"""Shown of the local agent, as of the others how they are reached."""
+QUIET: Final = frozenset({"notes", "browser"})
+"""Fields that have nothing to do with how it is reached."""
 SHOWN: Final = {"host_keys": "host_key", "runner": "runner_path"}
 """Fields that have other names where they are shown."""
 REMEMBERED: Final = {
@@ -136,7 +140,9 @@ class AgentDesk:
             "name": agent.name,
             "kind": agent.kind,
             "from": "config" if agent.kind == "local" or agent.name in self._configured else "store",
+            **(HERE if agent.kind == "local" else {}),
             **agent.describe(),
+            "browser": agent.browser,
             "consoles": len(self._open_on(agent.name)),
             "displays": {"total": pool.size, "in_use": pool.in_use},
             "limits": {"consoles": self._rooms.limit, "displays": pool.size},
@@ -205,7 +211,7 @@ class AgentDesk:
         after = changed(before, changes)
         if after != before:
             self._check_homes(before, after)
-            if changes.keys() - {"notes"}:
+            if changes.keys() - QUIET:
                 after = await self._vouched(after, check=check, known_hosts=known_hosts)
             await self._done(self._swap(before, after))
         told = await self._told_of(after, is_new=after.host != before.host)
@@ -343,6 +349,11 @@ class AgentDesk:
             words = f"The agent {name} is the daemon's own machine."
             raise Forbidden(words, hint="That one is set up by ipmiproxyctl setup.")
         return self._configured.get(name) or await self._stored.get(name)
+
+    async def check_changeable(self, name: str) -> None:
+        """Raises Forbidden for one that the configuration file has."""
+
+        await self._changeable(name)
 
     async def trusted(self, agent: RemoteAgent, *, known_hosts: bool) -> RemoteAgent:
         """A new one with a host key that somebody vouches for. Raises HostKeyUnknown, HostKeyChanged, …"""

@@ -43,7 +43,7 @@ class Html5Opening:
         session.stage("html5", "Asking the panel for its HTML5 console")
         page = await shop.panels.talk(agent, device, lambda site: family.html5(site, web))
         tls, pin = await shop.panels.known(agent, device)
-        program, files = shop.browser.programs(device.web_url, pin, page, family.html5_ports, tls=tls)
+        program, files = shop.browser.programs(agent, device.web_url, pin, page, family.html5_ports, tls=tls)
         reach = reach_of(device, addresses, family.html5_ports)
         window = ("browser", "Opening the console in a browser")
         await start_job(session, shop, (program,), files, window=window, reach=reach)

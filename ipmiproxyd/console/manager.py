@@ -21,7 +21,7 @@ from ipmiproxyd.console.requests import from_document, is_meant, kept_times, may
 from ipmiproxyd.console.session import ConsoleSession, label_of
 from ipmiproxyd.console.sharing import Sharing
 from ipmiproxyd.console.timing import limited
-from ipmiproxyd.console.types import CANNOT_WORK, NAMES, Types, first_sentence, hindrance, still_worth
+from ipmiproxyd.console.types import CANNOT_WORK, NAMES, Types, first_sentence, hindrance, still_worth, without_hopeless
 from ipmiproxyd.errors import BadValue, Cancelled, LimitReached, NotFound, ProxyError, TimedOut
 from ipmiproxyd.interfaces import Agent, Grants, Progress, RelayHost, Store, VncServer, agent_named, is_leaving
 from ipmiproxyd.model import Console, ConsoleState, ConsoleType, Grant, Job, LedgerRecord, OpenRequest
@@ -102,7 +102,7 @@ class ConsoleManager:
     # --- opening ------------------------------------------------------------------------------------------------------
 
     async def open(self, request: OpenRequest, progress: Progress) -> Mapping[str, Any]:
-        self._check(request)
+        request = self._checked(request)
         session, reused = await self._reuse_or_make(request)
         stop_telling = session.add_listener(progress)
         session.joined += 1
@@ -130,17 +130,20 @@ class ConsoleManager:
             ],
         }
 
-    def _check(self, request: OpenRequest) -> None:
-        """Raises Forbidden, MissingArgument and BadValue for a type that cannot be."""
+    def _checked(self, request: OpenRequest) -> OpenRequest:
+        """Without types to fall back to in vain. Raises Forbidden, MissingArgument, BadValue and ToolMissing for a type
+        that cannot be."""
 
-        agent_named(self._around.agents, request.agent)  # there is one
+        browser = agent_named(self._around.agents, request.agent).browser
         for wanted in (request.type, *request.fall_back):
             self._around.types.allow(wanted, request.agent)
             if wanted not in self._stages:
                 raise BadValue(f"type: this gateway has no consoles of type {wanted}.")
-        wrong = hindrance(request)
+        request = without_hopeless(request, browser)
+        wrong = hindrance(request, browser)
         if wrong is not None and not request.fall_back:
             raise wrong
+        return request
 
     async def _reuse_or_make(self, request: OpenRequest) -> tuple[ConsoleSession, bool]:
         alike = self._alike(request)
@@ -207,7 +210,8 @@ class ConsoleManager:
         """Open it as the type that it is to be now. Returns why that cannot work, if others may."""
 
         await self._around.store.put(KIND, session.id, to_document(session.request, session.opened_at))
-        error = hindrance(session.request)
+        agent = self._around.agents.get(session.request.agent)
+        error = None if agent is None else hindrance(session.request, agent.browser)
         if error is None:
             try:
                 await self._stages[session.request.type](session)

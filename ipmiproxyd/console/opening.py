@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -19,7 +20,7 @@ from ipmiproxyd.console.session import ConsoleSession
 from ipmiproxyd.console.timing import limited
 from ipmiproxyd.errors import BmcUnreachable, JobFailed, NoFreeDisplay
 from ipmiproxyd.interfaces import Agent, VncServer
-from ipmiproxyd.model import Job, JobFile, JobSpec, JobStage, LibraryFile, Program, Reach
+from ipmiproxyd.model import JOB_LOG, Job, JobFile, JobSpec, JobStage, LibraryFile, Program, Reach
 from ipmiproxyd.tools.browser import PanelBrowser
 from ipmiproxyd.tools.guard import Guard
 from ipmiproxyd.tools.names import Names, hosts_of
@@ -28,6 +29,9 @@ from ipmiproxyd.tools.vendors import VendorDesk
 from ipmiproxyd.tools.xvnc import Display
 from ipmiproxyd.vendors.ports import ALL, Port
 from ipmiproxyd.wire.device import vnc_address
+
+DEBUG_LOG: Final = 16 << 20
+"""Bytes that the log of a console for debugging may have: hours of what Chromium says."""
 
 Serve = Callable[[ConsoleSession], Awaitable[None]]
 Shown = Callable[[ConsoleSession], Awaitable[None]]
@@ -60,6 +64,8 @@ class PanelOpening:
     :param shown: is told once the browser is there.
     """
 
+    _log = JOB_LOG
+
     def __init__(self, workshop: Workshop, serve: Serve, desk: VendorDesk, shown: Shown) -> None:
         self._shop = workshop
         self._serve = serve
@@ -73,31 +79,34 @@ class PanelOpening:
             tls, pin = await shop.panels.trusted(agent, device)
             family = await self._desk.known(agent, device)
             ports = ALL if family is None else family.ports("panel")
-            program, files = self._browser(device.web_url, pin, ports, tls)
+            program, files = self._browser(agent, device.web_url, pin, ports, tls)
             reach = reach_of(device, addresses, ports)
             window = ("browser", "Opening the panel in a browser")
-            await start_job(session, shop, (program,), files, window=window, reach=reach)
+            await start_job(session, shop, (program,), files, window=window, reach=reach, log=self._log)
         await self._shown(session)
 
     def _browser(
-        self, url: str, pin: str | None, ports: Sequence[Port], tls: str
+        self, agent: Agent, url: str, pin: str | None, ports: Sequence[Port], tls: str
     ) -> tuple[Program, tuple[JobFile, ...]]:
-        return self._shop.browser.programs(url, pin, ports=ports, tls=tls)
+        return self._shop.browser.programs(agent, url, pin, ports=ports, tls=tls)
 
 
 class DebugOpening(PanelOpening):
     """Opens a console of type ``panel-debug``: the panel in an ordinary browser with its developer tools. What that
-    says is in the job's log, which stays until the console closes."""
+    says is in the job's log, which stays until the console closes, and has room for all of an ordinary session."""
+
+    _log = DEBUG_LOG
 
     async def __call__(self, session: ConsoleSession) -> None:
         await super().__call__(session)
-        words = f"What the browser says is in {session.has.log} on the agent, until the console closes."
+        kept = f"whole up to {DEBUG_LOG >> 20} MiB, of more the latest half of that"
+        words = f"What the browser says is in {session.has.log} on the agent until the console closes: {kept}."
         session.has.warnings.append(words)
 
     def _browser(
-        self, url: str, pin: str | None, ports: Sequence[Port], tls: str
+        self, agent: Agent, url: str, pin: str | None, ports: Sequence[Port], tls: str
     ) -> tuple[Program, tuple[JobFile, ...]]:
-        return self._shop.browser.debugging(url, pin, ports, tls=tls)
+        return self._shop.browser.debugging(agent, url, pin, ports, tls=tls)
 
 
 class VncOpening:
@@ -172,10 +181,11 @@ async def start_job(
     reach: tuple[Reach, ...] = (),
     library: tuple[LibraryFile, ...] = (),
     java: str = "",
+    log: int = JOB_LOG,
 ) -> None:
     """Start the display and ``programs`` on it. ``window``: name and words of the stage in which the last one shows
-    its window. ``reach``, ``library`` and ``java``: see :class:`~ipmiproxyd.model.JobSpec`. A job that the console had
-    before was given back."""
+    its window. ``reach``, ``library``, ``java`` and ``log``: see :class:`~ipmiproxyd.model.JobSpec`. A job that the
+    console had before was given back."""
 
     agent = shop.agents[session.request.agent]
 
@@ -192,6 +202,7 @@ async def start_job(
         files=files,
         library=library,
         java=java,
+        log=log,
         vnc="direct" if agent.is_direct else shop.display.vnc,
         reach=reach,
         lease=shop.lease,

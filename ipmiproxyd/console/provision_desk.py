@@ -27,7 +27,7 @@ from ipmiproxyd.errors import (
 )
 from ipmiproxyd.interfaces import Javas, Progress
 from ipmiproxyd.model import Administrator, Errand, RemoteAgent, Report, Secret, Verb, Wanted
-from ipmiproxyd.wire.agent import checked, differing, to_document
+from ipmiproxyd.wire.agent import changed, checked, differing, to_document
 from ipmiproxyd.wire.provision import check_administrator, check_agent, check_wanted
 
 NEEDED: Final = ("host", "key")
@@ -83,18 +83,24 @@ class ProvisionDesk:
         check_administrator(errand.by)
         with self._alone(name):
             known, agent = await self._meant(errand)
+            has_other_browser = known is not None and known.browser != agent.browser
+            if has_other_browser:
+                await self._agents.check_changeable(name)
             way_back = "" if known or dry_run else _way_back(agent, errand.by)
             async with self._provisioner().reach(agent, errand.by) as host:
                 with _hinting(way_back):
                     report = await host.work("provision", wanted, dry_run=dry_run, progress=tell)
                 kin = await self._kin(host, agent)
-            report = _more(report, Report((), tuple(kin)))
+            stored = (f"What is stored of its browser: {agent.browser}",) if has_other_browser else ()
+            report = _more(report, Report(stored, tuple(kin)))
             if dry_run:
                 row = {"name": name} if known is None else await self._agents.show(name)
                 later = tuple(f"The Java {java}, if it is not there" for java in wanted.javas)
                 return _answer(_more(report, Report(later)), row, dry_run=True)
             tell({"stage": "agent", "text": f"Signing in as {agent.user}"})
             with _hinting(" ".join(filter(None, (*kin, way_back)))):
+                if has_other_browser:
+                    await self._agents.change(name, {"browser": agent.browser}, check=False)
                 row = await (self._agents.add(agent) if known is None else self._agents.look_again(name))
             javas = await self._install(name, wanted.javas, tell)
             return _answer(_more(report, javas), row, dry_run=False)
@@ -287,13 +293,15 @@ def _is_meant(wanted: str, name: str) -> bool:
 
 
 def _as_given(known: RemoteAgent, fields: Mapping[str, Any]) -> RemoteAgent:
-    other = differing(known, fields)
+    """The known one; its browser may be another."""
+
+    other = [name for name in differing(known, fields) if name != "browser"]
     if other:
         raise BadValue(
             f"The agent {known.name} is known with another {' and another '.join(other)}.",
             hint=f"Leave that out, or change it first: agent set name={known.name} {other[0]}=…",
         )
-    return known
+    return changed(known, {name: value for name, value in fields.items() if name == "browser"})
 
 
 def _more(report: Report, other: Report) -> Report:

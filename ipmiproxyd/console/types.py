@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from ipmiproxyd.errors import (
@@ -20,7 +20,7 @@ from ipmiproxyd.errors import (
     ToolMissing,
     VendorUnknown,
 )
-from ipmiproxyd.model import ConsoleType, OpenRequest
+from ipmiproxyd.model import NO_BROWSER, ConsoleType, OpenRequest
 
 LABELS: Final[Mapping[ConsoleType, str]] = {
     "java": "automatically download and run the Java console",
@@ -41,6 +41,8 @@ NAMES: Final[Mapping[ConsoleType, str]] = {
 
 CANNOT_WORK: Final = (BmcUnsupported, Html5Only, NoLicence, ToolMissing, BadJnlp, VendorUnknown, JobFailed)
 """Why another type may do better. A refused sign-in is not among them: it would be the same for every type."""
+
+NEED_A_BROWSER: Final[Sequence[ConsoleType]] = ("panel", "panel-debug", "html5")
 
 NEED_A_FAMILY: Final[Sequence[ConsoleType]] = ("java", "html5")
 """What takes a panel that is recognised."""
@@ -100,9 +102,25 @@ class Types:
             )
 
 
-def hindrance(request: OpenRequest) -> ProxyError | None:
-    """What is wrong with a request for a console of type ``vnc``, if anything is."""
+def without_hopeless(request: OpenRequest, browser: str) -> OpenRequest:
+    """With only such types to fall back to as the agent has the browser for, if they need one."""
 
+    if browser != NO_BROWSER:
+        return request
+    return replace(request, fall_back=tuple(one for one in request.fall_back if one not in NEED_A_BROWSER))
+
+
+def hindrance(request: OpenRequest, browser: str) -> ProxyError | None:
+    """What is wrong with a request for a console of its type, if anything is.
+
+    :param browser: the agent's.
+    """
+
+    if request.type in NEED_A_BROWSER and browser == NO_BROWSER:
+        return ToolMissing(
+            f"The {NAMES[request.type]} needs a browser, and the agent {request.agent} is to have none (browser=none).",
+            hint=f"Use type=java or type=vnc, or give it one: agent provision name={request.agent} browser=chromium",
+        )
     if request.type != "vnc":
         return None
     if not request.device.vnc:

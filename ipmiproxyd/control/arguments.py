@@ -60,7 +60,7 @@ UNSET: Final = Unset.UNSET
 @dataclass(frozen=True, slots=True)
 class Argument(Generic[T]):
     """One ``key=value`` of a command. ``help`` is one line in plain words; ``instead_of`` are names that people may
-    give it, and that it has not."""
+    give it, and that it has not; ``also`` is one that it has, too."""
 
     name: str
     type: ArgumentType[T]
@@ -68,6 +68,7 @@ class Argument(Generic[T]):
     required: bool = False
     default: T | Unset = UNSET
     instead_of: tuple[str, ...] = ()
+    also: str = ""
 
     def parse(self, text: str) -> T:
         """Raises BadValue, which shows the value unless it is secret."""

@@ -45,9 +45,11 @@ class Command:
         """
 
         declared = {argument.name: argument for argument in self.arguments}
+        also = {argument.also: argument.name for argument in self.arguments if argument.also}
         values: dict[str, Any] = {}
         for written, text in given:
             name = written.replace("-", "_")
+            name = also.get(name, name)
             if name not in declared:
                 raise self._unknown(written)
             if name in values:

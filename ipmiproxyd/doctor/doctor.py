@@ -28,7 +28,7 @@ from ipmiproxyd.doctor.bmc import BmcCheck, BmcRooms
 from ipmiproxyd.doctor.trial import Trials
 from ipmiproxyd.errors import AgentUnreachable, ProxyError, TimedOut, ToolMissing
 from ipmiproxyd.interfaces import Progress
-from ipmiproxyd.model import Command, Console, Device
+from ipmiproxyd.model import NO_BROWSER, Command, Console, Device
 from ipmiproxyd.tools.java_console import JavaConsoles
 
 LIMIT: Final = 60.0
@@ -68,7 +68,7 @@ class Step:
 class DoctorRooms:
     """What the doctor works with.
 
-    :ivar programs: what consoles and power actions need on an agent: what for → programs.
+    :ivar programs: what consoles and power actions need on an agent with such a browser: what for → programs.
     :ivar displays: the numbers that displays may have; ``prefix``: what their Unix users' names begin with.
     :ivar consoles: those that there are just now.
     """
@@ -76,7 +76,7 @@ class DoctorRooms:
     trials: Trials
     bmc: BmcRooms
     javas: JavaConsoles
-    programs: Mapping[str, Sequence[str]]
+    programs: Callable[[str], Mapping[str, Sequence[str]]]
     displays: Sequence[int]
     prefix: str
     consoles: Callable[[], Sequence[Console]]
@@ -153,14 +153,16 @@ class _Examination:
     async def _around(self) -> Sequence[Finding]:
         rooms = self._rooms
         before = self._clock.seconds()
-        looks = await self._looked()
+        browser = self._agent.browser
+        wanted = rooms.programs(browser)
+        looks = await self._looked(wanted)
         after = self._clock.seconds()
         strangers = await self._strangers()
         knock = await self._knock(looks["firewall"])
         packages = looks["packages"].get("found", {})
         told: Mapping[str, Callable[[Any], list[Finding]]] = {
             "system": machine.system,
-            "programs": lambda found: machine.programs(rooms.programs, found, packages),
+            "programs": lambda found: machine.programs(wanted, found, packages),
             "namespaces": machine.namespaces,
             "memory": machine.memory,
             "disks": machine.disks,
@@ -172,16 +174,17 @@ class _Examination:
             "account": traces.account,
         }
         findings = [one for name, words in told.items() for one in _worded(name, looks[name], words)]
-        return [*findings, *_leftovers(self._agent.name, looks["jobs"], strangers, looks["processes"])]
+        left = _leftovers(self._agent.name, looks["jobs"], strangers, looks["processes"])
+        return [*machine.browser(browser), *findings, *left]
 
-    async def _looked(self) -> Mapping[str, Mapping[str, Any]]:
+    async def _looked(self, wanted: Mapping[str, Sequence[str]]) -> Mapping[str, Mapping[str, Any]]:
         agent, rooms = self._agent, self._rooms
         text = await deferToThread(Path(looking.__file__).read_text)
         facts = agent.facts
         own_users = bool(facts.get("own_users"))
         given = {
-            "programs": [program for group in rooms.programs.values() for program in group],
-            "packages": sorted({*machine.PACKAGES.values(), machine.FONTS}),
+            "programs": [program for group in wanted.values() for program in group],
+            "packages": sorted({*machine.PACKAGES.values(), machine.FONTS, agent.browser}),
             "folders": {"jobs": facts["jobs"], "cache": agent.cache, "home": agent.folder, **_SCRATCH},
             "jobs": facts["jobs"],
             "locks": LOCKS if own_users else "",
@@ -247,6 +250,8 @@ class _Examination:
             return [await trials.of_browser(agent)]
 
         display = await self._made(Step("trial-display", "Starting a display and a small program", 33.0, of_display))
+        if agent.browser == NO_BROWSER:
+            return display
         if any(one.level == "ok" for one in display):
             browser = await self._made(Step("trial-browser", "Starting the browser with a page", 35.0, of_browser))
             return [*display, *browser]

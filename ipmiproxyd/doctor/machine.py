@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from ipmiproxyd.agents.findings import Finding
+from ipmiproxyd.model import CHROMIUM, NO_BROWSER
 
 LEAST_MEMORY: Final = 512 << 20
 """Bytes below which an agent has hardly room for a console."""
@@ -89,6 +90,15 @@ def programs(
     there = [program for group in wanted.values() for program in group if program not in found["missing"]]
     told = ", ".join(f"{name} {_upstream(versions.get(PACKAGES.get(name, name), ''))}".rstrip() for name in there)
     return lacking or [Finding("programs", "ok", f"Every program that is needed is installed: {told}.")]
+
+
+def browser(name: str) -> list[Finding]:
+    """What is to be said of an agent's own choice."""
+
+    if name == NO_BROWSER:
+        words = "None, as is set (browser=none): the agent is not for consoles of type panel and html5."
+        return [Finding("browser", "ok", words)]
+    return [] if name == CHROMIUM else [Finding("browser", "ok", f"Panels are shown in {name}, which is untested.")]
 
 
 def _how_missing(program: str, closed: Mapping[str, str], versions: Mapping[str, str]) -> str:

@@ -25,7 +25,7 @@ from ipmiproxyd.doctor import trial_program
 from ipmiproxyd.doctor.machine import NO_PROC, NO_WIDE_FENCE, WHOLE_PROC
 from ipmiproxyd.errors import BmcError, BmcUnreachable, JobFailed, NoFreeDisplay, ProxyError
 from ipmiproxyd.interfaces import VncServer
-from ipmiproxyd.model import Job, JobFile, JobSpec, JobStage, Program, Reach, Ready
+from ipmiproxyd.model import CHROMIUM, Job, JobFile, JobSpec, JobStage, Program, Reach, Ready
 from ipmiproxyd.tools.browser import PanelBrowser
 from ipmiproxyd.tools.guard import Guard
 from ipmiproxyd.tools.xvnc import Display
@@ -161,12 +161,12 @@ class Trials:
         """A display, and the browser with a page of one colour."""
 
         rooms, colour = self._rooms, _colour()
-        if _NO_SANDBOX in rooms.chromium.split():
+        if agent.browser == CHROMIUM and _NO_SANDBOX in rooms.chromium.split():
             words = "Chromium is started without its sandbox: a panel that attacks it has the console's user at once."
             return Finding("trial-browser", "fault", words, f"Take {_NO_SANDBOX} out of panel.chromium.")
         argv = self._argv(agent, "page", f"{colour:06x}", str(PORT))
         server = Program(name="page", argv=argv, ready=Ready.TOLD)
-        browser, files = rooms.browser.programs(f"http://127.0.0.1:{PORT}", None)
+        browser, files = rooms.browser.programs(agent, f"http://127.0.0.1:{PORT}", None)
         works = "The browser works, in its sandbox"
         return await self._tried("trial-browser", works, agent, (server, browser), files, colour)
 

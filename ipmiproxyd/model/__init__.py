@@ -27,6 +27,7 @@ from ipmiproxyd.model.bmc import (
     WebTrust,
     bmc_key,
 )
+from ipmiproxyd.model.browsers import CHROMIUM, NO_BROWSER, POLICY_PLACES, PolicyPlace
 from ipmiproxyd.model.consoles import (
     AsSet,
     CertificateFiles,
@@ -44,6 +45,7 @@ from ipmiproxyd.model.consoles import (
     ViewerInfo,
 )
 from ipmiproxyd.model.jobs import (
+    JOB_LOG,
     Job,
     JobFile,
     JobSpec,
@@ -61,7 +63,11 @@ from ipmiproxyd.model.secret import (
 __all__ = [
     "BMC_CIPHER",
     "BMC_REFUSED",
+    "CHROMIUM",
     "IPMI_PORT",
+    "JOB_LOG",
+    "NO_BROWSER",
+    "POLICY_PLACES",
     "SSH_AGENT",
     "Administrator",
     "AsSet",
@@ -85,6 +91,7 @@ __all__ = [
     "LibraryFile",
     "OpenRequest",
     "Outcome",
+    "PolicyPlace",
     "Privilege",
     "Program",
     "Proxy",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from ipmiproxyd.model.browsers import CHROMIUM
 from ipmiproxyd.model.secret import Secret
 
 SSH_AGENT: Final = "ssh-agent"
@@ -26,7 +27,7 @@ class RemoteAgent:
     ``runner`` is where that is installed, for sudo to start it. ``users`` says whether displays have Unix users of
     their own ("auto": where the runner may be root), ``group`` which Unix group reaches them ("" for the account's
     own). ``folder`` is what is ours there, ``jobs_name`` the runner's folder ("" for their defaults). ``transport``
-    concerns the displays only.
+    concerns the displays only. ``browser`` is the one that shows panels: a name of POLICY_PLACES, or NO_BROWSER.
     """
 
     name: str
@@ -43,6 +44,7 @@ class RemoteAgent:
     folder: str = ""
     jobs_name: str = ""
     transport: Transport = "ssh"
+    browser: str = CHROMIUM
     notes: str = ""
 
 
@@ -64,11 +66,9 @@ class Administrator:
 class Wanted:
     """What a host is to have beside what every agent has.
 
-    ``browser`` is "chromium", "none", or a package; ``repository`` a line for apt's sources, or "". ``javas`` are names
-    as of ``java install``.
+    ``repository`` is a line for apt's sources, or "". ``javas`` are names as of ``java install``.
     """
 
-    browser: str = "chromium"
     repository: str = ""
     javas: tuple[str, ...] = ()
 
@@ -78,7 +78,8 @@ class Errand:
     """What is to be done on the host of an agent, to make it one or to take that back.
 
     :ivar name: the agent's.
-    :ivar fields: of :class:`RemoteAgent`, as far as they are given; those of a known agent may only say what is stored.
+    :ivar fields: of :class:`RemoteAgent`, as far as they are given; those of a known agent may only say what is stored,
+        but for the browser, which is stored then.
     :ivar known_hosts: the daemon's files of known hosts may vouch for the host.
     :ivar dry_run: change nothing, and tell what would be changed.
     :ivar force: close consoles that are open there, and pass over proxies that name the agent.

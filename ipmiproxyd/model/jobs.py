@@ -5,12 +5,16 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from ipmiproxyd.model.agents import StreamAddress, UnixStream
+from ipmiproxyd.model.browsers import PolicyPlace
 from ipmiproxyd.model.secret import Secret
 
 Vnc = Literal["unix", "tcp", "direct"]
+
+JOB_LOG: Final = 128 << 10
+"""Bytes of a job's log, as a rule."""
 
 
 class Ready(enum.Enum):
@@ -40,10 +44,11 @@ class Program:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFile:
-    """A small file for a job. ``place`` is "home" (the console's own home), "chromium-policy" or "library" (beside the
-    job's :class:`LibraryFile`); ``name`` may have folders; ``encoding`` says what ``text`` becomes."""
+    """A small file for a job. ``place`` is "home" (the console's own home), "library" (beside the job's
+    :class:`LibraryFile`) or that of a browser's policies; ``name`` may have folders; ``encoding`` says what ``text``
+    becomes."""
 
-    place: Literal["home", "chromium-policy", "library"]
+    place: Literal["home", "library"] | PolicyPlace
     name: str
     text: str = field(repr=False)
     encoding: Literal["utf-8", "base64"] = "utf-8"
@@ -81,7 +86,7 @@ class JobSpec:
     it is for the job to keep others out. ``java``: a folder of the agent that the programs are to see at the same path,
     read-only; what is below /usr or /opt they see anyway. ``reach``: all that they may connect to. ``memory``: bytes
     that they may take together, where the agent can hold them to it. ``least_free``: bytes of memory that the agent
-    must have left, or the job is refused.
+    must have left, or the job is refused. ``log``: bytes of what its programs say that are kept; of more, the last.
     """
 
     id: str
@@ -94,6 +99,7 @@ class JobSpec:
     reach: tuple[Reach, ...] = ()
     memory: int = 2 << 30
     least_free: int = 256 << 20
+    log: int = JOB_LOG
     lease: float = 900.0
     start_timeout: float = 30.0
 

@@ -73,7 +73,7 @@ def argv(repository: str) -> tuple[str, ...]:
     return ("sh", "-c", SCRIPT, "sh", repository)
 
 
-def would(document: Mapping[str, Any], browser: str, os_release: str) -> Report:
+def would(document: Mapping[str, Any], os_release: str) -> Report:
     """What provisioning changes on such a host, as far as that can be told from here. Raises SystemUnsupported.
 
     :param document: the engine's.
@@ -81,7 +81,7 @@ def would(document: Mapping[str, Any], browser: str, os_release: str) -> Report:
 
     try:
         system = System.told(os_release)
-        packages = installing.usual(system, browser)
+        packages = installing.usual(system, document["browser"])
     except FailedError as error:
         raise SystemUnsupported(f"{error.message}.", hint=error.hint) from None
     account, displays = document["account"], document["displays"]
@@ -90,6 +90,7 @@ def would(document: Mapping[str, Any], browser: str, os_release: str) -> Report:
         f"Packages, with what they need: {', '.join(sorted(packages))}",
         f"The account {account}",
         f"The daemon's key for the account {account}",
+        f"The folder for Javas: {document['java_dir']}",
     ]
     if document["users"] != "never":
         changes += [

@@ -11,7 +11,8 @@ from ipmiproxyd.agents.scripts import modules_input, script_argv
 
 MODULES: Final = (
     *("talk", "system", "files", "record", "work"),
-    *("apt", "made", "whole", "installing", "removing", "accounts", "keys", "privileges", "jobs", "firewall", "kernel"),
+    *("apt", "made", "whole", "installing", "removing"),
+    *("accounts", "keys", "javas", "privileges", "jobs", "firewall", "kernel"),
     "main",
 )
 """Each after those that it imports."""

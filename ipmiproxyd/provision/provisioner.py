@@ -54,15 +54,23 @@ class Provisioner:
 
     :param user_prefix: what the names of displays' Unix users begin with.
     :param displays: the numbers that displays may have.
+    :param java_dir: the folder on agents where Javas are installed.
     :param known_hosts: OpenSSH's files of known hosts.
     """
 
     def __init__(
-        self, reactor: Any, *, user_prefix: str, displays: Sequence[int], known_hosts: Sequence[Path]
+        self,
+        reactor: Any,
+        *,
+        user_prefix: str,
+        displays: Sequence[int],
+        java_dir: str,
+        known_hosts: Sequence[Path],
     ) -> None:
         self._reactor = reactor
         self._user_prefix = user_prefix
         self._displays = displays
+        self._java_dir = java_dir
         self._known_hosts = tuple(known_hosts)
 
     @asynccontextmanager
@@ -126,8 +134,10 @@ class Provisioner:
             "prefix": self._user_prefix,
             "displays": list(self._displays),
             "transport": agent.transport,
+            "browser": agent.browser,
             "daemon_address": caller,
             "folder": agent.folder,
+            "java_dir": self._java_dir,
             "jobs_name": agent.jobs_name or JOBS,
             "sudoers": SUDOERS,
         }
@@ -160,10 +170,10 @@ class Reached:
                 if dry_run and verb == "unprovision":
                     return Report((bootstrap.WOULD_UNDO,))
                 if dry_run:
-                    return bootstrap.would(self._document, wanted.browser, self._account.system)
+                    return bootstrap.would(self._document, self._account.system)
                 await self._bootstrap(wanted, progress)
             asked = {"verb": verb, "dry_run": dry_run, "force": force}
-            return await self._engine({**asked, "browser": wanted.browser, "repository": wanted.repository}, progress)
+            return await self._engine({**asked, "repository": wanted.repository}, progress)
         except AgentUnreachable as error:
             raise AgentUnreachable(error.message, hint=error.hint or AGAIN) from None
 

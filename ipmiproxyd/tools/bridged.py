@@ -38,19 +38,23 @@ class OwnCertificate:
 
 
 class Bridges:
-    """Puts programs behind a bridge.
+    """Puts programs behind a bridge."""
 
-    :param python: an agent's Python, 3.9 or later.
-    """
-
-    def __init__(self, *, python: str) -> None:
-        self._python = python
+    def __init__(self) -> None:
         self._text = Path(bridge.__file__).read_text()
 
     def behind(
-        self, program: Program, url: str, ports: tuple[Port, ...], pin: str, profile: str, own: OwnCertificate
+        self,
+        python: str,
+        program: Program,
+        url: str,
+        ports: tuple[Port, ...],
+        pin: str,
+        profile: str,
+        own: OwnCertificate,
     ) -> tuple[Program, JobFile]:
-        """``program``, a browser's, with the bridge in front of it. ``pin``: of the panel at ``url``."""
+        """``program``, a browser's, with the bridge in front of it. ``python``: the agent's, 3.9 or later. ``pin``: of
+        the panel at ``url``."""
 
         parts = urlsplit(url)
         told = {
@@ -61,7 +65,7 @@ class Bridges:
             "certificate": own.pem,
             "then": program.stdin.reveal() if program.stdin else "",
         }
-        argv = (self._python, "-I", "-S", f"{LIBRARY}/{_BRIDGE}", *program.argv)
+        argv = (python, "-I", "-S", f"{LIBRARY}/{_BRIDGE}", *program.argv)
         return (
             replace(program, argv=argv, stdin=Secret(json.dumps(told))),
             JobFile(place="library", name=_BRIDGE, text=self._text),

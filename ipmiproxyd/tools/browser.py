@@ -1,4 +1,4 @@
-"""Chromium, locked down to one BMC's web panel."""
+"""Chromium, or another browser made from it, locked down to one BMC's web panel."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import ipaddress
 import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from ipmiproxyd.agents.sandbox import HOME, LIBRARY
-from ipmiproxyd.model import JobFile, Program, Ready, Secret
+from ipmiproxyd.interfaces import Agent
+from ipmiproxyd.model import CHROMIUM, POLICY_PLACES, JobFile, Program, Ready, Secret
 from ipmiproxyd.tools import steer
 from ipmiproxyd.tools.bridged import LEAST, Bridges, OwnCertificate
 from ipmiproxyd.vendors.family import Page
@@ -63,8 +64,8 @@ _DRAWING: Final = (
 
 # Chromium's policies: https://chromeenterprise.google/policies/. 2 is "block" for the content settings.
 _POLICIES: Final[dict[str, Any]] = {
-    # The star leaves out Chromium's own pages.
-    "URLBlocklist": ["*", "chrome://*", "chrome-untrusted://*", "chrome-extension://*"],
+    # The star leaves out the browser's own pages.
+    "URLBlocklist": ["*", "chrome://*", "chrome-untrusted://*", "chrome-extension://*", "edge://*", "brave://*"],
     "AlwaysOpenPdfExternally": True,
     "DeveloperToolsAvailability": 2,
     "DownloadRestrictions": 3,
@@ -142,22 +143,29 @@ class PanelBrowser:
     The panel fills the screen and has no browser around it. What it opens comes as a window of its own that can be
     closed: a pop-up by the window manager's button, a new tab by the button of its browser window.
 
+    On an agent that is to have another browser, it is that one.
+
     :param program: Chromium's command, quoted as in a shell if it has words of its own.
-    :param python: an agent's Python, 3.9 or later.
     """
 
     NAME: Final = "Chromium"
 
-    def __init__(self, *, program: str = "chromium", python: str = "python3") -> None:
-        self._command = tuple(shlex.split(program))
-        self._steer = (python, "-I", "-S", f"{LIBRARY}/{_STEER}")
+    def __init__(self, *, program: str = CHROMIUM) -> None:
+        self._chromium = tuple(shlex.split(program))
         self._steer_text = Path(steer.__file__).read_text()
-        self._bridges = Bridges(python=python)
+        self._bridges = Bridges()
 
     def programs(
-        self, url: str, pin: str | None, page: Page | None = None, ports: Sequence[Port] = (), *, tls: str = "modern"
+        self,
+        agent: Agent,
+        url: str,
+        pin: str | None,
+        page: Page | None = None,
+        ports: Sequence[Port] = (),
+        *,
+        tls: str = "modern",
     ) -> tuple[Program, tuple[JobFile, ...]]:
-        """Chromium on ``url``, and its policy.
+        """The agent's browser on ``url``, and its policy.
 
         :param pin: see :meth:`ipmiproxyd.tools.curl.Curl.look`; only that certificate is accepted although no
             authority vouches for it.
@@ -169,12 +177,12 @@ class PanelBrowser:
         """
 
         def make(pin: str | None, way: Mapping[str, Any]) -> tuple[Program, tuple[JobFile, ...]]:
-            return self._shown(url, pin, page, way)
+            return self._shown(agent, url, pin, page, way)
 
-        return self._on_the_way(make, url, pin, ports, tls)
+        return self._on_the_way(agent, make, url, pin, ports, tls)
 
     def debugging(
-        self, url: str, pin: str | None, ports: Sequence[Port] = (), *, tls: str = "modern"
+        self, agent: Agent, url: str, pin: str | None, ports: Sequence[Port] = (), *, tls: str = "modern"
     ) -> tuple[Program, tuple[JobFile, ...]]:
         """An ordinary browser window on ``url``, with its address field and its developer tools, which says much to its
         standard error. Nothing of its own keeps it from going elsewhere. Arguments as of :meth:`programs`."""
@@ -182,12 +190,12 @@ class PanelBrowser:
         def make(pin: str | None, _way: Mapping[str, Any]) -> tuple[Program, tuple[JobFile, ...]]:
             told = {"origin": origin_in_script(url), "door": True}
             policy = {**_DEBUG, "NewTabPageLocation": f"{url}/"}
-            return self._program((*_VERBOSE, f"{url}/"), pin, Ready.WINDOW, told, policy)
+            return self._program(agent, (*_VERBOSE, f"{url}/"), pin, Ready.WINDOW, told, policy)
 
-        return self._on_the_way(make, url, pin, ports, tls)
+        return self._on_the_way(agent, make, url, pin, ports, tls)
 
     def _on_the_way(
-        self, make: _Make, url: str, pin: str | None, ports: Sequence[Port], tls: str
+        self, agent: Agent, make: _Make, url: str, pin: str | None, ports: Sequence[Port], tls: str
     ) -> tuple[Program, tuple[JobFile, ...]]:
         """A browser that reaches the panel, by itself or by a bridge."""
 
@@ -195,11 +203,11 @@ class PanelBrowser:
             return make(pin, _direct(url, ports))
         own = OwnCertificate.make(urlsplit(url).hostname or "")
         program, files = make(own.pin, {})
-        program, file = self._bridges.behind(program, url, tuple(ports), pin, tls, own)
+        program, file = self._bridges.behind(agent.python, program, url, tuple(ports), pin, tls, own)
         return program, (*files, file)
 
     def _shown(
-        self, url: str, pin: str | None, page: Page | None, way: Mapping[str, Any]
+        self, agent: Agent, url: str, pin: str | None, page: Page | None, way: Mapping[str, Any]
     ) -> tuple[Program, tuple[JobFile, ...]]:
         """Locked down, on the whole screen."""
 
@@ -212,22 +220,33 @@ class PanelBrowser:
             policy |= _ATTACHABLE
         first = f"--app={url}/" if page is None else "--no-startup-window"
         ready = Ready.WINDOW if page is None else Ready.TOLD
-        return self._program(("--kiosk", "--disable-logging", first), pin, ready, told, policy)
+        return self._program(agent, ("--kiosk", "--disable-logging", first), pin, ready, told, policy)
 
     def _program(
-        self, options: Sequence[str], pin: str | None, ready: Ready, told: Mapping[str, Any], policy: Mapping[str, Any]
+        self,
+        agent: Agent,
+        options: Sequence[str],
+        pin: str | None,
+        ready: Ready,
+        told: Mapping[str, Any],
+        policy: Mapping[str, Any],
     ) -> tuple[Program, tuple[JobFile, ...]]:
+        is_usual = agent.browser == CHROMIUM
+        command = self._chromium if is_usual else (agent.browser,)
+        # The configuration's own may be another build, too.
+        place = POLICY_PLACES.get(PurePath(command[0]).name, POLICY_PLACES[CHROMIUM])
+        start = (agent.python, "-I", "-S", f"{LIBRARY}/{_STEER}")
         trust = () if pin is None else (f"--ignore-certificate-errors-spki-list={pin}",)
         common = (f"--user-data-dir={_PROFILE}", *_QUIET, *_DRAWING, *trust)
         program = Program(
-            name=self.NAME,
-            argv=(*self._steer, *self._command, *common, *options),
+            name=self.NAME if is_usual else agent.browser,
+            argv=(*start, *command, *common, *options),
             ready=ready,
             stdin=Secret(json.dumps(told)),
             door=True,
         )
         return program, (
-            JobFile(place="chromium-policy", name=_POLICY, text=json.dumps(policy)),
+            JobFile(place=place, name=_POLICY, text=json.dumps(policy)),
             JobFile(place="library", name=_STEER, text=self._steer_text),
         )
 

@@ -91,7 +91,7 @@ _EXITS: Final = {
     _WRONG_PIN: _Meaning(
         BadCertificate,
         "The panel at {url} shows another certificate than before",
-        "If it was changed on purpose, forget the old one: ipmiproxyctl vendor forget device=…",
+        "If it was changed on purpose, forget the old one: ipmiproxyctl vendor forget device=… agent=…",
     ),
 }
 

@@ -40,12 +40,10 @@ log = Logger()
 class JavaFiles:
     """One for all agents.
 
-    :param python: an agent's Python, 3.9 or later.
     :param launcher: our own classes, for :meth:`unpacker`.
     """
 
-    def __init__(self, *, python: str = "python3", launcher: Path = LAUNCHER) -> None:
-        self._python = python
+    def __init__(self, *, launcher: Path = LAUNCHER) -> None:
         self._launcher = launcher
         self._program = Path(on_agent.__file__).read_text() + _CALL
 
@@ -159,7 +157,7 @@ class JavaFiles:
 
     async def _call(self, agent: Agent, verb: str, *, timeout: float = 20.0, **more: Any) -> Mapping[str, Any]:
         document = json.dumps({"program": self._program, "verb": verb, **more}).encode()
-        argv = (self._python, "-I", "-S", "-c", _LOAD)
+        argv = (agent.python, "-I", "-S", "-c", _LOAD)
         outcome = await agent.run(Command(argv=argv, stdin=document, timeout=timeout))
         try:
             answer: Mapping[str, Any] = json.loads(outcome.stdout)

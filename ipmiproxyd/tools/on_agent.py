@@ -59,13 +59,31 @@ def me() -> str:
 
 
 def list_javas(folders: list[str], homes: list[str]) -> Object:
-    """Every Java right below one of the folders, and in one of the homes, that runs."""
+    """Every Java right below one of the folders, and in one of the homes, that runs. What is another user's is not
+    tried, as no console may run it: several daemons may have Javas in the same folder."""
     candidates = list(homes)
     for folder in folders:
         with contextlib.suppress(OSError):
             candidates += sorted(entry.path for entry in os.scandir(folder) if entry.is_dir())
     real = dict.fromkeys(os.path.realpath(path) for path in candidates if not os.path.basename(path).startswith("."))
-    return {"javas": [java for home in real if (java := look_at(home))]}
+    return {"javas": [java for home in real if is_ours(home) and (java := look_at(home))]}
+
+
+def is_ours(home: str) -> bool:
+    """Whether a folder, and all above it, are root's or this user's."""
+    try:
+        return all(os.stat(folder).st_uid in (0, os.geteuid()) for folder in above(home))
+    except OSError:
+        return False
+
+
+def above(folder: str) -> list[str]:
+    """A folder, and those above it, but for the root."""
+    found = []
+    while folder != "/":
+        found.append(folder)
+        folder = os.path.dirname(folder)
+    return found
 
 
 def names_in(folder: str) -> Object:
@@ -78,18 +96,17 @@ def names_in(folder: str) -> Object:
 
 def look(home: str) -> Object:
     """The Java in one folder, which may be a link."""
-    real = folder = os.path.realpath(home)
+    real = os.path.realpath(home)
     hint = f"It has to be the folder with bin/java in it, which {me()} can run."
     none = RefusedError("not-found", f"No Java runs in {home} on this agent", hint)
     if not os.access(f"{real}/bin/java", os.X_OK):
         raise none
-    while folder != "/":
+    for folder in above(real):
         status = os.stat(folder)
         # As the runner will see it, too.
         if status.st_uid not in (0, os.geteuid()) or (status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX):
             hint = f"Let it belong to root or {me()}, and nobody else write to it."
             raise RefusedError("forbidden", f"{folder} can be changed by others: no console may run it", hint)
-        folder = os.path.dirname(folder)
     # Not before: it runs what is there.
     if (java := look_at(real)) is None:
         raise none
@@ -177,7 +194,10 @@ def work_in(folder: str) -> str:
         os.makedirs(folder, mode=0o755, exist_ok=True)
         return tempfile.mkdtemp(prefix=".work-", dir=folder)
     except OSError as error:
-        hint = f"As root on the agent: install -d -o {me()} -m 755 {folder}; or let [java] dir be another folder."
+        hint = "Let [java] dir be another folder."
+        if not os.path.isdir(folder) or is_ours(folder):
+            made = f"As root on the agent: install -d -o {me()} -m 755 {folder} (agent provision makes it, too)"
+            hint = f"{made}; or l{hint[1:]}"
         raise RefusedError("forbidden", f"{me()} may not write to {folder}: {error.strerror}", hint) from error
 
 

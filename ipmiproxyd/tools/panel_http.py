@@ -67,9 +67,10 @@ class PanelHttp:
             profile, pin = await self._look(agent, url, first)
         before = known.get("pin")
         if device.web_trust == "pin" and before and pin and pin != before:
+            forget = f"ipmiproxyctl vendor forget device={device.label} agent={agent.name}"
             raise BadCertificate(
                 f"The panel at {url} shows another certificate than before.",
-                hint=f"If it was changed on purpose: ipmiproxyctl vendor forget device={device.label}",
+                hint=f"If it was changed on purpose: {forget}",
             )
         found = {"tls": profile, "pin": pin, "looked": looked}
         if found != known:

@@ -105,5 +105,6 @@ _KINDS: Final[Mapping[str, kinds.Kind[Any]]] = {
     "folder": kinds.agent_path,
     "jobs_name": kinds.jobs_name,
     "transport": kinds.choice(*get_args(Transport)),
+    "browser": kinds.browser,
     "notes": _notes,
 }

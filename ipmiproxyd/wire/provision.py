@@ -20,9 +20,6 @@ _AGENT: Final = (
     ("python", _PATH),
     ("runner", _PATH),
 )
-_BROWSER: Final = kinds.name(
-    r"[a-z0-9](?:[a-z0-9+.-]{0,62}[a-z0-9])?", "chromium, none, or the name of a package"
-)
 _REPOSITORY: Final = kinds.name(
     r"|deb [^\x00-\x1f\x7f]{1,500}", "a line for apt such as deb http://mirror.example.org/debian bookworm main"
 )
@@ -39,7 +36,7 @@ def check_wanted(wanted: Wanted) -> None:
     """Raises BadValue."""
 
     javas = [("javas", _JAVA, java) for java in wanted.javas]
-    _check([("browser", _BROWSER, wanted.browser), ("repository", _REPOSITORY, wanted.repository), *javas])
+    _check([("repository", _REPOSITORY, wanted.repository), *javas])
 
 
 def check_administrator(by: Administrator) -> None:

@@ -18,7 +18,7 @@ from ipmiproxyd.model import JobFile, JobSpec, Ready
 from ipmiproxyd.tools.browser import PanelBrowser
 from ipmiproxyd.tools.curl import Curl
 from ipmiproxyd.tools.xvnc import Display
-from tests.integration.test_local_agent import LocalCase, children_of
+from tests.integration.test_local_agent import LocalCase
 from tests.support import leftovers
 from tests.support.agent_suite import reach_of, shell
 from tests.support.https_site import HttpsSite
@@ -55,7 +55,7 @@ class BrowserTests(LocalCase):
         self.site = HttpsSite(self, {"/": PANEL, "/popup": coloured(GREEN), "/tab": coloured(YELLOW), "/x": ""})
 
     async def browse(self, pin: str) -> tuple[JobSpec, RfbClient]:
-        program, files = PanelBrowser().programs(self.site.url, pin)
+        program, files = PanelBrowser().programs(self.agent, self.site.url, pin)
         page = JobFile(place="home", name="page.html", text=coloured(RED))
         small = self.spec()
         screen, screen_files = Display().programs(small.display)
@@ -110,8 +110,9 @@ class BrowserTests(LocalCase):
 
         keeper = int(self.state(spec)["keeper"].split(":")[1])
         everything = descendants(keeper)
-        self.assertTrue(all(os.stat(f"/proc/{pid}").st_uid for pid in everything))
-        renderers = [pid for pid in everything if b"--type=renderer" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        owners = {leftovers.status(pid).get("Uid", "gone") for pid in everything}
+        self.assertFalse([owner for owner in owners if owner.startswith("0\t")], owners)
+        renderers = [pid for pid in everything if b"--type=renderer" in leftovers.read(f"/proc/{pid}/cmdline")]
         self.assertTrue(renderers)
         first = self.first_of(spec)
         for pid in renderers:
@@ -259,5 +260,5 @@ def words(screen: Screen) -> list[list[tuple[int, int, int]]]:
 
 
 def descendants(pid: int) -> set[int]:
-    found = set(children_of(pid))
+    found = set(leftovers.children_of(pid))
     return found.union(*(descendants(child) for child in found))

@@ -31,7 +31,7 @@ class ReachTests(LocalCase):
     async def test_no_other_server_hears_of_it(self) -> None:
         other = HttpsSite(self, {"/": ""}, tls=False)
         site = HttpsSite(self, {"/": PAGE.format(url=other.url), "/tried": ""}, tls=False)
-        program, files = PanelBrowser().programs(site.url, None)
+        program, files = PanelBrowser().programs(self.agent, site.url, None)
         small = self.spec()
         screen, screen_files = Display().programs(small.display)
         spec = JobSpec(

@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 from twisted.internet.defer import Deferred, gatherResults
 
 from tests.support import leftovers
-from tests.support.daemon import DaemonProcess, free_ports
+from tests.support.daemon import DaemonProcess
+from tests.support.ports import port_range
 from tests.support.wire_client import Reply
 from tests.support.world import SMALL_PROGRAM, World
 
@@ -165,7 +166,7 @@ class ExhaustionTests(World):
     settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "panel": SMALL,
         "displays": {"range": "141-142"},
-        "relay": {"ports": free_ports(3), "port_rest": "0s"},
+        "relay": {"ports": port_range(3), "port_rest": "0s"},
     }
 
     async def test_displays_then_ports(self) -> None:
@@ -184,7 +185,7 @@ class PortTests(World):
     timeout: ClassVar[float] = 60
     settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "panel": SMALL,
-        "relay": {"ports": free_ports(2), "port_rest": "1m"},
+        "relay": {"ports": port_range(2), "port_rest": "1m"},
     }
 
     async def test_ports_rest(self) -> None:

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+import shutil
+import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
+from tests.simulator.server import SimulatedServer
 from tests.support import leftovers
 from tests.support.hosts import JOBS
 from tests.support.hosts_world import HostsWorld
 
-FEW: Path = Path(__file__).resolve().parents[1] / "support" / "few_namespaces.py"
+SUPPORT = Path(__file__).resolve().parents[1] / "support"
+FEW, CLOCK = SUPPORT / "few_namespaces.py", SUPPORT / "wrong_clock.c"
+LISTEN = (
+    "import os, socket, time; one = socket.create_server(('', 5917)); child = os.fork();"
+    " print(child) if child else (os.closerange(0, 3), time.sleep(300))"
+)
 AWAY = ".away"
 
 
@@ -25,11 +34,11 @@ class DoctorWorld(HostsWorld):
     panels: ClassVar[Sequence[tuple[str, int]]] = (("east", 1),)
     settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {"displays": {"range": "1-40"}}
 
-    async def check(self, words: str = "trial=no") -> dict[str, list[dict[str, Any]]]:
+    async def check(self, words: str = "trial=no", agent: str = "east") -> dict[str, list[dict[str, Any]]]:
         """Findings by what they are about."""
 
         found: dict[str, list[dict[str, Any]]] = {}
-        for one in (await self.client.must(f"agent check name=east {words}"))["findings"]:
+        for one in (await self.client.must(f"agent check name={agent} {words}"))["findings"]:
             found.setdefault(one["what"], []).append(one)
         return found
 
@@ -55,11 +64,24 @@ class DoctorWorld(HostsWorld):
                 is_folder = not host.path(path + AWAY).exists()
                 host.run(*(("umount", path) if is_folder else ("mv", path + AWAY, path)))
 
+    @contextmanager
+    def wrong_clock(self) -> Iterator[None]:
+        """Whatever starts there believes that it is an hour earlier."""
+
+        library, preload = "/usr/lib/wrong_clock.so", self.east.host.path("/etc/ld.so.preload")
+        subprocess.run(["cc", "-shared", "-fPIC", "-o", self.east.host.path(library), CLOCK], check=True)
+        preload.write_text(library)
+        try:
+            yield
+        finally:
+            preload.unlink()
+
 
 class HostFaultTests(DoctorWorld):
     async def test_all(self) -> None:
         await self._all_is_well()
         await self._no_sandbox()
+        await self._other_browsers()
         await self._broken_off()
         await self._what_is_missing()
         await self._what_others_left()
@@ -84,6 +106,32 @@ class HostFaultTests(DoctorWorld):
         found = await self.check("")
         self.named(found, "trial-browser", "fault", "runs without its sandbox: --no-sandbox", "/etc/chromium.d")
         setting.unlink()
+        await self.nothing_left()
+
+    async def _other_browsers(self) -> None:
+        """One that is named is started, and its policies lie where it looks; with none, none is missed."""
+
+        mine = {name.replace("-", "_"): value for name, value in self.east.settings().items()}
+        mine |= {"host_key": ",".join(mine.pop("host_keys")), "jobs_name": "named", "name": "named"}
+        line = " ".join(f"{name}={value}" for name, value in mine.items())
+        await self.client.must(f"agent add {line} browser=google-chrome-stable")
+        program = self.east.host.path("/usr/bin/google-chrome-stable")
+        program.write_text("#!/bin/sh\ntest -s /etc/opt/chrome/policies/managed/panel.json && exec chromium \"$@\"\n")
+        program.chmod(0o755)
+        found = await self.check("", "named")
+        self.named(found, "browser", "ok", "google-chrome-stable", "untested")
+        self.named(found, "programs", "ok", "google-chrome-stable")
+        self.named(found, "trial-browser", "ok", "google-chrome-stable after")
+        program.unlink()
+        await self.client.must("agent set name=named browser=none")
+        with self.away("/usr/bin/chromium"):
+            found = await self.check(agent="named")
+        self.named(found, "browser", "ok", "None, as is set")
+        self.assertEqual([one for group in found.values() for one in group if one["level"] != "ok"], [])
+        refused = await self.client.ask("console open device=east1 agent=named type=panel")
+        self.assertEqual((refused.code, "browser=chromium" in refused.body["hint"]), ("tool-missing", True))
+        await self.client.must("agent remove name=named")
+        self.east.host.run("rm", "-r", "/run/ipmiproxyd-jobs/named")
         await self.nothing_left()
 
     async def _broken_off(self) -> None:
@@ -134,8 +182,10 @@ class HostFaultTests(DoctorWorld):
         rules.touch()
         keys = [f"{options}ssh-ed25519 {68 * 'A'} {name}" for options, name in (("restrict,pty ", "a"), ("", "b@desk"))]
         host.path("/home/ipmiproxyd/.ssh/authorized_keys").write_text("\n".join(keys))
+        listener = host.run("python3", "-c", LISTEN).strip()
         with host.full_disks():
             found = await self.check("")
+        host.run("kill", listener)
         self.named(found, "disk", "fault", f"{JOBS}/main (jobs) is full")
         self.named(found, "disk", "fault", "(home) is full")
         self.named(found, "trial-display", "fault", "disk is full: 0 KiB are free at /run/", "df -h")
@@ -143,12 +193,18 @@ class HostFaultTests(DoctorWorld):
         self.named(found, "x-locks", "warning", "/tmp/.X5-lock", "rm ")
         self.named(found, "leftovers", "warning", "1 of easydcim_vnc_1")
         self.named(found, "leftovers", "warning", "keepers", "lost")
+        self.named(found, "firewall", "warning", "Something listens at the VNC port 5917", "ss -tlnp")
         self.named(found, "firewall", "warning", "seem not to be in force", "nft -f")
         self.named(found, "key", "warning", "more than is needed: b@desk.", "restrict,port-forwarding")
         await self._cleared_away()
         drop = "iifname != lo tcp dport 5901-6000 drop;"
         host.run("nft", f"table inet ipmiproxyd_agent {{ chain in {{ type filter hook input priority 0; {drop} }}; }}")
-        self.named(await self.check(), "firewall", "ok", "only root there can tell", "nobody reaches these ports")
+        with self.wrong_clock():
+            found = await self.check()
+        self.named(found, "firewall", "ok", "only root there can tell", "nobody reaches these ports")
+        self.named(found, "clock", "warning", " s behind ours", "NTP")
+        told = re.search(r"is (\d+) s behind", found["clock"][0]["words"])
+        self.assertTrue(told and 3570 < int(told[1]) <= 3600, found["clock"])
         rules.unlink()
         lock.unlink()
 
@@ -229,6 +285,7 @@ class BmcFaultTests(DoctorWorld):
         self.named(found, "bmc-panel", "warning", "nothing newer than TLS 1.1", "bridge")
         self.named(found, "bmc-vendor", "warning", "Supermicro", "vendor=ilo")
         self.named(found, "bmc-ipmi", "fault", "password")
+        await self._another_key(old)
 
         await self.client.must("device set name=east1 web_trust=ca vnc=10.78.1.12:5999")
         found = await self.check("trial=no device=east1")
@@ -246,3 +303,34 @@ class BmcFaultTests(DoctorWorld):
         found = await self.check("trial=no device=east2")
         self.named(found, "bmc-ports", "fault", "Nothing listens at 10.78.1.12:443")
         self.named(found, "bmc-ipmi", "fault", "have not been tried again")
+        await self._all_readable(old)
+
+    async def _another_key(self, other: SimulatedServer) -> None:
+        """A weak one, which another panel has, too."""
+
+        panel = self.east.servers[1].panel
+        for name in ("panel.key", "panel.crt"):
+            shutil.copy(other.panel.folder / name, panel.folder / name)
+        await panel.stop()
+        panel.settings = dataclasses.replace(panel.settings, tls="weak")
+        await panel.start()
+        found = await self.check("trial=no device=east1")
+        forget = "vendor forget device=east1 agent=east"
+        self.named(found, "bmc-panel", "fault", "another certificate than before", f"ipmiproxyctl {forget}")
+        self.named(found, "bmc-vendor", "warning", "as its certificate is refused")
+        await self.client.must(forget)
+        found = await self.check("trial=no device=east1")
+        self.named(found, "bmc-panel", "warning", "TLS 1.2 or later, but with a weak key", "firmware")
+        self.named(found, "bmc-panel", "warning", "the very same key as 10.78.1.12:443", "certificate of its own")
+        self.named(found, "bmc-vendor", "ok", "Supermicro")
+
+    async def _all_readable(self, server: SimulatedServer) -> None:
+        """On the way to the panel, and to the BMC."""
+
+        server.panel.settings = dataclasses.replace(server.panel.settings, tls="none")
+        await server.start()
+        words = f"web={server.panel.url} password={server.device().password.reveal()} interface=lan"
+        await self.client.must(f"device set name=east2 {words}")
+        found = await self.check("trial=no device=east2")
+        self.named(found, "bmc-panel", "warning", "speaks plain HTTP", "Use https")
+        self.named(found, "bmc-ipmi", "warning", "ipmitool works", "IPMI 1.5 encrypts nothing", "interface=lanplus")

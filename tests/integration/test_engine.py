@@ -69,9 +69,10 @@ touch /var/lib/dpkg/status /var/lib/dpkg/available
 """
 LISTING = """
 find /usr/local /var -maxdepth 3 -xdev -printf '%p %y %m %U %G %l\\n' | grep -v '^/var/\\(lib/xkb\\|tmp\\)/' | sort
-find /etc /home /run /srv -printf '%p %y %m %U %G %l\\n' | grep -v '^/etc/[a-z]*- ' | sort
+find /etc /home /run /srv -printf '%p %y %m %U %G %l\\n' |
+    grep -v '^/etc/[a-z]*\\(-\\|+\\|[.]lock\\|[.][0-9]*\\) ' | sort
 cat /etc/passwd /etc/group /etc/shadow /etc/gshadow
-find /etc /home /run -type f ! -name '*-' -exec sha256sum {} + | sort
+find /etc /home /run -type f ! -name '*[-+]' ! -name '*.lock' ! -name '*.[0-9]*' -exec sha256sum {} + | sort
 dpkg-query -W -f '${Package} ${Status} ${Version}\\n'
 nft list ruleset
 """

@@ -17,7 +17,7 @@ from tests.support.viewer import Page, Viewer
 
 PULLED = 5.0
 TOLD_WITHIN = 20.0
-PROMPT = 2.0
+PROMPT = 5.0
 """Seconds within which the other agent answers, whatever becomes of the first."""
 
 

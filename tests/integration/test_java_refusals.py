@@ -113,5 +113,5 @@ class TlsTests(RefusalCase):
         await self.client.must("vendor probe device=node1")
         await panel.take_another_key()
         reply: Any = await self.refused("node1", panel, "bad-certificate", "another certificate")
-        self.assertIn("vendor forget", reply.body["hint"])
+        self.assertIn("vendor forget device=node1 agent=local", reply.body["hint"])
         self.assertEqual(panel.of("sign-in"), [])

@@ -180,8 +180,9 @@ class RightsTests(LocalCase):
     async def denied(self, java_dir: str) -> Forbidden:
         """Install Java 8."""
 
-        files = JavaFiles(python=str(self.folder / "python-as-account") if AM_ROOT else "python3")
-        installing = files.install(self.agent, "jdk_8u121", archives=str(self.folder), java_dir=java_dir)
+        if AM_ROOT:
+            self.agent.python = str(self.folder / "python-as-account")
+        installing = JavaFiles().install(self.agent, "jdk_8u121", archives=str(self.folder), java_dir=java_dir)
         error: Any = await self.assertFailure(Deferred.fromCoroutine(installing), Forbidden)
         assert isinstance(error, Forbidden)
         return error

@@ -12,7 +12,7 @@ from ipmiproxyd.model import Grant
 from ipmiproxyd.relay.host import WebRelayHost, WebRelayPort
 from tests.support.fake_console import FakeConsole
 from tests.support.page_display import PageDisplay
-from tests.support.relay_case import free_ports
+from tests.support.ports import free_ports
 from tests.support.relay_tls import Made
 from tests.support.scratch import scratch
 from tests.support.viewer import Page, open_page

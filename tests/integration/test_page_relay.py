@@ -16,7 +16,7 @@ from ipmiproxyd.relay.host import WebRelayHost
 from tests.support.fake_console import FakeConsole
 from tests.support.page_display import PageDisplay
 from tests.support.page_server import wait_until
-from tests.support.relay_case import free_ports
+from tests.support.ports import free_ports
 from tests.support.scratch import scratch
 from tests.support.viewer import Page, open_page
 

@@ -141,7 +141,7 @@ class SessionTests(ScreenCase):
         await page.wait("document.getElementById('card-next').textContent.includes('Attempt 3')")
         self.server.start()
         await page.click("#card-actions button:text-is('Try now')")
-        await page.phase("connected", limit=1.5)
+        await page.phase("connected")
         self.assertFalse(await page.visible("#screen .frozen"))
 
     async def test_a_dead_network_is_noticed(self) -> None:

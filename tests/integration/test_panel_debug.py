@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ipmiproxyd.model import JOB_LOG
 from tests.support import leftovers
 from tests.support.world import World
 from tests.support.ws_client import WsClient
@@ -33,15 +34,26 @@ class DebugTests(World):
     settings: ClassVar[dict[str, Any]] = {"panel": {"debug": True}}
 
     async def test_from_the_address_field_to_the_console(self) -> None:
-        opened = await self.opened("device=node1 type=panel-debug")
+        """By a proxy; more is logged than of other consoles, and all of it is kept."""
+
+        await self.client.must("proxy add name=p1 locations=Lab type=panel-debug")
+        await self.client.must("device set name=node1 location=Lab")
+        opened = await self.opened()
+        self.assertEqual((opened["type"], opened["proxy"]), ("panel-debug", "p1"))
         log = Path((await self.show(opened["console"]))["log"])
         self.assertTrue(any(str(log) in words for words in opened["warnings"]), opened["warnings"])
         self.assertEqual(stat.S_IMODE(log.stat().st_mode), 0o600)
-        self.assertIn("VERBOSE1", log.read_text())
+        first = log.read_text()
+        self.assertIn("VERBOSE1", first)
         viewer = await self.use(opened["url"])
         await self.server.panel.recorded("request", lambda event: event["path"] == "/favicon.ico")
         await self.asks("/typed", viewer, f"{self.server.panel.url}/typed", CONTROL, ord("l"))
-        await self.asks("/told", viewer, 'fetch("/told")', CONTROL, SHIFT, ord("J"))
+        much = f'console.log("much".repeat({JOB_LOG // 4}));fetch("/told")'
+        await self.asks("/told", viewer, much, CONTROL, SHIFT, ord("J"))
+        while len(kept := log.read_text()) < JOB_LOG:
+            self.assertTrue(kept.startswith(first))
+            await leftovers.pause(0.05)
+        self.assertTrue(kept.startswith(first))
         await self.close(opened["console"])
         self.assertFalse(log.exists())
         await self.nothing_left()

@@ -60,12 +60,12 @@ class PowerCase(TestCase):
         return Device(**given)
 
     async def refusal(self, error: type[ProxyError], device: Device, action: str = "status") -> ProxyError:
-        """It is refused with that error, in plain words, within 5 seconds."""
+        """It is refused with that error, in plain words, within 5 seconds of ipmitool's."""
 
         begun = time.monotonic()
         with self.assertRaises(ProxyError) as caught:
             await (self.power.status(device) if action == "status" else self.power.act(device, action))
-        self.assertLess(time.monotonic() - begun, 5)
+        self.assertLess(time.monotonic() - begun, 7)
         self.assertIs(type(caught.exception), error, caught.exception)
         for secret in (device.password.reveal(), "RAKP", "ipmitool failed"):
             self.assertNotIn(secret, f"{caught.exception.message} {caught.exception.hint}")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from tests.support import leftovers
-from tests.support.bare import ROOTS_HOME, BareWorld
+from ipmiproxyd.config import Settings
+from tests.simulator.bmc import BmcUser
+from tests.support import java_archive, leftovers
+from tests.support.bare import OPT, ROOTS_HOME, BareWorld
 from tests.support.hosts import RUNNER, SUDOERS
 from tests.support.wire_client import Reply
 from tests.support.ws_client import WsClient
@@ -20,6 +23,8 @@ APT = "/usr/local/sbin/apt-get"  # found in front of apt's own
 NO_PYTHON = f"mv -n {PYTHON} {PYTHON}.kept; printf '#!/bin/sh\nexit 1\n' >{PYTHON}; chmod 755 {PYTHON}"
 FAILS = "#!/bin/sh\necho 'E: No mirror' >&2\nexit 100\n"
 WORKS = f"#!/bin/sh\ncase $* in *'install python3') mv {PYTHON}.kept {PYTHON} ;; esac\n"
+JAVAS, ARCHIVES = map(str, (Settings().java.dir, Settings().java.archives))
+JAVA, ARCHIVE = "jdk1.8.0_121", "jdk-8u121-linux-x64.tar.gz"
 OLD_RUNNER = "raise SystemExit('I am old')\n"
 
 
@@ -61,8 +66,17 @@ class ProvisionWorld(BareWorld):
 
         places = ("/etc", "/usr", "/opt", "/srv", "/var", "/run", "/home", "/tmp")
         argv = ["find", *places, "-xdev", "-cnewer", MARKER, "!", "-type", "d"]
-        found = self.host.run(*argv).split("\n")
-        return [path for path in found if path and not path.startswith(("/var/log/", "/run/sudo/"))]
+        found = [path for path in self.host.run(*argv).split("\n") if path]
+        return [path for path in found if not path.startswith(("/var/log/", "/run/sudo/")) and self.is_own(path)]
+
+    def is_own(self, path: str) -> bool:
+        """Not gone again, nor a file of the machine itself, which is seen through: users are made there meanwhile."""
+
+        here, there = (
+            os.stat(file, follow_symlinks=False).st_ctime_ns if os.path.lexists(file) else 0
+            for file in (path, self.host.path(path))
+        )
+        return there not in (0, here)
 
     def engines(self) -> list[str]:
         """Engines at work there."""
@@ -80,16 +94,24 @@ class ProvisionWorld(BareWorld):
 
 
 class LifeTests(ProvisionWorld):
-    """Its displays are reached at their ports, which are closed to everybody else."""
+    """Its displays are reached at their ports, which are closed to everybody else. A Java comes with it."""
 
     panels: ClassVar[Sequence[tuple[str, int]]] = (("east", 1),)
+    personality: ClassVar[str] = "supermicro"
+    users: ClassVar[Sequence[BmcUser]] = (BmcUser("ADMIN", PASSWORD),)
+    settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        **ProvisionWorld.settings,
+        "java": {"dir": JAVAS, "archives": ARCHIVES},
+    }
 
     async def test_from_a_bare_host_to_a_console_and_back(self) -> None:
         await self.is_refused_as_long_as_nobody_vouches()
         self.host.let_in(self.public)
         await self.is_only_looked_at()
-        reply = await self.client.ask(self.line(transport="direct"))
+        self.put_archive()
+        reply = await self.client.ask(self.line(transport="direct", javas="8"))
         self.assertTrue(reply.ok, reply)
+        self.assertIn("The Java jdk_8u121", reply.body["changes"], reply.body["warnings"])
         self.assertEqual((reply.body["state"], reply.body["runner"]), ("connected", "installed"))
         self.assertEqual((reply.body["isolation"], reply.body["dry_run"]), ("users", False))
         stages = list(dict.fromkeys(told["stage"] for told in reply.progress))
@@ -100,8 +122,9 @@ class LifeTests(ProvisionWorld):
         self.assertEqual(await self.power(self.east), ("", "off"))
         opened = await self.opened("device=east1 agent=east")
         viewer = await self.use(opened["url"])
+        await self.consoles_run_with_it()
 
-        again = await self.client.must("agent provision name=east")
+        again = await self.client.must("agent provision name=east javas=8")
         self.assertEqual((again["changes"], again["words"]), ([], "Nothing had to be changed."))
         self.assertIn("another user", (await self.refused(self.line(user="other"), "bad-value"))["message"])
         await self.picture(viewer)
@@ -112,12 +135,32 @@ class LifeTests(ProvisionWorld):
         self.assertIsNone(viewer.closed)
         gone = await self.client.must("agent unprovision name=east force=yes")
         self.assertEqual(gone["removed"], "east")
-        self.assertTrue(gone["changes"])
+        self.assertIn(f"{JAVAS} is removed, with {JAVA}", gone["changes"])
         await viewer.is_closed()
-        self.assertEqual(self.account(), [])
+        self.assertEqual((self.account(), self.host.path(OPT).exists()), ([], False))
         self.assertEqual(await self.names_known(), ["local"])
         self.assertEqual(self.host.path(KEYS).read_text(), f"{self.public}\n")
         await self.nothing_left()
+
+    def put_archive(self) -> None:
+        """As an administrator does."""
+
+        place = self.host.path(f"{ARCHIVES}/{ARCHIVE}")
+        place.parent.mkdir(mode=0o755, parents=True)
+        program = java_archive.launcher("1.8.0_121")
+        java_archive.write(place, java_archive.members(JAVA, "1.8.0_121", program))
+
+    async def consoles_run_with_it(self) -> None:
+        found = await self.client.must("java list agent=east")
+        self.assertEqual([one["home"] for one in found["installed"] if one["used"]], [f"{JAVAS}/{JAVA}"])
+        checked = await self.client.must("agent check name=east trial=no")
+        (finding,) = [one for one in checked["findings"] if one["what"] == "java"]
+        self.assertEqual((finding["level"], "run with jdk_8u121" in finding["words"]), ("ok", True), finding)
+        opened = await self.opened("device=east1 agent=east type=java existing=new")
+        self.assertEqual(opened["warnings"], [])
+        running = {line.partition(" -XX")[0] for line in self.host.console_processes().values()}
+        self.assertIn(f"{self.host.user_of(12)} {JAVAS}/{JAVA}/bin/java", running)
+        await self.close(opened["console"])
 
     async def is_refused_as_long_as_nobody_vouches(self) -> None:
         shown = await self.refused(self.line(host_key=""), "agent-host-key-unknown")

@@ -13,7 +13,7 @@ from tests.integration.test_relay_certificates import fingerprint, shown
 from tests.integration.test_sharing import posted
 from tests.integration.test_ssh_whole import SshWorld
 from tests.support import java_archive, leftovers
-from tests.support.daemon import free_ports
+from tests.support.ports import free_ports
 from tests.support.relay_tls import HOST, Made
 from tests.support.scratch import scratch
 from tests.support.viewer import open_page
@@ -48,7 +48,7 @@ class FormTests(ProxyCase):
         await self.place()
         await self.proxy("type=panel idle=1m")
         self.assertEqual((await self.show((await self.opened())["console"]))["idle"], 60)
-        opened = await self.opened("device=node1 idle=1s existing=replace")
+        opened = await self.opened("device=node1 idle=3s existing=replace")
         await self.use(opened["url"])
         self.assertEqual((await self.closes(opened["console"]))["reason"], "idle")
         await self.client.must("proxy set name=p1 idle=never")
@@ -107,6 +107,10 @@ class FormTests(ProxyCase):
         form = await self.client.must("proxy form")
         choices = {field["name"]: [choice["value"] for choice in field["choices"]] for field in form["fields"]}
         self.assertEqual((choices["agent"], choices["locations"]), (["local"], ["Lab"]))
+        self.assertEqual(choices["encrypt"], ["yes", "no"])
+        self.assertEqual(choices["disable_login_buttons"], ["default", "yes", "no"])
+        limits = {name: form["limits"].pop(name) for name in ("idle_min", "idle_max")}
+        self.assertEqual(limits, {"idle_min": 60, "idle_max": 31 * 86400})
         self.assertEqual((form["limits"]["displays"], form["limits"]["relay_ports"]), (40, 40))
         self.assertEqual(form["defaults"]["fall_back"], ["java", "html5", "panel"])
         status = await self.client.must("daemon status")
@@ -126,7 +130,7 @@ class GatewayTests(ProxyCase):
         own = scratch(self)
         relay = Made(own)
         settings = {
-            "gateway": f"127.0.0.1:{free_ports(1).partition('-')[0]}",
+            "gateway": f"127.0.0.1:{free_ports(1)[0]}",
             "certificate": str(relay.certificate),
             "key": str(relay.key),
         }

@@ -20,7 +20,8 @@ from ipmiproxyd.relay.backend import DEAD_AFTER_MS
 from ipmiproxyd.relay.viewer import Viewer
 from tests.support.fake_console import FakeConsole
 from tests.support.page_display import PageDisplay, Running
-from tests.support.relay_case import HELLO, WELCOME, RelayCase, free_ports, reactor, until
+from tests.support.ports import free_ports
+from tests.support.relay_case import HELLO, WELCOME, RelayCase, reactor, until
 from tests.support.relay_talk import KEY_PRESS, KEY_RELEASE, MIB, UPDATE_REQUEST, cut_text
 from tests.support.ws_client import (
     BINARY,

@@ -18,7 +18,8 @@ from ipmiproxyd.model import CertificateFiles
 from ipmiproxyd.relay import certificates, servertls
 from ipmiproxyd.relay.host import WebRelayPort
 from tests.support.fake_console import FakeConsole
-from tests.support.relay_case import RelayCase, free_ports
+from tests.support.ports import free_ports
+from tests.support.relay_case import RelayCase
 from tests.support.relay_tls import GatewayCase, Made
 
 

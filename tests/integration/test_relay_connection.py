@@ -21,7 +21,8 @@ from ipmiproxyd.relay.servertls import ServerTls
 from ipmiproxyd.relay.sockets import Sockets
 from ipmiproxyd.relay.takeover import take_socket
 from ipmiproxyd.relay.tls import TlsConnection
-from tests.support.relay_case import free_ports, reactor, until
+from tests.support.ports import free_ports
+from tests.support.relay_case import reactor, until
 from tests.support.relay_talk import MIB
 from tests.support.relay_tls import Made
 from tests.support.scratch import scratch

@@ -7,7 +7,8 @@ import struct
 
 from ipmiproxyd.interfaces import VncServer
 from tests.support.end_peer import resident
-from tests.support.relay_case import HELLO, WELCOME, RelayCase, free_ports, open_sockets, reactor, until, until_steady
+from tests.support.ports import free_ports
+from tests.support.relay_case import HELLO, WELCOME, RelayCase, open_sockets, reactor, until, until_steady
 from tests.support.relay_talk import KEY_PRESS, MIB, UPDATE_REQUEST, LateEndpoint, Pusher, cut_text
 from tests.support.ws_client import (
     BINARY,

@@ -16,7 +16,8 @@ from ipmiproxyd.relay import host as host_module
 from ipmiproxyd.relay.viewer import Viewer
 from ipmiproxyd.relay.viewers import LEAVING
 from tests.support.fake_console import FakeConsole
-from tests.support.relay_case import RelayCase, free_ports, open_sockets, reactor, until
+from tests.support.ports import free_ports
+from tests.support.relay_case import RelayCase, open_sockets, reactor, until
 from tests.support.relay_pages import INDEX
 from tests.support.relay_talk import MIB, cut_text
 from tests.support.relay_tls import HOST, GatewayCase

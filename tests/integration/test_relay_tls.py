@@ -19,7 +19,8 @@ from ipmiproxyd.errors import BadValue
 from ipmiproxyd.relay import channel, servertls
 from ipmiproxyd.relay.servertls import ServerTls
 from tests.support.end_peer import resident
-from tests.support.relay_case import HELLO, WELCOME, free_ports, open_sockets, reactor, until, until_steady
+from tests.support.ports import free_ports
+from tests.support.relay_case import HELLO, WELCOME, open_sockets, reactor, until, until_steady
 from tests.support.relay_pages import INDEX
 from tests.support.relay_talk import MIB, Pusher, cut_text
 from tests.support.relay_tls import HOST, Made, TlsCase

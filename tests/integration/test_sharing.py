@@ -249,7 +249,7 @@ class SharingTests(ScreenWorld):
         revoked = await self.client.must(f"console revoke console={console} viewer={viewer}")
         self.assertEqual([(one["viewer"], one["connected"]) for one in revoked["revoked"]], [(viewer, 1)])
         self.assertEqual(await self.viewers(console), {owner: (1, False), unused["viewer"]: (0, False)})
-        await second.phase("over", limit=2.0)
+        await second.phase("over")
         self.assertEqual(await second.text("#card-title"), "Your access was withdrawn")
         await self.window.until(lambda: len(self.keys("KeyRelease", "Shift_L")) == 2)
         port = port_of(unused["url"])
@@ -270,7 +270,7 @@ class SharingTests(ScreenWorld):
         await self.types(first, "y")
         self.assertEqual(await self.viewers(console), {owner: (1, True)})
         await self.client.must(f"console revoke console={console} all=yes")
-        await first.phase("over", limit=2.0)
+        await first.phase("over")
         self.assertEqual((await self.viewers(console), (await self.show(console))["state"]), ({}, "ready"))
 
     async def owner(self, console: str, *others: str) -> str:

@@ -13,6 +13,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.error import ConnectError, ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.tcp import Client
 from twisted.python.failure import Failure
 
 from ipmiproxyd.agents import ssh, ssh_link
@@ -107,6 +108,14 @@ class SshConnectionTests(SshCase):
             make_key(self.folder / "ssh" / "other", *options)
             self.sshd.let_in(self.folder / "ssh" / "other.pub")
             await self.works(key=self.folder / "ssh" / "other")
+
+    async def test_no_packet_waits_for_more(self) -> None:
+        """Keys and pointers are small, and none is held back until there are more."""
+
+        self.assertTrue((await self.agent.run(Command(argv=("true",)))).ok)
+        connections = [one for one in CLOCK.getReaders() if isinstance(one, Client)]
+        ours = [one for one in connections if one.getPeer().port == self.sshd.port]
+        self.assertEqual([one.getTcpNoDelay() for one in ours], [True])
 
     async def test_encrypted_key(self) -> None:
         for options in (("-t", "ed25519"), ("-t", "rsa", "-b", "2048", "-m", "PEM")):
@@ -267,13 +276,13 @@ class SshConnectionTests(SshCase):
 
 
 class SshLeaseTests(SshCase):
-    lease: ClassVar[float] = 0.6
+    lease: ClassVar[float] = 2.0
 
     async def test_silent_connection_is_no_sign_of_life(self) -> None:
         """Nobody hears of its end as long as the kernel tries on; the job ends with its lease all the same."""
 
-        spec, job = await self.launch(MESSAGE, lease=0.6)
-        await leftovers.pause(1.5)
+        spec, job = await self.launch(MESSAGE, lease=2.0)
+        await leftovers.pause(3.0)
         self.assertEqual(await self.agent.jobs(), [job])
         for pid in self.sshd.serving():
             os.kill(pid, signal.SIGSTOP)
@@ -337,13 +346,11 @@ class SshStreamTests(SshCase):
                 break
             far.transport.write(bytes(1 << 16))
             await leftovers.pause(0.005)
-        await leftovers.pause(0.3)
-        self.assertTrue(far.clogged)
+        await leftovers.until_none(lambda: not far.clogged)
         self.assertEqual(near.heard, b"")
         self.assertLess(resident() - before, 4 << 20)
         near.transport.resumeProducing()
-        await leftovers.pause(0.3)
-        self.assertFalse(far.clogged)
+        await leftovers.until_none(lambda: far.clogged)
         far.transport.unregisterProducer()
 
     async def test_writer_that_is_too_fast(self) -> None:

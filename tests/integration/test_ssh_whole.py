@@ -23,11 +23,13 @@ class SshWorld(World):
     """The agent is called east.
 
     :cvar configured: it is in the daemon's configuration.
+    :cvar python: its own.
     """
 
     timeout: ClassVar[float] = 60
     configured: ClassVar[bool] = True
     more: ClassVar[dict[str, Any]] = {}
+    python: ClassVar[str] = "/usr/bin/python3"
     by_sudo: ClassVar[bool] = False
 
     async def _prepare(self) -> None:
@@ -55,6 +57,7 @@ class SshWorld(World):
             "folder": str(self.far),
             "jobs-name": self.jobs.name,
             "runner": str(place / "runner.py"),
+            "python": self.python,
         }
         self.settings = {  # type: ignore[misc]
             **self.more,
@@ -73,6 +76,8 @@ class SshWorld(World):
 
 
 class SshWholeTests(SshWorld):
+    python: ClassVar[str] = os.path.realpath(SshWorld.python)
+
     async def test_power(self) -> None:
         await self.client.must("power on device=node1 agent=east wait=10s")
         self.assertEqual((await self.client.must("power status device=node1 agent=east"))["power"], "on")
@@ -84,7 +89,7 @@ class SshWholeTests(SshWorld):
         shown = await self.show(opened["console"])
         self.assertEqual((shown["agent"], shown["state"], shown["viewers"]), ("east", "ready", 1))
         commands = " ".join(leftovers.sandboxed(self.jobs / opened["console"]).values())
-        for program in ("Xvnc", "openbox", "chrom"):
+        for program in ("Xvnc", "openbox", "chrom", f"{self.python} -I -S /run/console/library/ipmiproxyd-steer.py"):
             self.assertIn(program, commands)
         await self.close(opened["console"])
         await viewer.is_closed()

@@ -12,10 +12,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from ipmiproxyd.config import Settings
 from ipmiproxyd.control.listen import PASSED_NAME
+from ipmiproxyd.provision.host import firewall
 from tests.support.scratch import scratch
 
 ROOT = Path(__file__).resolve().parents[2]
 SYSTEMD = ROOT / "systemd"
+NFTABLES = Path("/lib/systemd/system/nftables.service")  # Debian's
 SUDOERS = ROOT / "etc" / "sudoers.d" / "ipmiproxyd"
 
 # systemd.exec(5): in a unit with User= each of these switches set-user-ID programs, and so sudo, off.
@@ -141,6 +143,29 @@ class UnitTests(SynchronousTestCase):
     def test_readiness_and_the_watchdog(self) -> None:
         self.assertEqual(self.service["Type"], ["notify"])
         self.assertGreaterEqual(int(self.service["WatchdogSec"][0]), 20)
+
+
+class AgentUnitTests(SynchronousTestCase):
+    """What ``agent provision`` puts on a host."""
+
+    def verify(self, change: str = "", to: str = "") -> str:
+        """Of the firewall's unit, and of the file beside the one of nftables."""
+
+        folder = scratch(self)
+        beside = folder / Path(firewall.DROP_IN).relative_to(firewall.UNITS)
+        beside.parent.mkdir()
+        beside.write_text(firewall.AFTERWARDS.replace(change, to))
+        (folder / firewall.UNIT_NAME).write_text(firewall.UNIT.replace(change, to))
+        shutil.copy(NFTABLES, folder)
+        units = [str(folder / name) for name in (firewall.UNIT_NAME, NFTABLES.name)]
+        return Tools.run("systemd-analyze", "verify", "--man=no", *units).stderr
+
+    def test_systemd_has_nothing_to_say(self) -> None:
+        self.assertEqual(self.verify(), "")
+
+    def test_it_would_tell_of_a_mistake(self) -> None:
+        self.assertIn("Befores", self.verify("Before=", "Befores="))
+        self.assertIn("ExecStopPosts", self.verify("ExecStopPost=", "ExecStopPosts="))
 
 
 class UsersAndFoldersTests(SynchronousTestCase):

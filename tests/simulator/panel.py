@@ -32,7 +32,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 from twisted.internet import ssl
-from twisted.internet.interfaces import IListeningPort, IReactorSSL
+from twisted.internet.interfaces import IListeningPort, IReactorSSL, IReactorTCP
 from twisted.web.http import Request as HttpRequest
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
@@ -55,7 +55,9 @@ _REPORTED: Final = ("key", "text", "click", "select", "drag")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """``panel.json``. ``users``: passwords by user name. ``chassis``: the box's folder. ``attributes``: of the
-    personality, such as ``mood``. ``tls``: "legacy" is TLS 1.0 and nothing else, with a weak key."""
+    personality, such as ``mood``. ``tls``: "legacy" is TLS 1.0 and nothing else, "weak" TLS 1.2 with
+    signatures by SHA-1, both with a weak key: the one of ``panel.key`` and ``panel.crt`` in the folder, if it is there.
+    "none" is plain HTTP."""
 
     name: str = "node1"
     address: str = "127.0.0.1"
@@ -66,7 +68,7 @@ class Settings:
     hint: str = ""
     elsewhere: str = "https://127.0.0.2/"
     attributes: Mapping[str, Any] = field(default_factory=dict)
-    tls: Literal["modern", "legacy"] = "modern"
+    tls: Literal["modern", "weak", "legacy", "none"] = "modern"
 
 
 class Recorder:
@@ -257,18 +259,24 @@ def _subject(address: str) -> x509.GeneralName:
         return x509.DNSName(address)
 
 
-class _Legacy(ssl.ContextFactory):
-    """TLS 1.0 and nothing else, with a certificate as it was made in those days: 1024 bits, SHA-1."""
+class _Old(ssl.ContextFactory):
+    """One version of TLS and nothing else, with a certificate as it was made in those days: 1024 bits, SHA-1."""
 
-    def __init__(self, address: str, folder: Path) -> None:
+    def __init__(self, address: str, folder: Path, version: int) -> None:
         key, certificate = folder / "panel.key", folder / "panel.crt"
-        made = ["-newkey", "rsa:1024", "-nodes", "-sha1", "-days", "30", "-subj", f"/CN={address}"]
-        files = ["-keyout", str(key), "-out", str(certificate)]
-        subprocess.run(["openssl", "req", "-x509", *made, *files], check=True, capture_output=True)
+        if not key.exists():
+            made = ["-newkey", "rsa:1024", "-nodes", "-sha1", "-days", "30", "-subj", f"/CN={address}"]
+            files = ["-keyout", str(key), "-out", str(certificate)]
+            subprocess.run(["openssl", "req", "-x509", *made, *files], check=True, capture_output=True)
         self._context = SSL.Context(SSL.TLS_SERVER_METHOD)
-        self._context.set_min_proto_version(SSL.TLS1_VERSION)
-        self._context.set_max_proto_version(SSL.TLS1_VERSION)
+        self._context.set_min_proto_version(version)
+        self._context.set_max_proto_version(version)
         self._context.set_cipher_list(b"DEFAULT:@SECLEVEL=0")
+        if version == SSL.TLS1_2_VERSION:
+            # For want of a public way. Today's programs take no such signature, unless they are told to.
+            told = cast(Any, SSL)._lib.SSL_CTX_set1_sigalgs_list(cast(Any, self._context)._context, b"RSA+SHA1")
+            if told != 1:
+                raise RuntimeError("OpenSSL knows no signatures with SHA-1")
         self._context.use_certificate_file(str(certificate))
         self._context.use_privatekey_file(str(key))
 
@@ -279,8 +287,8 @@ class _Legacy(ssl.ContextFactory):
 def context_factory(settings: Settings, folder: Path) -> ssl.ContextFactory | ssl.CertificateOptions:
     """How the panel speaks TLS. Its certificate goes to ``panel.crt`` in the folder."""
 
-    if settings.tls == "legacy":
-        return _Legacy(settings.address, folder)
+    if settings.tls != "modern":
+        return _Old(settings.address, folder, SSL.TLS1_VERSION if settings.tls == "legacy" else SSL.TLS1_2_VERSION)
     certificate, public = make_certificate(settings.address)
     (folder / "panel.crt").write_bytes(public)
     options: ssl.CertificateOptions = certificate.options()
@@ -291,6 +299,8 @@ def serve(settings: Settings, folder: Path, reactor: IReactorSSL) -> IListeningP
     """Listen. The certificate goes to ``panel.crt`` in the folder."""
 
     site = Site(Panel(settings, Recorder(folder / RECORD)))
+    if settings.tls == "none":
+        return cast(IReactorTCP, reactor).listenTCP(settings.port, cast(Any, site), 50, settings.address)
     return reactor.listenSSL(settings.port, site, context_factory(settings, folder), 50, settings.address)
 
 
@@ -309,7 +319,8 @@ def main() -> None:
     listening = serve(settings, options.folder, cast(IReactorSSL, reactor))
     port = cast(Any, listening.getHost()).port
     host = f"[{settings.address}]" if ":" in settings.address else settings.address
-    print(json.dumps({"port": port, "url": f"https://{host}:{port}"}), flush=True)
+    scheme = "http" if settings.tls == "none" else "https"
+    print(json.dumps({"port": port, "url": f"{scheme}://{host}:{port}"}), flush=True)
     cast(Any, reactor).run()
 
 

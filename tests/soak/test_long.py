@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import signal
+import time
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -43,6 +44,27 @@ class KillTests(World):
             await self.daemon.signal(signal.SIGKILL)
             await self.daemon.start()
             await self.nothing_left()
+
+
+class IdleTests(World):
+    timeout: ClassVar[float] = 300
+    settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {"panel": {"chromium": SMALL_PROGRAM}}
+
+    async def test_automatically_close_sessions(self) -> None:
+        """The form's field, with the shortest time that it takes: the location's proxy, and the console's end."""
+
+        await self.client.must("proxy add name=p1 locations=Lab type=panel idle=5m")
+        await self.client.must("device set name=node1 location=Lab")
+        await self.client.must("proxy set name=p1 idle=1m")
+        opened = await self.opened()
+        self.assertEqual(opened["proxy"], "p1")
+        await leftovers.pause(20)
+        await self.use(opened["url"])  # from now on
+        begun = time.monotonic()
+        ended = await self.closes(opened["console"], 90.0)
+        self.assertEqual((ended["reason"], ended["message"]), ("idle", "Nothing was typed or clicked for 1 minute."))
+        self.assertTrue(55 < time.monotonic() - begun < 75, time.monotonic() - begun)
+        await self.nothing_left()
 
 
 class FuzzTests(test_fuzz.FuzzTests):

@@ -12,13 +12,16 @@ import re
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
+from ipmiproxyd.config import Settings
 from tests.simulator.server import SimulatedPanel
-from tests.support import leftovers
+from tests.support import java_archive, leftovers
 from tests.support.listing import differences, listing
 from tests.support.roots_world import PASSWORD, RootsWorld
 from tests.support.wire_client import Reply
 from tests.support.ws_client import WsClient
 
+JAVA: Final = Settings().java
+"""Where Javas and their archives are."""
 MOMENTS: Final = ("account", "key", "users", "runner", "sudo", "firewall", "kernel")
 """Stages that take no time: a random moment would hardly be in one."""
 WAYS: Final = {
@@ -38,6 +41,7 @@ class ThereAndBack(RootsWorld):
 
     settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         **RootsWorld.settings,
+        "java": {"dir": str(JAVA.dir), "archives": str(JAVA.archives)},
         # Of a family whose ports nobody knows: nft is needed for so many.
         "vendor": {
             "plain": {"recognise": "Simulated BMC", "sign-in-path": "/login", "cookie": "SID", "html5-path": "/try"}
@@ -46,11 +50,13 @@ class ThereAndBack(RootsWorld):
 
     async def goes(self) -> None:
         host = self.east.host
+        self.put_archive()
         before = listing(host)
         told = await self.provisioned(dry_run="yes")
         self.assertTrue(told.body["changes"])
         self.assertEqual(differences(before, listing(host)), [])
-        told = await self.provisioned()
+        told = await self.provisioned(javas="8")
+        self.assertIn("The Java jdk_8u121", told.body["changes"], told.body["warnings"])
         self.assertEqual((told.body["state"], told.body["isolation"]), ("connected", "users"))
         self.assertIn("packages", {line["stage"] for line in told.progress if 0 < line.get("percent", 0) < 100})
 
@@ -62,6 +68,14 @@ class ThereAndBack(RootsWorld):
         self.assertTrue((await self.provisioned("unprovision", force="yes")).body["changes"])
         self.assertEqual(differences(before, listing(host)), [])
         await self.nothing_left()
+
+    def put_archive(self) -> None:
+        """The Java of Java consoles, as the vendors like it, comes in Oracle's."""
+
+        place = self.east.host.path(str(JAVA.archives))
+        place.mkdir(parents=True)
+        content = java_archive.members("jdk1.8.0_121", "1.8.0_121", home="/usr")
+        java_archive.write(place / "jdk-8u121-linux-x64.tar.gz", content)
 
     async def everything_is_fine(self) -> None:
         found = await self.client.must("agent check name=east device=east1")

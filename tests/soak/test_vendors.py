@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 from ipmiproxyd.vendors.registry import by_key
 from tests.simulator.vendors import DRIVERS, PERSONALITIES
 from tests.support import leftovers
-from tests.support.daemon import free_ports
 from tests.support.java_world import JavaWorld, PanelHere
+from tests.support.ports import port_range
 from tests.support.wire_client import Reply
 
 
@@ -25,7 +25,7 @@ def with_java() -> Iterable[tuple[str, bool]]:
 
 class EveryFamilyTests(JavaWorld):
     timeout: ClassVar[float] = 900
-    settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {"relay": {"ports": free_ports(200)}}
+    settings: ClassVar[Mapping[str, Mapping[str, Any]]] = {"relay": {"ports": port_range(200)}}
     """Used ones rest for a while."""
 
     async def test_from_the_command_to_the_key(self) -> None:

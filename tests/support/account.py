@@ -1,7 +1,9 @@
-"""An ordinary account for tests that run as root."""
+"""Ordinary accounts for tests that run as root."""
 
 from __future__ import annotations
 
+import fcntl
+import os
 import pwd
 import subprocess
 from pathlib import Path
@@ -11,14 +13,22 @@ NAME: Final = "ipmiproxyd-test"
 
 
 def ordinary_account() -> pwd.struct_passwd:
+    """One that nobody logs in as."""
+
+    return made_account(NAME, "/usr/sbin/nologin")
+
+
+def made_account(name: str, shell: str) -> pwd.struct_passwd:
     """The account; it is made where there is none yet, and stays."""
 
-    try:
-        return pwd.getpwnam(NAME)
-    except KeyError:
-        options = ["--system", "--user-group", "--no-create-home", "--shell", "/usr/sbin/nologin"]
-        subprocess.run(["useradd", *options, NAME], check=True, timeout=30)
-        return pwd.getpwnam(NAME)
+    with open(f"/tmp/ipx-accounts-{os.getuid()}", "ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # tests beside this one want it, too
+        try:
+            return pwd.getpwnam(name)
+        except KeyError:
+            options = ["--system", "--user-group", "--no-create-home", "--shell", shell, "--password", "*"]
+            subprocess.run(["useradd", *options, name], check=True, timeout=30)
+            return pwd.getpwnam(name)
 
 
 def python_as(account: pwd.struct_passwd, folder: Path, python: str = "/usr/bin/python3") -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import re
 import signal
 import time
 from collections.abc import Sequence
@@ -130,8 +129,7 @@ class AgentHelpers:
         """Process 1 of a job's sandbox."""
 
         for pid in self.inside(spec):
-            numbers = re.findall(r"\d+", re.findall("NSpid:(.*)", Path(f"/proc/{pid}/status").read_text())[0])
-            if len(numbers) == 2 and numbers[1] == "1":
+            if leftovers.status(pid).get("NSpid", "").split()[1:] == ["1"]:
                 return pid
         raise AssertionError(f"the job has no process 1: {self.inside(spec)}")
 
@@ -286,8 +284,8 @@ class JobSuite(AgentHelpers):
         await self.nothing_left()
 
     async def test_window_that_does_not_come(self) -> None:
-        spec = self.spec(shell("exec sleep 60", ready=Ready.WINDOW), start_timeout=0.6)
-        self._test.assertIn("shell was not ready within 0.6 s", await self.refused(spec, TimedOut))
+        spec = self.spec(shell("exec sleep 60", ready=Ready.WINDOW), start_timeout=3.0)
+        self._test.assertIn("shell was not ready within 3 s", await self.refused(spec, TimedOut))
         self._test.assertEqual(self.inside(spec), {})
 
     async def test_end_of_a_program_is_the_end_of_the_job(self) -> None:

@@ -12,6 +12,8 @@ from tests.support.hosts_world import HostsWorld
 
 ROOTS_HOME: Final = pwd.getpwnam("root").pw_dir
 """There as here."""
+OPT: Final = "/opt/ipmiproxyd"
+"""Where Javas are, among others."""
 
 
 class BareSshd(HostSshd):
@@ -26,7 +28,7 @@ class BareHost(AgentHost):
 
     def install(self) -> None:
         self.run("userdel", "--remove", "ipmiproxyd")
-        self.run("rm", "-rf", str(Path(RUNNER).parent), "/var/lib/ipmiproxyd-agent", f"{ROOTS_HOME}/.ssh")
+        self.run("rm", "-rf", str(Path(RUNNER).parent), "/var/lib/ipmiproxyd-agent", f"{ROOTS_HOME}/.ssh", OPT)
         self.sshd.put_keys()
 
     def let_in(self, public: str, user: str = "root") -> None:

@@ -15,7 +15,6 @@ from twisted.trial.unittest import TestCase
 from tests.support import leftovers
 from tests.support.hosts import PATH
 from tests.support.network_namespace import NetworkNamespace
-from tests.support.sshd import children_of
 
 RUN: Final = Path(__file__).with_name("root_run.sh")
 LIMIT: Final = 900.0
@@ -84,7 +83,7 @@ class BootedRoot:
 
     def _is_up(self) -> bool:
         assert self._unshare is not None
-        for child in children_of(self._unshare.pid):
+        for child in leftovers.children_of(self._unshare.pid):
             self._init = child
             return self.path("/run/systemd/private").exists()
         return False
@@ -117,7 +116,7 @@ class BootedRoot:
         """End all of it. Idempotent."""
 
         if self._unshare is not None:
-            for child in children_of(self._unshare.pid) if self._unshare.poll() is None else ():
+            for child in leftovers.children_of(self._unshare.pid) if self._unshare.poll() is None else ():
                 leftovers.kill(child)
             self._unshare.wait(30)
             self._unshare = None

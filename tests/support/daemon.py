@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import signal
-import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,29 +18,11 @@ from twisted.internet.interfaces import IProcessTransport, IReactorProcess, IRea
 from twisted.internet.protocol import DatagramProtocol, ProcessProtocol
 from twisted.python.failure import Failure
 
+from tests.support.ports import port_range
 from tests.support.scratch import remove_root_jobs, root_jobs
 from tests.support.wire_client import WireClient
 
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
-
-
-def free_ports(count: int) -> str:
-    """A range of ``count`` TCP ports on 127.0.0.1 that nobody listens on, as the configuration file writes it."""
-
-    while True:
-        first = random.randrange(20_000, 31_000 - count)
-        if all(_is_free(port) for port in range(first, first + count)):
-            return f"{first}-{first + count - 1}"
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
 
 
 class _Child(ProcessProtocol):
@@ -103,7 +83,7 @@ class DaemonProcess:
     def _write_config(self, settings: Mapping[str, Mapping[str, Any]]) -> None:
         base: dict[str, dict[str, Any]] = {
             "daemon": {"state_dir": str(self.folder / "state"), "runtime_dir": str(self.folder / "run")},
-            "relay": {"listen": ["127.0.0.1"], "public_host": "127.0.0.1", "ports": free_ports(40)},
+            "relay": {"listen": ["127.0.0.1"], "public_host": "127.0.0.1", "ports": port_range(40)},
             "displays": {"range": "101-140"},
             # Not those of this machine.
             "java": {"dir": str(self.folder / "java"), "archives": str(self.folder / "java-archives")},

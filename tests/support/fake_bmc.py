@@ -69,6 +69,8 @@ class FakeAgent:
         self.name = name
         self.cache = "/nowhere"
         self.is_direct = False
+        self.python = "python3"
+        self.browser = "chromium"
         self.tool = tool
         self.commands: list[Command] = []
         self.holding = False

@@ -34,6 +34,8 @@ class FakeAgent:
         self.name = name
         self.cache = "/nowhere"
         self.is_direct = False
+        self.python = "python3"
+        self.browser = "chromium"
         self.running: dict[str, Job] = {}
         self.launched: list[JobSpec] = []
         self.stopped: list[str] = []

@@ -31,7 +31,7 @@ from tests.simulator.process import Child, the_reactor
 from tests.simulator.server import SimulatedServer
 from tests.support import leftovers
 from tests.support.network_namespace import NetworkNamespace, ReactorIn
-from tests.support.sshd import Sshd, children_of
+from tests.support.sshd import Sshd
 
 PYTHON: Final = ("/usr/bin/python3", "-I", "-S")
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -99,7 +99,7 @@ class AgentHost:
         except BaseException as error:
             await self._child.stop(IReactorTime(reactor))
             raise RuntimeError(f"the host {self.name} did not start: {self._child.output!r}") from error
-        (self._init,) = children_of(self._child.pid)
+        (self._init,) = leftovers.children_of(self._child.pid)
         self.install()
 
     def below(self) -> Sequence[str]:
@@ -160,7 +160,7 @@ class AgentHost:
 
         found = []
         for folder in self.path("/proc").iterdir():
-            if folder.name.isdigit() and folder.name != "1" and (status := _status(folder)):
+            if folder.name.isdigit() and folder.name != "1" and (status := leftovers.status(folder)):
                 command = leftovers.read(folder / "cmdline").replace(b"\0", b" ").decode(errors="replace")
                 uid = int(status["Uid"].split()[0])
                 found.append(HostProcess(int(folder.name), int(status["PPid"]), uid, command))
@@ -196,7 +196,7 @@ class AgentHost:
         """What a console's user reaches from inside, by a process of the console: see probe.py."""
 
         uid = self.user_of(display)
-        pid = next(pid for pid in self.here(uid) if program in Path(f"/proc/{pid}/cmdline").read_text())
+        pid = next(pid for pid in self.here(uid) if program.encode() in leftovers.read(f"/proc/{pid}/cmdline"))
         argv = [*PYTHON, str(ENTER), str(pid), str(uid), str(uid), PROBE]
         return await _probed(reactor, argv, targets)
 
@@ -204,7 +204,8 @@ class AgentHost:
         """A user's processes, in this machine's numbers."""
 
         folders = [folder for folder in Path("/proc").iterdir() if folder.name.isdigit()]
-        return [int(folder.name) for folder in folders if _status(folder).get("Uid", "").startswith(f"{uid}\t")]
+        mine = [folder for folder in folders if leftovers.status(folder).get("Uid", "").startswith(f"{uid}\t")]
+        return [int(folder.name) for folder in mine]
 
     def job_folders(self) -> list[str]:
         """The folders of jobs, as seen there."""
@@ -326,7 +327,7 @@ class HostSshd(Sshd):
 
     @property
     def listener(self) -> int:
-        return next(iter(children_of(super().listener)), 0)
+        return next(iter(leftovers.children_of(super().listener)), 0)
 
 
 class Location:
@@ -501,14 +502,3 @@ def _up(interface: str, *addresses: str) -> list[str]:
 
     added = [f"address add {address} dev {interface}{' nodad' if ':' in address else ''}" for address in addresses]
     return [*added, f"link set {interface} up"]
-
-
-def _status(folder: Path) -> dict[str, str]:
-    """Of a process; nothing if it has ended."""
-
-    try:
-        lines = (folder / "status").read_text().splitlines()
-    except (FileNotFoundError, ProcessLookupError):
-        return {}
-    status = {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    return {} if status["State"].startswith(("Z", "X")) else status

@@ -13,11 +13,11 @@ from typing import Final
 
 DEBIAN: Final = "/usr/lib/jvm/java-17-openjdk-amd64"
 
-_JAVA: Final = f"""\
+_JAVA: Final = """\
 #!/bin/sh
 case "$*" in
-*-XshowSettings:properties*) printf '    java.version = %s\\n    os.arch = amd64\\n' '{{version}}' >&2 ;;
-*) exec {DEBIAN}/bin/java "$@" ;;
+*-XshowSettings:properties*) printf '    java.version = %s\\n    os.arch = amd64\\n' '{version}' >&2 ;;
+*) exec {home}/bin/java "$@" ;;
 esac
 """
 _LAUNCHER: Final = r"""
@@ -67,14 +67,17 @@ def launcher(version: str) -> bytes:
         return made.read_bytes()
 
 
-def members(folder: str, version: str, program: str | bytes = "") -> list[tuple[tarfile.TarInfo, bytes]]:
-    """What a JDK has of what matters here. ``program``: its ``bin/java``, if it is not to be the script."""
+def members(
+    folder: str, version: str, program: str | bytes = "", *, home: str = DEBIAN
+) -> list[tuple[tarfile.TarInfo, bytes]]:
+    """What a JDK has of what matters here. ``program``: its ``bin/java``, if it is not to be the script; ``home``: the
+    Java that the script runs."""
 
     top = tarfile.TarInfo(folder)
     top.type, top.mode = tarfile.DIRTYPE, 0o755
     return [
         (top, b""),
-        plain(f"{folder}/bin/java", program or _JAVA.format(version=version), 0o755),
+        plain(f"{folder}/bin/java", program or _JAVA.format(version=version, home=home), 0o755),
         plain(f"{folder}/bin/unpack200", _UNPACK200, 0o755),
         link(f"{folder}/bin/ControlPanel", "java"),
         plain(f"{folder}/jre/lib/amd64/libawt_xawt.so"),

@@ -20,6 +20,7 @@ from tests.simulator.panel import Panel, Recorder, Settings, context_factory
 from tests.simulator.vendors.vendor import VendorPanel
 from tests.support import leftovers
 from tests.support.daemon import DaemonProcess
+from tests.support.ports import free_ports
 from tests.support.scratch import scratch
 from tests.support.visit import enter, visit
 from tests.support.wire_client import Reply, WireClient
@@ -117,7 +118,7 @@ class PanelHere:
         self._panel = _Panel(settings, cast(Recorder, self._record))
         self._tls = context_factory(settings, folder)
         self._site = _Site(self._panel)
-        self._number = 0
+        self._number = free_ports(1)[0]
         self._port: Any = None
         self.listen()
 
@@ -139,7 +140,6 @@ class PanelHere:
         """At the same port as before, if there was one."""
 
         self._port = reactor.listenSSL(self._number, self._site, self._tls, interface="127.0.0.1")
-        self._number = self._port.getHost().port
 
     async def leave(self) -> None:
         """Nothing answers any more, and whoever still waits is hung up on. Idempotent."""

@@ -136,6 +136,21 @@ def read(path: str | Path) -> bytes:
         return b""
 
 
+def status(process: int | Path) -> dict[str, str]:
+    """Of a process, or of the one that a folder of some /proc tells of; nothing if it has ended."""
+
+    folder = process if isinstance(process, Path) else Path(f"/proc/{process}")
+    lines = read(folder / "status").decode(errors="replace").splitlines()
+    found = {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    return {} if found.get("State", "X").startswith(("Z", "X")) else found
+
+
+def children_of(pid: int) -> list[int]:
+    """None of a process that is gone."""
+
+    return [int(child) for child in read(f"/proc/{pid}/task/{pid}/children").split()]
+
+
 def seen_in_processes(needle: bytes) -> list[str]:
     """Where a text stands in a command line or an environment of any process, apart from this one."""
 

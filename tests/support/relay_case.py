@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +19,7 @@ from ipmiproxyd.relay.socket_end import SocketEnd
 from ipmiproxyd.relay.viewer import Viewer
 from tests.support.fake_console import FakeConsole
 from tests.support.fake_display import INIT, DisplayEnd, FakeDisplay
+from tests.support.ports import free_ports
 from tests.support.relay_pages import write_pages
 from tests.support.scratch import scratch
 from tests.support.ws_client import WsClient, ask, open_socket
@@ -30,16 +30,6 @@ WELCOME = b"RFB 003.008\n\x01\x01" + bytes(4) + INIT
 """What it hears from the relay meanwhile, of a fake display."""
 
 reactor: Any = global_reactor
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody holds just now, on any address."""
-
-    sockets = [socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 def open_sockets() -> int:

@@ -12,7 +12,8 @@ from twisted.internet.ssl import Certificate, optionsForClientTLS
 
 from ipmiproxyd.relay.host import WebRelayPort
 from tests.support.fake_console import FakeConsole
-from tests.support.relay_case import RelayCase, free_ports, reactor
+from tests.support.ports import free_ports
+from tests.support.relay_case import RelayCase, reactor
 from tests.support.ws_client import WsClient, ask, open_socket
 
 HOST: Final = "relay.example"

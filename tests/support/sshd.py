@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pwd
 import signal
-import socket
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,8 @@ from twisted.trial.unittest import TestCase
 from ipmiproxyd.agents.ssh_link import SshPlace
 from ipmiproxyd.model import Secret
 from tests.support import leftovers
+from tests.support.account import made_account
+from tests.support.ports import free_ports
 
 SSHD: Final = "/usr/sbin/sshd"
 NAME: Final = "ipmiproxyd-ssh"
@@ -47,12 +48,7 @@ def login_account() -> pwd.struct_passwd:
 
     if os.geteuid() != 0:
         return pwd.getpwuid(os.geteuid())
-    try:
-        return pwd.getpwnam(NAME)
-    except KeyError:
-        options = ["--system", "--user-group", "--no-create-home", "--shell", "/bin/sh", "--password", "*"]
-        subprocess.run(["useradd", *options, NAME], check=True, timeout=30)
-        return pwd.getpwnam(NAME)
+    return made_account(NAME, "/bin/sh")
 
 
 def make_key(path: Path, *options: str, passphrase: str = "") -> str:
@@ -101,10 +97,7 @@ class Sshd:
         self.host_key = make_key(folder / "host_key")
         make_key(folder / "key")
         self.let_in(folder / "key.pub")
-        if not self.port:
-            with socket.socket() as probe:
-                probe.bind((self.address, 0))
-                self.port = probe.getsockname()[1]
+        self.port = self.port or free_ports(1)[0]
         text = self.configuration.format(address=self.address, port=self.port, folder=self.seen_as())
         (folder / "sshd.conf").write_text(text + "\n".join(more) + "\n")
 
@@ -184,12 +177,12 @@ class Sshd:
     def serving(self) -> list[int]:
         """The processes that serve its connections."""
 
-        found, left = [], children_of(self.listener)
+        found, left = [], leftovers.children_of(self.listener)
         while left:
             pid = left.pop()
-            if Path(f"/proc/{pid}/comm").read_text() == "sshd\n":
+            if leftovers.read(f"/proc/{pid}/comm") == b"sshd\n":
                 found.append(pid)
-                left += children_of(pid)
+                left += leftovers.children_of(pid)
         return found
 
     def cut(self) -> None:
@@ -197,7 +190,3 @@ class Sshd:
 
         for pid in self.serving():
             leftovers.kill(pid)
-
-
-def children_of(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

@@ -30,6 +30,7 @@ from ipmiproxyd.interfaces import VncServer
 from ipmiproxyd.model import Secret
 from ipmiproxyd.wire.rfb_hello import vnc_des
 from tests.support.page_display import Running
+from tests.support.ports import free_ports
 from tests.support.scratch import scratch
 
 reactor: Any = global_reactor
@@ -164,7 +165,7 @@ class VncServers:
         """TigerVNC. ``security``: its SecurityTypes."""
 
         number = random.randrange(2000, 50000)  # looking for a free one takes no lock
-        port = 0 if unix else _free_port()
+        port = 0 if unix else free_ports(1)[0]
         path = str(self.folder / f"vnc-{number}") if unix else ""
         where = ("-rfbport", str(port), "-interface", self._address)
         if unix:
@@ -188,7 +189,7 @@ class VncServers:
         """x11vnc (LibVNCServer) on a display of its own."""
 
         display = await self.xvnc(unix=True)
-        port = _free_port()
+        port = free_ports(1)[0]
         secrets: list[str] = []
         if password:
             file = self.folder / f"x11vnc-{port}"
@@ -214,7 +215,7 @@ class VncServers:
     ) -> RealServer:
         """A machine that is never switched on: its screen says so. ``options``: of its ``-vnc``."""
 
-        port = 0 if unix else _free_port(5900)
+        port = 0 if unix else free_ports(1)[0]
         path = str(self.folder / f"qemu-{random.randrange(1 << 32):08x}") if unix else ""
         vnc = (f"unix:{path}" if unix else f"127.0.0.1:{port - 5900}") + options
         objects: list[str] = []
@@ -281,11 +282,3 @@ async def _stop(child: Running, signal: str) -> None:
         if child.transport is not None:
             child.transport.signalProcess(signal)
     await child.stop()
-
-
-def _free_port(least: int = 1024) -> int:
-    while True:
-        with socket.create_server(("127.0.0.1", 0)) as one:
-            port: int = one.getsockname()[1]
-        if port >= least:
-            return port

@@ -143,8 +143,8 @@ class World(TestCase):
 
         self.assertEqual(leftovers.seen_in_processes(secret.encode()), [])
         for path in (self.daemon.log, *self.daemon.folder.rglob("*")):
-            if path.is_file() and path != self.daemon.config:
-                self.assertNotIn(secret.encode(), path.read_bytes(), path)
+            if path != self.daemon.config:
+                self.assertNotIn(secret.encode(), leftovers.read(path), path)
 
     async def nothing_left(self, daemon: DaemonProcess | None = None) -> None:
         """No process, user's process, file, port or X lock of any console."""

@@ -66,6 +66,7 @@ class Hosted(FakeAgent):
 
     async def change(self, agent: RemoteAgent) -> None:
         self.changed = agent
+        self.browser = agent.browser
         self.isolation = "users" if self.isolated else "none"
 
     def describe(self) -> Mapping[str, Any]:
@@ -97,7 +98,8 @@ class SlowConsoles(FakeConsoles):
 class FieldsTests(SynchronousTestCase):
     def test_a_document_and_back(self) -> None:
         self.assertEqual(from_document(to_document(EAST)), EAST)
-        self.assertEqual(from_document({"name": "a", "host": "b", "key": "/k", "new": 1}).port, 22)
+        former = from_document({"name": "a", "host": "b", "key": "/k", "new": 1})
+        self.assertEqual((former.port, former.browser), (22, "chromium"))
 
     def test_one_spelling(self) -> None:
         self.assertEqual(checked(dataclasses.replace(EAST, host="[2001:DB8::1]")).host, "2001:db8::1")
@@ -120,6 +122,7 @@ class FieldsTests(SynchronousTestCase):
             "folder": "~",
             "jobs_name": "/x",
             "transport": "udp",
+            "browser": "chromium-browser",
             "notes": "\0",
         }
         with self.assertRaises(BadValue) as caught:
@@ -181,7 +184,9 @@ class Examiner:
 
 class Maker:
     def make(self, agent: RemoteAgent) -> Hosted:
-        return Hosted(agent.name)
+        made = Hosted(agent.name)
+        made.browser = agent.browser
+        return made
 
     async def vouched(self, agent: RemoteAgent, **_: Any) -> RemoteAgent:
         return agent
@@ -249,6 +254,13 @@ class DeskTests(DeskTestCase):
         for changes, told in (({"transport": "direct"}, 1), ({"transport": "direct", "notes": "x"}, 0)):
             warnings = self.do(self.desk.change("east", changes))["warnings"]
             self.assertEqual(len([one for one in warnings if "agent provision name=east" in one]), told)
+
+    def test_another_browser(self) -> None:
+        self.do(self.desk.add(EAST))
+        told = self.do(self.desk.change("east", {"browser": "none"}))
+        self.assertEqual((told["browser"], self.desk.listing()[0]["browser"]), ("none", "none"))
+        refused = self.failureResultOf(Deferred.fromCoroutine(self.desk.change("east", {"browser": "firefox"})))
+        self.assertIn("google-chrome-stable", str(refused.value))
 
     def test_mending_that_failed(self) -> None:
         self.do(self.desk.add(EAST))

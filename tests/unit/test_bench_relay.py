@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -48,7 +48,6 @@ class FrameTests(SynchronousTestCase):
     def take(self, data: bytearray, start: int, end: int) -> None:
         self.heard += data[start:end]
 
-    @settings(deadline=None)
     @given(
         payloads=st.lists(st.sampled_from([0, 1, 125, 126, 65_535, 65_536]), max_size=4),
         cuts=st.lists(st.integers(1, 70_000), min_size=1, max_size=8),
@@ -148,7 +147,7 @@ class ServerTests(SynchronousTestCase):
         self.assertGreater(load.bulk(self.target, 3, 6_000_000)["MB/s"], 0)
 
     def test_round_trips(self) -> None:
-        self.assertGreater(load.round_trips(self.target, 2, 0.05)["per s"], 0)
+        self.assertGreater(load.round_trips(self.target, 2, 0.5)["per s"], 0)
 
     def test_mixed(self) -> None:
         self.assertGreater(load.mixed(self.target, 2, 0.5)["p50 ms"], 0)

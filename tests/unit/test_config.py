@@ -71,11 +71,12 @@ class AgentsTests(SynchronousTestCase):
 
     def test_what_they_are_made_of(self) -> None:
         text = f'[agents.east]\n{self.LEAST}host-keys = ["{self.FINGERPRINT}"]\nport = 2222\n[agents.w-2]\n{self.LEAST}'
-        text += 'transport = "direct"\n'
+        text += 'transport = "direct"\nbrowser = "none"\n'
         agents = parse(text).agents
         self.assertEqual(list(agents), ["east", "w-2"])
         east = agents["east"]
         self.assertEqual((east.transport, agents["w-2"].transport), ("ssh", "direct"))
+        self.assertEqual((east.browser, agents["w-2"].browser), ("chromium", "none"))
         self.assertEqual((east.host, east.port, east.user), ("east.example", 2222, "ipmiproxyd"))
         self.assertEqual((east.key, east.host_keys), ("/k", (self.FINGERPRINT,)))
 
@@ -85,6 +86,7 @@ class AgentsTests(SynchronousTestCase):
             set(found),
             {"agents.east.host", "agents.east.key", "agents.east.host_keys[1]", "agents.east.usr", "agents.UP"},
         )
+        self.assertIn("brave-browser", problems(f'[agents.e]\n{self.LEAST}browser = "vivaldi"\n')["agents.e.browser"])
         self.assertIn("direct", problems(f'[agents.e]\n{self.LEAST}transport = "udp"\n')["agents.e.transport"])
         self.assertIn("did you mean user?", found["agents.east.usr"])
         self.assertEqual(set(problems(f"[agents.local]\n{self.LEAST}")), {"agents.local"})

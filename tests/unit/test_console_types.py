@@ -136,6 +136,18 @@ class FallBackTests(Life):
         self.assertEqual(self.fall(**how, device=there)["console"].type, "vnc")
         self.failureResultOf(self.begin(type="vnc"), MissingArgument)
 
+    def test_an_agent_without_a_browser(self) -> None:
+        self.agent.browser = "none"
+        for wanted in ("panel", "html5"):
+            refused = self.failureResultOf(self.begin(type=wanted), ToolMissing).value
+            self.assertIn("browser=none", refused.message)
+        self.assertEqual((self.manager.list(), self.agent.launched), ([], []))
+        self.assertEqual(self.fall()["console"].type, "java")
+        vnc = {"device": Device(name="node18", address="192.0.2.18", vnc="192.0.2.18:5901"), "existing": "new"}
+        self.assertEqual(self.fall(type="html5", fall_back=("panel", "vnc"), **vnc)["console"].type, "vnc")
+        self.early = {"java": BmcUnsupported("Acme has no Java console.")}
+        self.failureResultOf(self.begin(type="java", fall_back=("html5", "panel"), existing="new"), BmcUnsupported)
+
     def test_closed_in_between(self) -> None:
         self.late = {"java": Html5Only("A page only.")}
         self.agent.stop_gate = Deferred()

@@ -67,6 +67,8 @@ class AgentTests(CommandsTestCase):
         self.assertEqual(len(self.ask("agent check agent=east")["problems"]), 1)
         self.refused("agent check agent=west", NotFound)
         self.refused("agent check", MissingArgument)
+        self.refused("agent check name=east agent=east", BadRequest)
+        self.assertTrue(self.table.find("agent", "check").usage.startswith("agent check name=… [device=…]"))
         self.ask("agent check name=east fix=yes")
         self.assertEqual(self.fakes.agents.asked[-1], ("check", True, True, None))
         self.add_node()
@@ -103,6 +105,18 @@ class AgentTests(CommandsTestCase):
         self.assertEqual(asked.pop(), ("unprovision", errand))
         self.ask("agent update name=west as_passphrase=x")
         self.assertEqual(asked.pop(), ("update", Errand(name="west", by=Administrator(passphrase=Secret("x")))))
+
+    def test_help_about_hosts(self) -> None:
+        """What counts for a new agent, and whose account is meant."""
+
+        told = {one.name: one.help for one in self.table.find("agent", "provision").arguments}
+        for name, words in (
+            ("host", "needed where the agent is not known yet"), ("key", "needed where"), ("port", "yet: 22"),
+            ("user", "the agent's own account there, which is made"), ("user", "yet: ipmiproxyd"),
+            ("browser", "yet: chromium"), ("as", "the administrator's account"),
+        ):  # fmt: skip
+            self.assertIn(words, told[name])
+        self.assertNotIn("yet", told["host_key"] + told["passphrase"] + told["notes"])
 
     def test_a_request_may_name_one(self) -> None:
         self.add_node()

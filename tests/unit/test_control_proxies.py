@@ -112,7 +112,7 @@ class ProxyTests(CommandsTestCase):
         form = self.ask("proxy form")
         labels = [choice["label"] for field in form["fields"] for choice in field["choices"]]
         self.assertIn("start a web browser in debug mode, for local use", labels)
-        self.assertEqual(form["limits"], {"displays": 100})
+        self.assertEqual(form["limits"], {"displays": 100, "idle_min": 60.0, "idle_max": 31 * 86400.0})
 
 
 class ByProxyTests(CommandsTestCase):

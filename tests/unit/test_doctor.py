@@ -295,7 +295,7 @@ class ExaminationTests(SynchronousTestCase):
                 trials=self.trials,
                 bmc=cast(Any, None),
                 javas=cast(Any, self.javas),
-                programs={"work": ("sh", "no-such-program-here"), "play": ("sh",)},
+                programs=lambda browser: {"work": ("sh", "no-such-program-here"), "play": ("sh", browser)},
                 displays=range(1, 3),
                 prefix="easydcim_vnc_",
                 consoles=lambda: list(self.consoles),
@@ -326,6 +326,18 @@ class ExaminationTests(SynchronousTestCase):
         stages = [one["stage"] for one in self.told]
         self.assertEqual(stages, ["agent", "around", "java", "trial-display", "trial-browser"])
         self.assertTrue(all(one["text"] and one["ms"] >= 0 for one in self.told))
+
+    def test_the_browser_is_the_agent_s_own_affair(self) -> None:
+        self.agent.browser = "none"
+        found = self.successResultOf(self.begin(trial=True))
+        self.assertEqual((found["browser"].level, found["trial-display"].level), ("ok", "ok"))
+        self.assertIn("None, as is set", found["browser"].words)
+        self.assertNotIn("trial-browser", found)
+        self.agent.browser = "brave-browser"
+        found = self.successResultOf(self.begin(trial=True))
+        self.assertEqual(found["browser"].words, "Panels are shown in brave-browser, which is untested.")
+        self.assertIn("brave-browser is not installed: play will not work.", found["programs"].words)
+        self.assertEqual(self.agent.launched[-1].programs[-1].name, "brave-browser")
 
     def test_whatever_becomes_of_one_the_others_are_made(self) -> None:
         self.javas.error = RuntimeError("a mistake of ours")

@@ -139,6 +139,33 @@ class HostTestCase(SynchronousTestCase):
             for path in sorted(self.root.rglob("*"))
         }
 
+    def killed(self, point: int, run: Any) -> bool:
+        """Whether it was, in front of its next step on the disk."""
+
+        left = point
+
+        def deadly(step: Any) -> Any:
+            def stepped(*arguments: Any, **more: Any) -> Any:
+                nonlocal left
+                left -= 1
+                if not left:
+                    raise KilledError
+                return step(*arguments, **more)
+
+            return stepped
+
+        steps = [
+            self.patch(os, name, deadly(getattr(os, name))) for name in ("rename", "mkdir", "rmdir", "unlink", "fsync")
+        ]
+        try:
+            run()
+        except KilledError:
+            return True
+        finally:
+            for step in steps:
+                step.restore()
+        return False
+
 
 class OwnTestCase(HostTestCase):
     """What would be root's is the present user's."""
@@ -260,33 +287,6 @@ class FileTests(OwnTestCase):
             self.unprovision()
             self.assertEqual(self.listing(), before, f"at {point}")
         self.assertGreater(point, 20)
-
-    def killed(self, point: int, run: Any) -> bool:
-        """Whether it was, in front of its next step on the disk."""
-
-        left = point
-
-        def deadly(step: Any) -> Any:
-            def stepped(*arguments: Any, **more: Any) -> Any:
-                nonlocal left
-                left -= 1
-                if not left:
-                    raise KilledError
-                return step(*arguments, **more)
-
-            return stepped
-
-        steps = [
-            self.patch(os, name, deadly(getattr(os, name))) for name in ("rename", "mkdir", "rmdir", "unlink", "fsync")
-        ]
-        try:
-            run()
-        except KilledError:
-            return True
-        finally:
-            for step in steps:
-                step.restore()
-        return False
 
     def test_what_two_want_goes_with_the_last(self) -> None:
         before = self.listing()
@@ -536,6 +536,8 @@ class DocumentTests(SynchronousTestCase):
             {"runner": {"path": "/usr/../etc/passwd"}},
             {"runner": None},
             {"sudoers": "a/b"},
+            {"java_dir": "/opt/../etc"},
+            {"java_dir": "opt"},
             {"transport": "direct", "daemon_address": "1.2.3.4; flush"},
             {"transport": "direct", "daemon_address": "1.2.3"},
         ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,16 @@ class KeyTests(OwnTestCase):
             self.assertEqual(self.provision(), [])
             self.unprovision()
             self.assertEqual(self.keys.read_text(), before)
+
+    def test_by_hand_it_is_the_same(self) -> None:
+        """As docs/agents.md has it for whoever sees to it himself."""
+
+        page = Path(__file__).resolve().parents[2] / "docs/agents.md"
+        place = "~ipmiproxyd/.ssh/authorized_keys"
+        (line,) = [line for line in page.read_text().splitlines() if line.endswith(f" agents.pub >> {place}")]
+        (self.root / "agents.pub").write_text(f"{KEY}\n")
+        subprocess.run(["sh", "-ec", line.replace(place, str(self.keys.resolve()))], cwd=self.root, check=True)
+        self.assertEqual(self.keys.read_text(), OURS)
 
     def test_what_the_account_puts_in_the_way(self) -> None:
         (self.keys.parent / ".authorized_keys.ipmiproxyd-new").mkdir()

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from ipmiproxyd.agents import box, inside, sandbox
 from ipmiproxyd.errors import BmcError, BmcUnreachable, ProxyError
-from ipmiproxyd.model import Command, Job, JobSpec, JobStage, Outcome, Program, Ready, StreamAddress
+from ipmiproxyd.model import POLICY_PLACES, Command, Job, JobSpec, JobStage, Outcome, Program, Ready, StreamAddress
 from ipmiproxyd.tools import steer
 from ipmiproxyd.tools.browser import PanelBrowser, origin_of
 from ipmiproxyd.tools.curl import Curl, NoCommonTls, spki_pin
@@ -22,8 +22,10 @@ from ipmiproxyd.tools.xvnc import Display
 from ipmiproxyd.vendors.family import Page
 from ipmiproxyd.vendors.ports import ALL, Port
 from tests.simulator.panel import make_certificate
+from tests.support.fake_rooms import FakeAgent
 
 URL = "https://10.0.0.7:8443"
+AGENT = FakeAgent()
 
 
 class DisplayTests(SynchronousTestCase):
@@ -77,6 +79,7 @@ class DisplayTests(SynchronousTestCase):
             (sandbox.HOME, box.HOME),
             (sandbox.RUN, box.RUN),
             (sandbox.POLICIES, box.POLICIES),
+            (set(sandbox.POLICIES), set(POLICY_PLACES.values())),
             (sandbox.DISPLAY_FD, inside.DISPLAY_FD),
             (sandbox.DOOR, inside.DOOR),
             (sandbox.DOOR_FD, inside.DOOR_FD),
@@ -88,7 +91,7 @@ class DisplayTests(SynchronousTestCase):
 
 class BrowserTests(SynchronousTestCase):
     def policy(self, url: str = URL, page: Page | None = None, ports: tuple[Port, ...] = ()) -> dict[str, Any]:
-        _, (file, program) = PanelBrowser().programs(url, None, page, ports)
+        _, (file, program) = PanelBrowser().programs(AGENT, url, None, page, ports)
         self.assertEqual((file.place, program.place), ("chromium-policy", "library"))
         policy: dict[str, Any] = json.loads(file.text)
         return policy
@@ -96,7 +99,7 @@ class BrowserTests(SynchronousTestCase):
     def told(self, page: Page | None, url: str = URL) -> tuple[Program, dict[str, Any]]:
         """The program, and what it reads."""
 
-        program, _ = PanelBrowser().programs(url, None, page)
+        program, _ = PanelBrowser().programs(AGENT, url, None, page)
         assert program.stdin is not None
         told: dict[str, Any] = json.loads(program.stdin.reveal())
         return program, told
@@ -109,7 +112,7 @@ class BrowserTests(SynchronousTestCase):
             {"origin": URL, "door": True, "url": f"{URL}/k?token=aaa#b", "cookies": {"SID": "bbb"},
              "storage": {"t": "ccc"}},
         )  # fmt: skip
-        seen = repr((program, PanelBrowser().programs(URL, None, page)[1]))
+        seen = repr((program, PanelBrowser().programs(AGENT, URL, None, page)[1]))
         self.assertFalse(any(secret in seen for secret in ("aaa", "bbb", "ccc")))
         self.assertFalse(any(word.startswith("--app") for word in program.argv))
         self.assertIs(program.ready, Ready.TOLD)
@@ -141,7 +144,7 @@ class BrowserTests(SynchronousTestCase):
         self.assertEqual(proxy["ProxyBypassList"], "<-loopback>;bmc:443;bmc:5900;bmc:5901")
 
     def test_debugging(self) -> None:
-        program, (file, _) = PanelBrowser().debugging(URL, "a-pin", (5900,))
+        program, (file, _) = PanelBrowser().debugging(AGENT, URL, "a-pin", (5900,))
         policy = json.loads(file.text)
         self.assertEqual(policy["DeveloperToolsAvailability"], 1)
         self.assertFalse({"URLBlocklist", "URLAllowlist", "ProxySettings"} & policy.keys())
@@ -149,7 +152,7 @@ class BrowserTests(SynchronousTestCase):
         self.assertIn("--enable-logging=stderr", program.argv)
         self.assertIn("--ignore-certificate-errors-spki-list=a-pin", program.argv)
         self.assertEqual((program.argv[-1], program.ready), (f"{URL}/", Ready.WINDOW))
-        old, (_, _, bridge) = PanelBrowser().debugging(URL, "a-pin", (5900,), tls="legacy")
+        old, (_, _, bridge) = PanelBrowser().debugging(AGENT, URL, "a-pin", (5900,), tls="legacy")
         self.assertIn(bridge.name, " ".join(old.argv))
         self.assertNotIn("--ignore-certificate-errors-spki-list=a-pin", old.argv)
 
@@ -163,6 +166,26 @@ class BrowserTests(SynchronousTestCase):
         for name in off:
             self.assertIs(policy[name], False, name)
 
+    def test_the_agent_s_own_browser_and_python(self) -> None:
+        """Its policies lie where that build reads them."""
+
+        there = FakeAgent()
+        there.python = "/opt/python/bin/python3"
+        for chosen, configured, started, name, place in (
+            ("chromium", "chromium", "chromium", "Chromium", "chromium-policy"),
+            ("chromium", "/opt/x/chrome", "/opt/x/chrome", "Chromium", "chromium-policy"),
+            ("chromium", "/usr/bin/brave-browser --x", "/usr/bin/brave-browser", "Chromium", "brave-policy"),
+            ("google-chrome-stable", "chromium", "google-chrome-stable", "google-chrome-stable", "chrome-policy"),
+            ("microsoft-edge-stable", "chromium", "microsoft-edge-stable", "microsoft-edge-stable", "edge-policy"),
+        ):
+            there.browser = chosen
+            browser = PanelBrowser(program=configured)
+            for program, (policy, *_) in (browser.programs(there, URL, None), browser.debugging(there, URL, None)):
+                self.assertEqual((program.argv[4], program.name, policy.place), (started, name, place))
+                self.assertEqual(program.argv[0], there.python)
+            old, _ = browser.programs(there, URL, "a-pin", tls="legacy")
+            self.assertEqual([word for word in old.argv if word.endswith("python3")], [there.python] * 2)
+
     def test_origins_in_the_language_of_the_policy(self) -> None:
         for url, origin in (
             ("https://10.0.0.7", "https://10.0.0.7:443"),
@@ -173,16 +196,16 @@ class BrowserTests(SynchronousTestCase):
             self.assertEqual(origin_of(url), origin)
 
     def test_only_the_pinned_certificate_is_accepted(self) -> None:
-        program, _ = PanelBrowser().programs(URL, "a-pin")
+        program, _ = PanelBrowser().programs(AGENT, URL, "a-pin")
         self.assertIn("--ignore-certificate-errors-spki-list=a-pin", program.argv)
-        without, _ = PanelBrowser().programs("http://10.0.0.7", None)
+        without, _ = PanelBrowser().programs(AGENT, "http://10.0.0.7", None)
         for argv in (program.argv, without.argv):
             self.assertNotIn("--ignore-certificate-errors", argv)
             self.assertNotIn("--no-sandbox", argv)
         self.assertFalse(any("spki" in word for word in without.argv))
 
     def test_command_may_have_words_of_its_own(self) -> None:
-        program, _ = PanelBrowser(program="'/opt/a browser/chrome' --flag").programs(URL, None)
+        program, _ = PanelBrowser(program="'/opt/a browser/chrome' --flag").programs(AGENT, URL, None)
         self.assertEqual(program.argv[4:6], ("/opt/a browser/chrome", "--flag"))
         self.assertEqual((program.argv[-1], program.ready), (f"--app={URL}/", Ready.WINDOW))
 
@@ -193,6 +216,8 @@ class OneOutcome:
     name = "local"
     cache = "/nowhere"
     is_direct = False
+    python = "python3"
+    browser = "chromium"
 
     def __init__(self, outcome: Outcome) -> None:
         self.commands: list[Command] = []

@@ -59,7 +59,7 @@ class FakeProvisioner:
 
     @asynccontextmanager
     async def reach(self, agent: RemoteAgent, _: Administrator) -> AsyncIterator[FakeProvisioner]:
-        self.name = agent.name
+        self.name, self.agent = agent.name, agent
         self.reached += 1
         try:
             yield self
@@ -123,7 +123,7 @@ class DeskTests(DeskTestCase):
     def test_a_new_one(self) -> None:
         self.failureResultOf(self.provision({}), MissingArgument)
         for wrong in (
-            Wanted(browser="--x"), Wanted(browser="chromium-"), Wanted(repository="http://x"), Wanted(javas=("../x",))
+            Wanted(repository="http://x"), Wanted(javas=("../x",))
         ):  # fmt: skip
             self.failureResultOf(self.provision(wanted=wrong), BadValue)
         looked = self.done(self.provision(dry_run=True, wanted=Wanted(javas=("8",))))
@@ -142,6 +142,32 @@ class DeskTests(DeskTestCase):
         self.assertEqual(again["warnings"], ["Consoles are open. Close them."])
         other = self.failureResultOf(self.provision({"user": "other"}), BadValue).value
         self.assertIn("another user", other.message)
+
+    def test_the_browser_stays_what_it_was(self) -> None:
+        told = self.done(self.provision({**GIVEN, "browser": "none"}))
+        self.assertEqual((told["browser"], self.hosts.agent.browser), ("none", "none"))
+        self.done(self.provision({}))
+        self.assertEqual(self.hosts.agent.browser, "none")
+        looked = self.done(self.provision({"browser": "chromium"}, dry_run=True))
+        self.assertIn("What is stored of its browser: chromium", looked["changes"])
+        self.assertEqual((looked["browser"], self.hosts.agent.browser), ("none", "chromium"))
+        self.hosts.error = PackagesFailed("No disk.")
+        self.failureResultOf(self.provision({"browser": "chromium"}), PackagesFailed)
+        self.hosts.error = None
+        self.assertEqual(self.done(self.provision({}))["browser"], "none")
+        self.assertEqual(self.done(self.provision({"browser": "brave-browser"}))["browser"], "brave-browser")
+        self.done(self.work("update"))
+        self.assertEqual(self.hosts.agent.browser, "brave-browser")
+        error = self.failureResultOf(self.provision({"browser": "firefox"}), BadValue).value
+        self.assertIn("google-chrome-stable", error.message)
+
+    def test_the_browser_of_one_of_the_configuration_file(self) -> None:
+        self.desk = self.make_desk(EAST)
+        self.do(self.desk.load())
+        self.provisioning = ProvisionDesk(self.desk, self.javas, lambda: self.hosts, lambda: 5.0)
+        self.done(self.provision({"browser": "chromium"}))
+        self.failureResultOf(self.provision({"browser": "none"}), Forbidden)
+        self.assertEqual(len(self.hosts.at_work), 1)
 
     def test_one_that_fails_is_not_stored(self) -> None:
         """What was changed there can be taken back all the same."""
@@ -382,7 +408,9 @@ class PythonTests(SynchronousTestCase):
 
         document = {
             "account": "ipmiproxyd", "users": "auto", "prefix": "easydcim_vnc_", "displays": [1, 2, 3],
+            "browser": "chromium",
             "runner": {"path": "/usr/local/lib/ipmiproxyd/runner.py", "version": 2},
+            "java_dir": "/srv/javas",
         }  # fmt: skip
 
         def looked(system: str, **more: Any) -> Deferred[Report]:
@@ -394,8 +422,11 @@ class PythonTests(SynchronousTestCase):
         words = "\n".join(report.changes)
         for part in ("chromium", "openjdk-17-jre", "account ipmiproxyd", "easydcim_vnc_1 to easydcim_vnc_3", "runner"):
             self.assertIn(part, words)
+        self.assertIn("/srv/javas", words)
         self.assertIn("no Python", report.warnings[0])
         report = self.successResultOf(looked("ID=debian\nVERSION_ID=13", users="never"))
         self.assertNotIn("runner", "\n".join(report.changes))
         self.failureResultOf(looked("ID=ubuntu\nVERSION_ID=24.04"), SystemUnsupported)
+        report = self.successResultOf(looked("ID=ubuntu\nVERSION_ID=24.04", browser="none"))
+        self.assertNotIn("chromium", "\n".join(report.changes))
         self.failureResultOf(looked("ID=fedora"), SystemUnsupported)

@@ -189,7 +189,7 @@ class BoundTests(SiteCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.site.doStop()
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     @given(st.one_of(st.binary(max_size=400), st.binary(max_size=60).map(lambda tail: b"GET /" + tail + b"\r\n\r\n")))
     def test_garbage(self, garbage: bytes) -> None:
         connection = Connection(self.site)

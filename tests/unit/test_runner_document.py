@@ -218,6 +218,22 @@ class PartsTests(SynchronousTestCase):
             args = box.sandbox("/vnc", [], "/usr/bin/python3", java, (7, 8, -1), sizes=True)
             self.assertEqual(args.count(java), seen)
 
+    def test_policies_of_other_browsers(self) -> None:
+        """A browser that would not find them is never started."""
+
+        args = box.sandbox(
+            "/vnc", [(9, f"{box.POLICIES['chrome-policy']}/p.json")], "/usr/bin/python3", "", (7, 8, -1), sizes=True
+        )
+        for folder in ("/etc/opt", "/etc/chromium"):
+            there = os.path.isdir(folder)
+            self.assertEqual((args.count(folder), args.index(folder) < args.index("9")), (2, True) if there else (0, 0))
+        self.assertNotIn(box.POLICIES["edge-policy"], args)
+        self.patch(os.path, "isdir", lambda path: path == "/etc/opt")
+        for place in ("home", "library", "chrome-policy", "edge-policy"):
+            box.check_policies(place)
+        for place, words in (("chromium-policy", "not installed"), ("brave-policy", "mkdir -m 755 /etc/brave")):
+            self.assertIn(words, self.assertRaises(box.OverError, box.check_policies, place).message)
+
     def test_what_an_old_bubblewrap_knows(self) -> None:
         args = box.sandbox("/vnc", [(9, "/home/console/x")], "/usr/bin/python3", "", (7, 8, -1), sizes=False)
         self.assertEqual({"--size", "--perms", "--chmod"} & set(args), set())

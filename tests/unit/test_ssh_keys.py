@@ -119,7 +119,7 @@ class BrokenKeyTests(SynchronousTestCase):
             algorithm = b"rsa-sha2-256" if identity.kind == b"ssh-rsa" else identity.kind
             self.successResultOf(Deferred.fromCoroutine(identity.sign(b"something", algorithm)))
 
-    @settings(deadline=None, max_examples=250)
+    @settings(max_examples=250)
     @given(st.data())
     def test_other_bytes_in_it(self, data: st.DataObject) -> None:
         first, *middle, last = data.draw(st.sampled_from(self.texts)).splitlines()
@@ -129,7 +129,7 @@ class BrokenKeyTests(SynchronousTestCase):
         content = content[: data.draw(st.integers(0, len(content)))]
         self.tried(b"\n".join((first, base64.b64encode(content), last, b"")))
 
-    @settings(deadline=None, max_examples=100)
+    @settings(max_examples=100)
     @given(st.data())
     def test_other_text_in_it(self, data: st.DataObject) -> None:
         text = data.draw(st.sampled_from(self.texts))

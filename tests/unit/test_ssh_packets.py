@@ -36,7 +36,7 @@ MODES: tuple[Callable[[], Mode], ...] = (
     Plain,
     *((lambda cipher=cipher, mac=mac: Agreed(cipher, mac).mode(*KEYS)) for cipher, mac in COMBINATIONS),
 )
-quickly = settings(deadline=None, max_examples=60)
+quickly = settings(max_examples=60)
 
 
 class SshPacketTests(SynchronousTestCase):

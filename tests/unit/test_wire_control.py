@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -105,7 +105,6 @@ class LineSplitterTests(SynchronousTestCase):
         splitter.end()
         self.assertEqual(events_of(splitter), [TooLong()])
 
-    @settings(deadline=None)
     @given(st.lists(st.binary(max_size=30)), st.integers(0, 12), st.booleans())
     def test_any_pieces_give_the_same_lines(self, pieces: list[bytes], limit: int, ended: bool) -> None:
         whole, cut = LineSplitter(limit), LineSplitter(limit)
@@ -122,7 +121,6 @@ class LineSplitterTests(SynchronousTestCase):
             found += events_of(cut)
         self.assertEqual(found, expected)
 
-    @settings(deadline=None)
     @given(st.binary(max_size=200), st.integers(0, 20))
     def test_lines_are_those_of_the_bytes(self, data: bytes, limit: int) -> None:
         splitter = LineSplitter(limit)
@@ -159,12 +157,10 @@ class SplitWordsTests(SynchronousTestCase):
             error = self.assertRaises(BadRequest, split_words, text)
             self.assertNotIn("zebra", f"{error.message} {error.hint}", text)
 
-    @settings(deadline=None)
     @given(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n"))))
     def test_what_is_quoted_comes_back(self, words: list[str]) -> None:
         self.assertEqual(split_words(" ".join(shlex.quote(word) for word in words)), words)
 
-    @settings(deadline=None)
     @given(st.text("ab='\"\\ \t#;é"))
     def test_like_the_standard_library(self, text: str) -> None:
         try:
@@ -244,7 +240,6 @@ class ParseRequestTests(SynchronousTestCase):
         self.assertNotIn("hunter2", repr(parse_request(b"device add password=hunter2")))
         self.assertNotIn("hunter2", repr(Line(b"device add password=hunter2")))
 
-    @settings(deadline=None)
     @given(st.binary(max_size=300))
     def test_any_bytes_are_read_or_refused(self, line: bytes) -> None:
         try:
@@ -252,7 +247,6 @@ class ParseRequestTests(SynchronousTestCase):
         except BadRequest as error:
             self.assertTrue(error.message)
 
-    @settings(deadline=None)
     @given(st.lists(st.text(st.characters(exclude_categories=["Cs", "Cc"]))))
     def test_what_is_formatted_is_read_again(self, values: list[str]) -> None:
         words = [f"k{number}={value}" for number, value in enumerate(values)]
@@ -289,7 +283,6 @@ class ReplyTests(SynchronousTestCase):
     def test_lone_surrogates_become_a_replacement_character(self) -> None:
         self.assertEqual(to_json({"a": "x\udcff"}), '{"a": "x\\ufffd"}')
 
-    @settings(deadline=None)
     @given(
         st.dictionaries(
             st.text(),

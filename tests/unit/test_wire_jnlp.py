@@ -260,7 +260,7 @@ os= codebase= \x02 <applet-desc <param name= %2e"""
 class AnythingTests(SynchronousTestCase):
     parts = st.sampled_from([" ", *WORDS.split()])
 
-    @settings(deadline=None, max_examples=300)
+    @settings(max_examples=300)
     @given(st.lists(parts, max_size=60).map("".join))
     def test_any_text(self, text: str) -> None:
         for document in (text, f"<jnlp {text}", f'<jnlp><resources><jar href="a.jar"/>{text}</resources></jnlp>'):
@@ -273,13 +273,11 @@ class AnythingTests(SynchronousTestCase):
                     self.assertTrue(url.startswith("https://192.0.2.7"), url)
                     self.assertNotIn("..", url.split("/"))
 
-    @settings(deadline=None)
     @given(st.binary(max_size=500))
     def test_any_bytes(self, data: bytes) -> None:
         for document in (data, b"<jnlp>" + data):
             self.assertRaises(BadJnlp, read, document)
 
-    @settings(deadline=None)
     @given(st.lists(st.text(st.characters(min_codepoint=32, exclude_categories=["Cs", "Cn", "Cc"]))), st.data())
     def test_arguments_arrive(self, arguments: list[str], data: st.DataObject) -> None:
         arguments = [argument.strip().replace("\ufeff", "") for argument in arguments]
@@ -339,7 +337,6 @@ class LibrariesTests(SynchronousTestCase):
             self.assertRaises(BadJnlp, libraries, [good, bad])
         self.assertRaises(BadJnlp, libraries, [Entry(f"{n}.so", 1, 1) for n in range(300)])
 
-    @settings(deadline=None)
     @given(st.lists(st.builds(Entry, st.text(alphabet="ab./\\ \0", max_size=8), st.integers(), st.integers())))
     def test_names_stay_in_the_folder(self, listing: list[Entry]) -> None:
         try:

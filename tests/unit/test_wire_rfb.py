@@ -136,7 +136,6 @@ class SplittingTests(SynchronousTestCase):
         self.assertLessEqual(len(str(error).encode()), WORDS)
         return str(error)
 
-    @settings(deadline=None)
     @given(CONVERSATIONS, PLACES)
     def test_who_may_everything(self, said: list[tuple[bytes, str]], places: list[int]) -> None:
         stream = b"".join(message for message, _ in said)
@@ -148,7 +147,6 @@ class SplittingTests(SynchronousTestCase):
             asked = [USER if question == MOVEMENT else question for question in judge.asked]
             self.assertEqual(asked, [USER if kind == MOVEMENT else kind for kind in questions])
 
-    @settings(deadline=None)
     @given(CONVERSATIONS, PLACES)
     def test_who_only_watches(self, said: list[tuple[bytes, str]], places: list[int]) -> None:
         stream = b"".join(message for message, _ in said)
@@ -156,7 +154,6 @@ class SplittingTests(SynchronousTestCase):
         for chunks in ([stream], cut(stream, places), one_by_one(stream)):
             self.assertEqual(relay(chunks, Says(False))[::2], (allowed, ""))
 
-    @settings(deadline=None)
     @given(CONVERSATIONS, PLACES, st.lists(st.booleans(), min_size=1, max_size=7), st.booleans(), st.booleans())
     def test_any_chunking_is_judged_the_same(
         self, said: list[tuple[bytes, str]], places: list[int], answers: list[bool], inward: bool, outward: bool
@@ -169,7 +166,7 @@ class SplittingTests(SynchronousTestCase):
         for other in others:
             self.assertEqual(other, whole)
 
-    @settings(deadline=None, max_examples=300)
+    @settings(max_examples=300)
     @given(CONVERSATIONS, st.binary(max_size=300), PLACES, st.booleans())
     def test_garbage_raises_nothing_else(
         self, said: list[tuple[bytes, str]], garbage: bytes, places: list[int], answer: bool
@@ -276,7 +273,6 @@ class ClipboardTests(SynchronousTestCase):
 
 
 class ReleasingTests(SynchronousTestCase):
-    @settings(deadline=None)
     @given(
         st.lists(
             st.one_of(

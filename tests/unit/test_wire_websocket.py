@@ -84,7 +84,7 @@ def conversations(draw: st.DrawFn) -> tuple[bytes, bytes, Controls]:
 
 
 class ClientFramesTests(SynchronousTestCase):
-    @settings(deadline=None, max_examples=40)
+    @settings(max_examples=40)
     @given(conversations(), st.lists(st.integers(0, 20000), max_size=12))
     def test_any_chunking_gives_the_same(self, said: tuple[bytes, bytes, Controls], places: list[int]) -> None:
         stream, payload, controls = said
@@ -94,7 +94,7 @@ class ClientFramesTests(SynchronousTestCase):
             for chunks in ([stream], cut(stream, places), single):
                 self.assertEqual(read(chunks, masker), told)
 
-    @settings(deadline=None, max_examples=300)
+    @settings(max_examples=300)
     @given(st.binary(max_size=300), st.booleans(), st.lists(st.integers(0, 400), max_size=6))
     def test_garbage_raises_nothing_else(self, garbage: bytes, likely: bool, places: list[int]) -> None:
         if likely:

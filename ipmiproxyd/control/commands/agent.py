@@ -22,7 +22,7 @@ from ipmiproxyd.control.commands.fields import Fields, given_fields, to_add, to_
 from ipmiproxyd.control.declare import Call, Command
 from ipmiproxyd.errors import MissingArgument
 from ipmiproxyd.interfaces import Agents, Devices, Proxies
-from ipmiproxyd.model import SSH_AGENT, Device, RemoteAgent, Transport, Users
+from ipmiproxyd.model import CHROMIUM, NO_BROWSER, POLICY_PLACES, SSH_AGENT, Device, RemoteAgent, Transport, Users
 
 
 class Fingerprints(ArgumentType[tuple[str, ...]]):
@@ -40,8 +40,7 @@ class Fingerprints(ArgumentType[tuple[str, ...]]):
 
 
 NAME: Final = Argument("name", Name(), "the agent's name", required=True)
-EITHER: Final = dataclasses.replace(NAME, required=False)
-OLD_NAME: Final = Argument("agent", Name(), "the same as name")
+LOOKED_AT: Final = dataclasses.replace(NAME, help="the agent's name; agent= is the same", also="agent")
 
 # Each fills a field of model.RemoteAgent: HOST_KEY the field host_keys, the others that of the same name.
 HOST: Final = Argument("host", Host(255, "address"), "the agent's IP address or host name")
@@ -82,6 +81,12 @@ FIELDS: Final[Fields] = (
         "how displays are reached: through SSH, or by VNC ports that are open on the agent",
         default="ssh",
     ),
+    Argument(
+        "browser",
+        Text(64, "|".join((*POLICY_PLACES, NO_BROWSER))),
+        "what shows panels there: Chromium, another browser made from it (untested), or none",
+        default=CHROMIUM,
+    ),
     Argument("notes", Text(4096), "anything worth knowing", default=""),
 )
 _ADDED: Final = to_add(FIELDS, HOST, KEY)
@@ -100,7 +105,7 @@ FIX: Final = Argument(
     "fix",
     Flag(),
     "before that, clear away what earlier consoles left there, and copy the runner there where it is missing or old "
-    "and the account may do all by sudo (otherwise: agent update)",
+    "and the account may do all by sudo; after agent provision it may not: agent update does that then",
     default=False,
 )
 TO: Final = Argument("device", Name(), "a stored device: the way to its BMC is tried, too")
@@ -161,12 +166,9 @@ def commands(agents: Agents, devices: Devices) -> list[Command]:
         return {"removed": call.values[NAME], "warnings": list(warnings)}
 
     async def check(call: Call) -> Mapping[str, Any]:
-        name = call.values.get(EITHER) or call.values.get(OLD_NAME)
-        if not name:
-            raise MissingArgument("agent check needs name=.", hint="agent list shows all.")
         device = await devices.get(call.values[TO]) if TO in call.values else None
         return await agents.check(
-            name, call.progress, device=device, trial=call.values[TRIAL], fix=call.values[FIX]
+            call.values[LOOKED_AT], call.progress, device=device, trial=call.values[TRIAL], fix=call.values[FIX]
         )
 
     return [
@@ -199,7 +201,7 @@ def commands(agents: Agents, devices: Devices) -> list[Command]:
             verb="check",
             summary="Look whether an agent has what consoles and power actions need; what is wrong is told in words. "
             "ipmiproxyctl ends with 1 where that is a fault.",
-            arguments=(EITHER, OLD_NAME, TO, TRIAL, FIX),
+            arguments=(LOOKED_AT, TO, TRIAL, FIX),
             handler=check,
         ),
     ]  # fmt: skip

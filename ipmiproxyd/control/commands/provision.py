@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, Final
 
-from ipmiproxyd.control.arguments import Argument, Flag, SecretText, Text, Texts, Values
-from ipmiproxyd.control.commands.agent import FIELDS, KNOWN_HOSTS, NAME, given_agent
+from ipmiproxyd.control.arguments import Argument, Flag, SecretText, Text, Texts, Unset, Values
+from ipmiproxyd.control.commands.agent import FIELDS, HOST, KEY, KNOWN_HOSTS, NAME, given_agent
 from ipmiproxyd.control.commands.fields import given_fields, to_change
 from ipmiproxyd.control.declare import Call, Command
 from ipmiproxyd.interfaces import Provisioning
 from ipmiproxyd.model import SSH_AGENT, Administrator, Errand, Wanted
 
-_GIVEN: Final = to_change(FIELDS)
+USER: Final = "the agent's own account there, which is made (as= is the one that makes it)"
+BROWSER: Final = "what is installed to show panels: Chromium, another browser made from it (untested), or none"
+
+
+def _of_host(field: Argument[Any]) -> Argument[Any]:
+    """A field of an agent's as those take it who see to its host: of one that is known, what is stored counts."""
+
+    words = {"user": USER, "browser": BROWSER}.get(field.name, field.help)
+    usual = "" if isinstance(field.default, Unset) else field.type.show(field.default)
+    if field in (HOST, KEY):
+        words += "; needed where the agent is not known yet"
+    elif usual:
+        words += f"; where the agent is not known yet: {usual}"
+    return dataclasses.replace(field, help=words)
+
+
+_GIVEN: Final = to_change(tuple(map(_of_host, FIELDS)))
 AS: Final = Argument(
     "as", Text(32, "name"), "the administrator's account there: root, or one that sudo lets do all", default="root"
 )
@@ -23,9 +40,6 @@ AS_PASSPHRASE: Final = Argument("as_passphrase", SecretText(), "of as_key, where
 SUDO_PASSWORD: Final = Argument("sudo_password", SecretText(), "of that account, where sudo asks for one")
 _ADMINISTRATOR: Final = (AS, AS_KEY, AS_PASSPHRASE, SUDO_PASSWORD)
 
-BROWSER: Final = Argument(
-    "browser", Text(64, "chromium|none|package"), "which browser is installed there", default="chromium"
-)
 REPOSITORY: Final = Argument(
     "repository", Text(512, "deb … suite main"), "a further line for the sources of its package manager", default=""
 )
@@ -50,7 +64,7 @@ def _errand(call: Call) -> Errand:
     """Of what a command does not take, what is usual."""
 
     values = call.values
-    wanted = Wanted(**given_fields(values, (BROWSER, REPOSITORY, JAVAS)))
+    wanted = Wanted(**given_fields(values, (REPOSITORY, JAVAS)))
     how = given_fields(values, (KNOWN_HOSTS, DRY_RUN, FORCE, KEEP))
     fields = given_agent(call, _GIVEN)
     return Errand(name=values[NAME], by=_administrator(values), fields=fields, wanted=wanted, **how)
@@ -71,7 +85,7 @@ def commands(provisioning: Provisioning) -> list[Command]:
             noun="agent",
             verb="provision",
             summary="Make a bare host an agent, or see that it still is one, and add it if it is not known yet.",
-            arguments=(NAME, *_GIVEN, KNOWN_HOSTS, *_ADMINISTRATOR, BROWSER, REPOSITORY, JAVAS, DRY_RUN),
+            arguments=(NAME, *_GIVEN, KNOWN_HOSTS, *_ADMINISTRATOR, REPOSITORY, JAVAS, DRY_RUN),
             handler=provision,
         ),
         Command(

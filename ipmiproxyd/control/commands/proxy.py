@@ -29,6 +29,7 @@ from ipmiproxyd.wire.proxy import LONGEST_IDLE, SHORTEST_IDLE
 IDLE_CHOICES: Final = (None, 300.0, 600.0, 900.0, 1800.0, 3600.0, 7200.0, 14400.0)
 """Seconds that a form may offer; any other time will do as well."""
 
+FLAG: Final = Flag()
 NAME: Final = Argument("name", Name(), "the proxy's name", required=True)
 LOCATIONS: Final = Argument("locations", Texts("location"), "where it is used, with commas in between")
 
@@ -48,14 +49,14 @@ _LABELS: Final[Mapping[str, str]] = {
 
 LOGIN_BUTTONS: Final = Argument(
     "login_buttons",
-    OrDefault(Flag()),
+    OrDefault(FLAG),
     "let the page's buttons type the BMC's user name and password",
     default="default",
 )
 DISABLE_LOGIN_BUTTONS: Final = Argument(
     "disable_login_buttons",
-    OrDefault(Flag()),
-    "the same the other way round, as a form has it: yes takes these buttons away",
+    OrDefault(FLAG),
+    "yes takes away the page's buttons that type the BMC's user name and password; the opposite of login_buttons",
     default="default",
 )
 
@@ -70,13 +71,13 @@ def fields(agent: str) -> Fields:
         Argument(
             "idle",
             OrDefault(DurationOrNever(SHORTEST_IDLE, LONGEST_IDLE, unit=True)),
-            "close a console after so long (15m, 1h30m; a minute at least) without a key, a move of the mouse, or a "
-            "text for the clipboard; default is that of the daemon's settings",
+            "close a console after so long (15m, 1h30m; a minute at least, 31d at most) without a key, a move of the "
+            "mouse, or a text for the clipboard; default is that of the daemon's settings",
             default="default",
         ),
         LOGIN_BUTTONS,
         Argument(
-            "encrypt", Flag(), "have browsers come by https and wss, whatever the relay's own setting", default=False
+            "encrypt", FLAG, "have browsers come by https and wss, whatever the relay's own setting", default=False
         ),
         Argument(
             "certificate",
@@ -136,7 +137,8 @@ def commands(
     proxies: Proxies, devices: Devices, agents: Agents, javas: Javas, defaults: Defaults
 ) -> list[Command]:
     known = fields(defaults.agent)
-    both_ways = (*known, DISABLE_LOGIN_BUTTONS)
+    after = known.index(LOGIN_BUTTONS) + 1
+    both_ways = (*known[:after], DISABLE_LOGIN_BUTTONS, *known[after:])
 
     def shown(proxy: Proxy) -> dict[str, Any]:
         return proxy_json(proxy, proxies.consoles(proxy.name))
@@ -172,13 +174,15 @@ def commands(
             "agent": [_choice(agent["name"]) for agent in agents.listing()],
             "locations": [_choice(LOCATIONS.type.show((one,)), one) for one in sorted(locations)],
             "type": [_choice(name, LABELS[name]) for name in types],
-            "idle": [_choice("default", f"as set for all: {show_duration(defaults.idle)}"), *_idle_choices()],
+            "idle": [_default_choice(show_duration(defaults.idle)), *_idle_choices()],
+            "disable_login_buttons": [_default_choice(FLAG.show(not defaults.login_buttons)), *_flag_choices()],
+            "encrypt": _flag_choices(),
         }
         in_form = (NAME, *to_add(tuple(_in_form(field, types) for field in known), LOCATIONS))
         return {
             "fields": [_field(field, choices.get(field.name, [])) for field in in_form],
             "defaults": defaults.told(),
-            "limits": dict(defaults.limits),
+            "limits": {**defaults.limits, "idle_min": SHORTEST_IDLE, "idle_max": LONGEST_IDLE},
         }
 
     return [
@@ -230,5 +234,13 @@ def _choice(value: str, label: str = "") -> dict[str, str]:
     return {"value": value, "label": label or value}
 
 
+def _default_choice(value: str) -> dict[str, str]:
+    return _choice("default", f"as set for all: {value}")
+
+
 def _idle_choices() -> list[dict[str, str]]:
     return [_choice(show_duration(seconds)) for seconds in IDLE_CHOICES]
+
+
+def _flag_choices() -> list[dict[str, str]]:
+    return [_choice(FLAG.show(flag)) for flag in (True, False)]

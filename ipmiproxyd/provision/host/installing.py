@@ -54,7 +54,7 @@ def usual(system: System, browser: str) -> list[str]:
         raise FailedError(
             "system-unsupported",
             f"The chromium of {system.name} is a snap, which does not run in a console's sandbox",
-            "Name a browser that is a package of apt's (browser=PACKAGE, untested), or none (browser=none).",
+            "Say browser=none, or name another one that apt can have there (browser=google-chrome-stable, untested).",
         )
     return [*COMMON, system.java, *([] if browser == "none" else [browser])]
 

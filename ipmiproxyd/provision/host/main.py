@@ -26,6 +26,7 @@ from ipmiproxyd.provision.host import (
     files,
     firewall,
     installing,
+    javas,
     jobs,
     kernel,
     keys,
@@ -55,6 +56,7 @@ DOCUMENT: Object = {
     "packages": None,  # their names; None: what this system calls what an agent needs
     "folder": "",  # of the account's, if it is not the usual one
     "force": False,  # unprovision: also while consoles are open
+    "java_dir": "",  # where Javas are installed; "": nowhere
     "jobs_name": "main",  # of the runner's folders for this daemon
     "runner": {},  # its "path", "version" and "text"
 }
@@ -68,6 +70,7 @@ RULES: dict[str, str] = {
     "transport": "ssh|direct",
     "browser": r"[a-z0-9][a-z0-9+.-]*",
     "folder": r"(?:/[^\n\0]+)?",
+    "java_dir": r"(?:(?:/+(?!\.{1,2}(?:/|\Z))[^/\n\0]+)+)?",
     "jobs_name": r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}",
     "repository": r"(?:deb [^\n\0]+)?",
     "sudoers": r"[A-Za-z0-9_-]+",
@@ -112,6 +115,7 @@ def provision(it: Work, system: System) -> None:
         ("packages", "The packages", True, lambda work: installing.install(work, system)),
         ("account", "The daemon's account", True, accounts.make_account),
         ("key", "The daemon's key", True, keys.put_key),
+        ("java", "The folder for Javas", bool(it.document["java_dir"]), javas.put_folder),
         ("users", "The users of displays", as_root, accounts.make_displays),
         ("runner", "The runner", as_root, privileges.put_runner),
         ("sudo", "The rule for sudo", as_root, privileges.allow),
@@ -140,6 +144,7 @@ UNDO: dict[str, Callable[[Work, Change], None]] = {
     "packages": removing.undo,
     "account": accounts.undo_account,
     "shell": accounts.undo_shell,
+    "javas": javas.undo_folder,
     "displays": accounts.undo_displays,
     "table": firewall.undo_table,
     "units": firewall.undo_units,

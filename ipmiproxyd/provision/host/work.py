@@ -112,7 +112,7 @@ class Work:
             return False
         if now["type"] == "folder" and wanted["type"] != "folder":
             raise FailedError("forbidden", f"{path} on the host is a folder", "Remove it, and run the command again.")
-        self._folders(os.path.dirname(path))
+        self.make_way(os.path.dirname(path))
         known = self.record.find("file", path)
         foreign = known and files.digest(now) not in [files.digest(known["before"]), *known["ours"]]
         if foreign and lines is None:
@@ -131,8 +131,8 @@ class Work:
             self.record.save()
         return True
 
-    def _folders(self, path: str) -> None:
-        """Make the folders on the way to a file."""
+    def make_way(self, path: str) -> None:
+        """Make a folder, and those above it."""
         for folder in folders(path):
             if os.path.isdir(self.host.path(folder)):
                 self.want("folder", folder)
