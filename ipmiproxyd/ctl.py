@@ -22,6 +22,8 @@ from ipmiproxyd.wire.control import Done, Quit, Refused, Request, format_request
 
 DONE: Final = 0
 REFUSED: Final = 1
+FAULTY: Final = 1
+"""Done, and the answer has ``problems``: ``agent check`` has found faults."""
 USAGE: Final = 2
 INTERRUPTED: Final = 130
 NOBODY_READS: Final = 141
@@ -51,7 +53,8 @@ secrets:
 
 exit status:
   0   done
-  1   refused by the daemon, or the daemon cannot be reached; in a script: one request was refused
+  1   refused by the daemon, or the daemon cannot be reached; in a script: one request was refused;
+      or done, and agent check has found faults (warnings are none)
   2   usage: the options or the request are written wrongly
       (bad-request, unknown-command, unknown-argument, missing-argument, bad-value)
   130 broken off with Ctrl-C; what was running is cancelled
@@ -96,9 +99,9 @@ class Operator:
         """One request. Returns the exit status; raises UsageError, TalkError."""
 
         reply = self._request(_line(self._with_secrets(words)))
-        if isinstance(reply, Done):
-            return DONE
-        return USAGE if reply.code in _WRITTEN_WRONG else REFUSED
+        if isinstance(reply, Refused) and reply.code in _WRITTEN_WRONG:
+            return USAGE
+        return _status(reply)
 
     def run_script(self, lines: BinaryIO) -> int:
         """A request per line, each carried out whatever became of those before it."""
@@ -117,8 +120,7 @@ class Operator:
                 self._view.refused(Refused(error.code, error.message, error.hint, _object(error)))
                 status = REFUSED
                 continue
-            if isinstance(self._request(line + b"\n"), Refused):
-                status = REFUSED
+            status = _status(self._request(line + b"\n")) or status
             if isinstance(request, Quit):
                 break
         return status
@@ -162,6 +164,12 @@ class Operator:
         if isinstance(reply, Refused):
             return frozenset()  # the request itself will be refused, in better words
         return frozenset(row["name"] for row in reply.data.get("arguments", []) if row.get("secret"))
+
+
+def _status(reply: Done | Refused) -> int:
+    if isinstance(reply, Refused):
+        return REFUSED
+    return FAULTY if reply.data.get("problems") else DONE
 
 
 def _line(words: Sequence[str]) -> bytes:

@@ -262,7 +262,7 @@ class Agents(Protocol):
 
         :param device: the way to this one's BMC is tried, too.
         :param trial: open trial consoles.
-        :param fix: copy the runner there first.
+        :param fix: first copy the runner there, and clear away what earlier consoles left.
         """
 
 
@@ -334,6 +334,10 @@ class Consoles(Protocol):
     def extend(self, console_id: str, by: float) -> Console:
         """Let a console stay: its idle time begins anew, and a limit of its whole time moves by ``by`` seconds.
         Raises NotFound."""
+
+    async def tidy(self, agent: Agent) -> Sequence[str]:
+        """End what runs on an agent and belongs to no console, and clear away what is left there of ended jobs.
+        Returns what that was, in words."""
 
 
 class Daemon(Protocol):

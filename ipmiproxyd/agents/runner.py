@@ -7,7 +7,7 @@ It does what needs root, and nothing else. The document (``DOCUMENTS``) and the 
     hello   {"event":"hello","user":…,"own_users":bool,"jobs":folder,"cache":folder for files of jobs, or ""}
     start   {"event":"begun"} once the job has a keeper; the rest stands in its ``state.json``. Idempotent by job id
     stop    {"event":"stopped"} once nothing of the job is left; a job of that id that comes later is refused
-    sweep   {"event":"swept","removed":[words, …]}
+    sweep   {"event":"swept","removed":[words, …]}: of jobs without a keeper, and on displays that nobody has
     FAILED = {"event":"failed","code":…,"message":…,"hint":…}, exit status 1: the answer of any verb
 
 A job is one *box*: a program that comes as text, is never looked at here, and only ever runs as the display's own Unix
@@ -33,7 +33,8 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import IO, Any, NoReturn
+    from collections.abc import Iterator
+    from typing import IO, Any
 
     Object = dict[str, Any]
 
@@ -56,8 +57,7 @@ class RefusedError(Exception):
         self.code, self.message, self.hint = code, message, hint
 
 
-# --- the document: a rule is a pattern for a text, or a pair of numbers (floats if the first is one) -----------------
-
+# The document: a rule is a pattern for a text, or a pair of numbers (floats if the first is one).
 ID = r"(?!(?:alive|tombstones|displays|lock)\Z)[A-Za-z0-9][A-Za-z0-9_-]{0,47}"
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}"
 FOLDER = r"(?:/(?!\.{1,2}(?:/|\Z))[^/\0\n]{1,100})+"
@@ -82,16 +82,10 @@ def parse(line: bytes) -> Object:
         raise RefusedError("bad-request", "The document has no verb that the runner knows, or not its members")
     for name, rule in rules.items():
         value = document[name]
-        if isinstance(rule, str):
-            good = isinstance(value, str) and re.fullmatch(rule, value)
-        else:
-            good = type(value) in (int, type(rule[0])) and rule[0] <= value <= rule[1]
-        if not good:
+        kinds = (str,) if isinstance(rule, str) else (int, type(rule[0]))
+        if type(value) not in kinds or not (re.fullmatch(rule, value) if str in kinds else rule[0] <= value <= rule[1]):
             raise RefusedError("bad-request", f"{name} is not as it must be")
     return dict(document)
-
-
-# --- processes, files and control groups ------------------------------------------------------------------------------
 
 
 def identity(pid: int) -> str:
@@ -114,19 +108,18 @@ def end_process(name: str, number: int) -> bool:
     return True
 
 
-def is_alive(uid: int) -> bool:
-    """Whether a user has any living process."""
+def living() -> set[int]:
+    """The users that have living processes."""
+    found: set[int] = set()
     for name in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError), open(f"/proc/{name}/status", "rb") as file:
-            match = re.search(rb"\nState:\s+[^ZX].*\nUid:([^\n]+)", file.read(), re.DOTALL)
-            if match and uid in map(int, match[1].split()):
-                return True
-    return False
+            if match := re.search(rb"\nState:\s+[^ZX].*\nUid:([^\n]+)", file.read(), re.DOTALL):
+                found.update(map(int, match[1].split()))
+    return found
 
 
 def end_user(uid: int) -> None:
-    """Kill every process of a Unix user of ours, by one system call for all, so that none can outrun it. Who does that
-    is this user in one respect only, and otherwise the last of all users, so that nobody can stop it."""
+    """Kill every process of a Unix user of ours: by one call, which none outruns, as somebody whom none can stop."""
     with open("/proc/self/uid_map", encoding="ascii") as file:
         last = max(int(first) + int(count) - 1 for first, _, count in map(str.split, file))
     limit = time.monotonic() + PATIENCE
@@ -139,23 +132,21 @@ def end_user(uid: int) -> None:
                 os._exit(0)
             finally:
                 os._exit(1)
-        if not os.waitpid(child, 0)[1] and not is_alive(uid):  # another one like it may have killed it
+        if not os.waitpid(child, 0)[1] and uid not in living():  # another one like it may have killed it
             return
         time.sleep(0.005)
     raise RefusedError("internal", f"Processes of the Unix user {uid} do not end")
 
 
-def system_call(name: str, *arguments: int | bytes | None) -> int:
+def system_call(name: str, *arguments: int | bytes | None) -> None:
     import ctypes  # costs more than it should, and hello and stop can do without
 
-    result: int = getattr(ctypes.CDLL(None, use_errno=True), name)(*arguments)
-    if result < 0:
+    if getattr(ctypes.CDLL(None, use_errno=True), name)(*arguments) < 0:
         raise OSError(ctypes.get_errno(), f"{name} failed")
-    return result
 
 
 def write(path: str, text: str) -> None:
-    with open(path, "w", encoding="utf-8") as file:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "w") as file:
         file.write(text)
 
 
@@ -167,7 +158,7 @@ def remove(*paths: str) -> None:
 
 def hold(path: str, *, wait: bool = True) -> IO[bytes]:
     """An exclusive lock, held while the file is open. Raises BlockingIOError where it is not to wait for another."""
-    file = open(path, "ab")  # noqa: SIM115
+    file = open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600), "ab")  # noqa: SIM115
     fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     return file
 
@@ -177,7 +168,7 @@ class ControlGroup:
 
     def __init__(self, display: int) -> None:
         self.unified = os.path.exists(f"{CGROUPS}/cgroup.controllers")
-        kinds = [""] if self.unified else ["/memory", "/pids"]
+        kinds = ("",) if self.unified else ("/memory", "/pids")
         self.folders = [f"{CGROUPS}{kind}/ipmiproxyd/{display}" for kind in kinds]
 
     def make(self, memory: int) -> None:
@@ -203,27 +194,15 @@ class ControlGroup:
             time.sleep(0.005)
 
 
-# --- where jobs are kept, and as whom they run -----------------------------------------------------------------------
-
-
 def caller() -> int:
     """The user who asks, by sudo or directly."""
     return os.geteuid() or int(os.environ.get("SUDO_UID", 0))
 
 
-def user_name() -> str:
-    with contextlib.suppress(KeyError):
-        return pwd.getpwuid(os.geteuid()).pw_name
-    return str(os.geteuid())
-
-
-def add_user(name: str) -> None:
-    argv = ["useradd", "--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent"]
-    argv += ["--shell", SHELL, "--comment", GECOS, name]
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # half a user would be of no use to anybody
-    if os.waitpid(os.posix_spawnp("useradd", argv, {"PATH": PATH}), 0)[1]:
+def add_user(name: str) -> None:  # wholly, whoever is to stop meanwhile: half a user would be of no use to anybody
+    argv = f"useradd --system --user-group --no-create-home --home-dir /nonexistent --shell {SHELL} --comment".split()
+    if os.waitpid(os.posix_spawnp("useradd", [*argv, GECOS, name], {"PATH": PATH}, setsigmask=[signal.SIGTERM]), 0)[1]:
         raise RefusedError("agent-unreachable", f"useradd could not make the Unix user {name} on the agent")
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
 
 
 def our_users() -> dict[str, pwd.struct_passwd]:
@@ -252,7 +231,9 @@ class Site:
     """Where jobs are kept, and as whom they run. Root keeps them by a name, where it always does; others anywhere."""
 
     def __init__(self, jobs: str, prefix: str, group: int) -> None:
-        self.own_users, self.prefix, self.group = os.geteuid() == 0, prefix, group
+        self.own_users, self.prefix, self.group, self.me = os.geteuid() == 0, prefix, group, str(os.geteuid())
+        with contextlib.suppress(KeyError):
+            self.me = pwd.getpwuid(os.geteuid()).pw_name
         if self.own_users == jobs.startswith("/"):
             raise RefusedError("bad-request", "For root the jobs have a name, and for anybody else a folder")
         self.jobs = f"{JOBS}/{jobs}" if self.own_users else jobs
@@ -299,7 +280,7 @@ class Site:
     def console_user(self, display: int) -> tuple[str, int, int]:
         """Name, uid and gid of the Unix user that a display runs as; makes the user where there is none yet."""
         if not self.own_users:
-            return user_name(), os.geteuid(), os.getegid()
+            return self.me, os.geteuid(), os.getegid()
         name = f"{self.prefix}{display}"
         with hold(f"{LOCKS}/users.lock"):  # useradd refuses to run twice at once
             try:
@@ -318,11 +299,23 @@ class Site:
             end_user(uid)
             ControlGroup(display).remove()
 
+    def free(self, display: int) -> Iterator[int]:
+        """The display, held meanwhile, unless somebody has it: whoever has it made sure of being alone."""
+        with contextlib.suppress(BlockingIOError), hold(f"{self.locks}/{display}.lock", wait=False):
+            yield display
+
+    def haunted(self) -> Iterator[tuple[int, pwd.struct_passwd]]:
+        """Displays that nobody has, each held meanwhile, of which there is something all the same; and their users."""
+        alive = living()
+        for name, user in our_users().items():
+            number = int(name[len(self.prefix) :]) if re.fullmatch(f"{self.prefix}[0-9]+", name) else 0
+            if number and (user.pw_uid in alive or any(map(os.path.isdir, ControlGroup(number).folders))):
+                yield from ((display, user) for display in self.free(number))
+
     def clear(self, state: Object) -> None:
         """End what is left of a job whose keeper has ended, and remove its folder."""
-        with contextlib.suppress(BlockingIOError), hold(f"{self.locks}/{state['display']}.lock", wait=False):
-            # Nobody else has the display: whoever has it made sure of being alone.
-            self.empty_display(state["display"], state["uid"])
+        for display in self.free(state["display"]):
+            self.empty_display(display, state["uid"])
         self.forget(state["id"])
 
     def forget(self, job: str) -> None:
@@ -337,7 +330,7 @@ class Keeper:
         self.display, self.vnc, self.pid = job["display"], f"{self.folder}/vnc", os.getpid()
         self.state: Object = {"state": "starting", "ready": False, "stages": [], "user": "", "uid": 0}
         self.state |= {name: job.get(name, "") for name in ("id", "display", "vnc", "door", "code", "reason")}
-        self.end = RefusedError("job-failed", "The sandbox ended")
+        self.end, self.box = RefusedError("job-failed", "The sandbox ended"), 0
         self.lock: IO[bytes] | None = None  # of the display
 
     def run(self, starting: IO[bytes]) -> None:
@@ -347,12 +340,14 @@ class Keeper:
         null = os.open(os.devnull, os.O_RDWR)
         for fd in range(3):
             os.dup2(null, fd)
+        self.stopped, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)  # SIGTERM breaks nothing off: see serve()
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        signal.signal(signal.SIGTERM, lambda *_: None)
         write("/proc/self/oom_score_adj", "200")
         for limit in (resource.RLIMIT_CPU, resource.RLIMIT_FSIZE) if self.site.own_users else ():
             resource.setrlimit(limit, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))  # not that of whoever asked
         system_call("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         try:
-            signal.signal(signal.SIGTERM, self.cancel)
             self.state["keeper"] = identity(self.pid)
             self.save()
             starting.close()
@@ -362,11 +357,7 @@ class Keeper:
             self.end = end
         except Exception as error:
             self.end = RefusedError("internal", f"The job's keeper failed: {type(error).__name__}: {error}")
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         self.finish()
-
-    def cancel(self, *_: object) -> NoReturn:
-        raise RefusedError("cancelled", "The job was stopped")
 
     def save(self) -> None:
         """Replace the state as a whole, by way of a new file. The jobs' group may read it."""
@@ -376,29 +367,29 @@ class Keeper:
         os.replace(new, f"{self.folder}/state.json")
 
     def acquire(self) -> None:
-        site = self.site
         try:
-            self.lock = hold(f"{site.locks}/{self.display}.lock", wait=False)
+            self.lock = hold(f"{self.site.locks}/{self.display}.lock", wait=False)
         except BlockingIOError:
             raise RefusedError("no-free-display", f"Display {self.display} is in use on the agent") from None
-        self.state["user"], self.uid, self.gid = site.console_user(self.display)
+        self.state["user"], self.uid, self.gid = self.site.console_user(self.display)
         os.mkdir(self.vnc, 0o700)
-        if site.own_users:
+        if self.site.own_users:
             self.state["uid"] = self.uid
             self.save()  # from now on there is something to empty
-            site.empty_display(self.display, self.uid)
+            self.site.empty_display(self.display, self.uid)
             ControlGroup(self.display).make(self.job["memory"])
-            os.chown(self.vnc, self.uid, site.group)
+            os.chown(self.vnc, self.uid, self.site.group)
             os.chmod(self.vnc, 0o2710)  # noqa: S103 (the agent's group must reach the socket)
 
     def spawn(self) -> int:
         """Start the box; returns where it tells its events. What it prints goes to the log."""
         program, given = os.memfd_create("box"), os.memfd_create("given")
-        for name, fd in (("box", program), ("given", given)):
-            write(f"/proc/self/fd/{fd}", self.job.pop(name))
-        log = os.open(f"{self.folder}/log", os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        os.pwrite(program, self.job.pop("box").encode(), 0)
+        os.pwrite(given, self.job.pop("given").encode(), 0)
+        log = os.open(f"{self.folder}/log", os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
         events, tell = os.pipe()
-        if not os.fork():
+        self.box = os.fork()
+        if not self.box:
             try:
                 for number, fd in enumerate((given, tell, log)):
                     os.dup2(fd, number)
@@ -434,13 +425,13 @@ class Keeper:
         return vnc
 
     def serve(self, events: int) -> None:
-        """Until the box has ended; raises RefusedError where the keeper must end it."""
-        unread, lease = b"", self.job["lease"]
-        while True:
-            left = max(self.begun, last_sign(self.site)) + lease - time.monotonic()
-            if left <= 0:
-                raise RefusedError("job-failed", f"There was no sign of life from the daemon for {lease:g} s")
-            if not select.select([events], [], [], left)[0]:
+        """Until the box has ended; raises RefusedError where the keeper must end it, also as its folder was removed."""
+        site, unread, lease = self.site, b"", self.job["lease"]
+        while os.path.exists(self.folder) and (left := max(self.begun, last_sign(site)) + lease - time.monotonic()) > 0:
+            ready = select.select([events, self.stopped], [], [], left)[0]
+            if self.stopped in ready:
+                raise RefusedError("cancelled", "The job was stopped")
+            if not ready:
                 continue
             if not (data := os.read(events, 4096)):
                 return
@@ -449,6 +440,7 @@ class Keeper:
                 self.told(json.loads(line))
             if len(unread) > EVENT_LIMIT or len(self.state["stages"]) > STAGES_LIMIT:
                 raise RefusedError("job-failed", "The sandbox does not speak as it must")
+        raise RefusedError("job-failed", f"There was no sign of life from the daemon for {lease:g} s")
 
     def told(self, event: Object) -> None:
         """What the box tells is believed only as far as it concerns its own job: a program may speak for it."""
@@ -467,6 +459,8 @@ class Keeper:
     def finish(self) -> None:
         """End every process, then give back the rest. What remains is ``state.json``, for whoever asks why."""
         try:
+            if self.box:
+                os.kill(self.box, signal.SIGKILL)  # before it becomes the console's user, if it has not yet
             self.site.empty_display(self.display, self.state["uid"])
             self.end_children()
             if self.lock:
@@ -494,7 +488,7 @@ class Keeper:
 
 
 def last_sign(site: Site) -> float:
-    with contextlib.suppress(FileNotFoundError, ValueError), open(f"{site.jobs}/alive", encoding="ascii") as file:
+    with contextlib.suppress(FileNotFoundError, ValueError), open(os.open(f"{site.jobs}/alive", os.O_NOFOLLOW)) as file:
         return sign if (sign := float(file.read(64))) <= time.monotonic() else 0.0
     return 0.0
 
@@ -509,7 +503,7 @@ def say(**event: Any) -> None:
 
 
 def hello(site: Site, _: Object) -> None:
-    say(event="hello", user=user_name(), own_users=site.own_users, jobs=site.jobs, cache=site.cache)
+    say(event="hello", user=site.me, own_users=site.own_users, jobs=site.jobs, cache=site.cache)
 
 
 def start(site: Site, document: Object) -> None:
@@ -565,15 +559,21 @@ def stop(site: Site, document: Object) -> None:
 def sweep(site: Site, _: Object) -> None:
     removed = []
     with hold(f"{site.jobs}/lock"):
-        for job in sorted(name for name in os.listdir(site.jobs) if re.fullmatch(ID, name)):
-            state = site.state(job) or {"state": "lost", "reason": "it never started"}
-            if state["state"] not in ("ended", "lost"):
-                continue
-            try:
-                site.clear(state) if "id" in state else site.forget(job)
-                removed.append(f"job {job}: {state['reason']}")
-            except RefusedError as problem:
-                removed.append(f"job {job}: not yet: {problem.message}")
+        names = {name.removeprefix(".") for name in os.listdir(site.jobs)}  # .ID is half a state
+        for job in sorted(name for name in names if re.fullmatch(ID, name)):
+            state = site.state(job) or {"state": "lost", "reason": "it never started, or is gone"}
+            if state["state"] in ("ended", "lost"):
+                try:
+                    site.clear(state) if "id" in state else site.forget(job)
+                    removed.append(f"job {job}: {state['reason']}")
+                except RefusedError as problem:
+                    removed.append(f"job {job}: not yet: {problem.message}")
+    for display, user in site.haunted() if site.own_users else ():
+        try:
+            site.empty_display(display, user.pw_uid)
+            removed.append(f"display {display}: what {user.pw_name} still had, without a job")
+        except RefusedError as problem:
+            removed.append(f"display {display}: not yet: {problem.message}")
     say(event="swept", removed=removed)
 
 

@@ -199,6 +199,7 @@ class AgentWithRunner(ABC):
 
     async def sweep(self) -> list[str]:
         removed: list[str] = (await self._call("sweep"))[-1]["removed"]
+        await self.tell_of_vanished("The console's programs have ended")  # swept before the watch has seen that
         return removed
 
     def describe(self) -> Mapping[str, Any]:
@@ -335,15 +336,16 @@ class AgentWithRunner(ABC):
             self._running[job.id] = job
         return job
 
-    async def tell_of_vanished(self) -> None:
-        """Tell of jobs that ran, and that the agent knows nothing of any more: it was started anew meanwhile."""
+    async def tell_of_vanished(
+        self, reason: str = "The agent was started anew, and with it went the console's programs"
+    ) -> None:
+        """Tell of jobs that ran, and that the agent knows nothing of any more."""
 
         before = dict(self._running)
         if before:
             known = {job.id for job in await self.jobs()}
             for job_id, job in before.items():
                 if job_id not in known and job_id in self._running:
-                    reason = "The agent was started anew, and with it went the console's programs"
                     self._tell(dataclasses.replace(job, running=False, reason=reason))
 
 

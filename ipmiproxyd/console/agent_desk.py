@@ -412,20 +412,29 @@ class AgentDesk:
         self, name: str, progress: Progress, *, device: Device | None = None, trial: bool = True, fix: bool = False
     ) -> Mapping[str, Any]:
         agent = agent_named(self._fleet, name)
-        fixed = [await self._fixed(agent)] if fix else []
+        fixed = await self._fixed(agent) if fix else []
         try:
             found = await self._rooms.doctor.examine(agent, device=device, trial=trial, progress=progress)
         except ProxyError as error:
             for failed in fixed:
-                if failed is not None and failed.level == "fault":
+                if failed.level == "fault":
                     raise type(error)(error.message, hint=failed.sentences, details=error.details) from error
             raise
-        return {**self._row(agent), **told([*(finding for finding in fixed if finding is not None), *found])}
+        return {**self._row(agent), **told([*fixed, *found])}
 
-    async def _fixed(self, agent: HostedAgent) -> Any:
+    async def _fixed(self, agent: HostedAgent) -> Sequence[Finding]:
         if agent.describe().get("runner") == "sent":
             self._check_unused(agent.name)  # they would be lost sight of: another runner looks after other jobs
-        return await agent.repair()
+        repaired = await agent.repair()
+        return [*([] if repaired is None else [repaired]), *await self._tidied(agent)]
+
+    async def _tidied(self, agent: HostedAgent) -> Sequence[Finding]:
+        try:
+            removed = await self._rooms.consoles.tidy(agent)
+        except ProxyError as error:
+            words = f"What earlier consoles may have left was not cleared away: {error.message}"
+            return [Finding("fix", "warning", words, error.hint or "")]
+        return [Finding("fix", "ok", f"Cleared away: {'; '.join(removed)}.")] if removed else []
 
 
 def _fields(agent: RemoteAgent) -> dict[str, Any]:

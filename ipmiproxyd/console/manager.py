@@ -395,18 +395,24 @@ class ConsoleManager:
             one.try_again()
         await gatherResults([one.when_closed() for one in ending], consumeErrors=True)
         try:
-            for job in await agent.jobs():
-                if job.id in self._around.trials:
-                    continue
-                session = self._sessions.get(console_of(job.id))
-                # One of another agent that there is stays: that may be the same host by another name.
-                if session is None or session.request.agent not in self._around.agents:
-                    log.warn("agent {agent}: job {job} belongs to no console", agent=agent.name, job=job.id)
-                    await agent.stop(job.id)
-            for words in await agent.sweep():
-                log.info("agent {agent}: swept {words}", agent=agent.name, words=words)
+            await self.tidy(agent)
         except ProxyError as error:
             log.warn("agent {agent}: {error}", agent=agent.name, error=error.message)
+
+    async def tidy(self, agent: Agent) -> Sequence[str]:
+        ended = []
+        for job in await agent.jobs():
+            if job.id in self._around.trials:
+                continue
+            session = self._sessions.get(console_of(job.id))
+            # One of another agent that there is stays: that may be the same host by another name.
+            if session is None or session.request.agent not in self._around.agents:
+                await agent.stop(job.id)
+                ended.append(f"job {job.id}: {job.reason or 'it belonged to no console'}")
+        removed = [*ended, *await agent.sweep()]
+        for words in removed:
+            log.info("agent {agent}: cleared away {words}", agent=agent.name, words=words)
+        return removed
 
     async def close_all(self, ending: Ending) -> None:
         """The daemon ends: close every console and wait until all is given back (or put off)."""

@@ -174,7 +174,8 @@ class _Examination:
             "account": traces.account,
         }
         findings = [one for name, words in told.items() for one in _worded(name, looks[name], words)]
-        return [*machine.browser(browser), *findings, *_leftovers(looks["jobs"], strangers, looks["processes"])]
+        left = _leftovers(self._agent.name, looks["jobs"], strangers, looks["processes"])
+        return [*machine.browser(browser), *findings, *left]
 
     async def _looked(self, wanted: Mapping[str, Sequence[str]]) -> Mapping[str, Mapping[str, Any]]:
         agent, rooms = self._agent, self._rooms
@@ -293,9 +294,9 @@ def _worded(name: str, look: Mapping[str, Any], words: Callable[[Any], list[Find
     return [Finding(WHAT.get(name, name), "warning", f"Not known: {look['failed']}.", AGAIN)]
 
 
-def _leftovers(*looks: Mapping[str, Any]) -> list[Finding]:
+def _leftovers(agent: str, *looks: Mapping[str, Any]) -> list[Finding]:
     failed = [look["failed"].rstrip(".") for look in looks if "failed" in look]
     if failed:
         return [Finding("leftovers", "warning", f"Not known: {'; '.join(failed)}.", AGAIN)]
     lost, strangers, processes = (look["found"] for look in looks)
-    return traces.leftovers(lost, strangers, processes)
+    return traces.leftovers(agent, lost, strangers, processes)

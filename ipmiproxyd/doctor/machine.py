@@ -29,8 +29,9 @@ PACKAGES: Final[Mapping[str, str]] = {
     "nft": "nftables",
 }
 """Debian's packages by program."""
-KNOWN: Final[Mapping[str, Sequence[str]]] = {"debian": ("11", "12", "13"), "ubuntu": ("22.04", "24.04")}
-"""Systems that agents were tried on."""
+TRIED: Final[Mapping[str, Sequence[str]]] = {"debian": ("11", "12", "13")}
+WRITTEN_FOR: Final[Mapping[str, Sequence[str]]] = {"ubuntu": ("22.04", "24.04")}
+"""Systems that should do, and that nobody has tried yet."""
 FONTS: Final = "fonts-dejavu-core"
 NO_PROC: Final = (
     "Consoles cannot be fenced in: they can have no /proc of their own, as parts of the host's are masked or read-only"
@@ -48,11 +49,17 @@ def system(found: Mapping[str, Any]) -> list[Finding]:
     name = found["name"] or "an unknown system"
     python = ".".join(map(str, found["python"]))
     words = f"{name}, Linux {found['kernel']} on {found['machine']}, {found['processors']} processors, Python {python}."
-    if found["version"] in KNOWN.get(found["id"], ()):
+    if found["version"] in TRIED.get(found["id"], ()):
         return [Finding("system", "ok", words)]
-    tried = "; ".join(f"{name.title()} {', '.join(versions)}" for name, versions in KNOWN.items())
-    advice = f"These are known to work: {tried}."
-    return [Finding("system", "warning", f"{words} Nobody has tried agents on it.", advice)]
+    advice = f"These are known to work: {_names(TRIED)}. Written for, and tried by nobody yet: {_names(WRITTEN_FOR)}."
+    told = "Nobody has tried agents on it."
+    if found["version"] in WRITTEN_FOR.get(found["id"], ()):
+        told, advice = "Agents are written for it, and nobody has tried them on it yet.", ""
+    return [Finding("system", "warning", f"{words} {told}", advice)]
+
+
+def _names(systems: Mapping[str, Sequence[str]]) -> str:
+    return "; ".join(f"{name.title()} {', '.join(versions)}" for name, versions in systems.items())
 
 
 def programs(

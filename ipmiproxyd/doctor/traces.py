@@ -49,18 +49,21 @@ def x_locks(found: Sequence[Mapping[str, Any]]) -> list[Finding]:
     ]
 
 
-def leftovers(lost: Sequence[str], strangers: Sequence[str], processes: Mapping[str, int]) -> list[Finding]:
+def leftovers(
+    agent: str, lost: Sequence[str], strangers: Sequence[str], processes: Mapping[str, int]
+) -> list[Finding]:
     """:param lost: jobs that nobody keeps; ``strangers``: those that run and belong to no console; ``processes``: how
     many there are of a display's user without a job."""
 
     found = []
+    remedy = f"agent check name={agent} fix=yes"
     if lost:
         found.append(
             Finding(
                 "leftovers",
                 "warning",
                 f"The keepers of these jobs were killed, and left their folders: {', '.join(lost)}.",
-                "They are cleared away when the agent is connected next, or the daemon is restarted.",
+                f"{remedy} clears them away.",
             )
         )
     if strangers:
@@ -69,7 +72,7 @@ def leftovers(lost: Sequence[str], strangers: Sequence[str], processes: Mapping[
                 "leftovers",
                 "warning",
                 f"These jobs run, and belong to no console: {', '.join(strangers)}.",
-                "They end by their lease; at once when the agent is connected next, or the daemon is restarted.",
+                f"They end by their lease; {remedy} ends them at once.",
             )
         )
     if processes:
@@ -79,7 +82,7 @@ def leftovers(lost: Sequence[str], strangers: Sequence[str], processes: Mapping[
                 "leftovers",
                 "warning",
                 f"Processes of displays' users run without a console: {told}.",
-                f"As root there: pkill -KILL -u {','.join(sorted(processes))}.",
+                f"{remedy} ends them.",
             )
         )
     return found or [Finding("leftovers", "ok", "Nothing is left of earlier consoles.")]

@@ -136,7 +136,7 @@ def _lives(site: runner.Site, job: str) -> bool:
 
 
 def _is_left(uid: int) -> bool:
-    return uid in {one.pw_uid for one in runner.our_users().values()} and runner.is_alive(uid)
+    return uid in {one.pw_uid for one in runner.our_users().values()} and uid in runner.living()
 
 
 def ask_runner(verb: str, name: str, owner: tuple[int, int], **members: str) -> None:

@@ -175,19 +175,22 @@ if AM_ROOT:
             """It gains no rights; and what it leaves behind when its keeper is killed, before it has told of any stage,
             is ended by the next sweep."""
 
-            display = claim_display(self)
+            prefix, display = "ipxill", claim_display(self)
+            self.addCleanup(subprocess.run, ["userdel", f"{prefix}{display}"], check=True)
+            (self.folder / "precious").write_text("mine")
             box = """if True:
                 import os, sys, time
                 rights = [line for line in open("/proc/self/status") if line.startswith("NoNewPrivs")]
+                os.symlink("PRECIOUS", sys.argv[1] + "/link")
                 print("caller", sys.argv[2], *rights, file=sys.stderr)
                 if not os.fork():
                     os.setsid()
                     for fd in range(3):
                         os.close(fd)
                 time.sleep(300)
-            """
+            """.replace("PRECIOUS", str(self.folder))
             given = {"id": "ill", "display": display, "vnc": "unix", "door": "", "lease": 60.0}
-            given |= {"memory": 1 << 28, "least_free": 0, "box": box, "given": "{}"}
+            given |= {"memory": 1 << 28, "least_free": 0, "box": box, "given": "{}", "prefix": prefix}
             jobs = f"{self.jobs_dir.name}-5"
             folder = Path(runner.JOBS, jobs)
             self.addCleanup(shutil.rmtree, Path(runner.CACHE, jobs), ignore_errors=True)
@@ -200,9 +203,12 @@ if AM_ROOT:
             keeper = int(state["keeper"].split(":")[1])
             os.kill(keeper, signal.SIGKILL)
             await leftovers.until_none(lambda: Path(f"/proc/{keeper}").exists())
-            self.assertNotEqual(leftovers.display_users_processes([display]), {})
-            self.assertEqual((await self.told_to_runner(jobs))["removed"], ["job ill: The job's keeper was killed"])
-            await leftovers.until_none(lambda: leftovers.display_users_processes([display]))
+            self.assertNotEqual(leftovers.display_users_processes([display], prefix), {})
+            removed = (await self.told_to_runner(jobs, prefix=prefix))["removed"]
+            self.assertEqual(removed, ["job ill: The job's keeper was killed"])
+            await leftovers.until_none(lambda: leftovers.display_users_processes([display], prefix))
+            self.assertFalse((folder / "ill").exists())
+            self.assertTrue((self.folder / "precious").exists())
             self.assertFalse(any(map(os.path.exists, runner.ControlGroup(display).folders)))
 
         async def test_places_of_somebody_else(self) -> None:

@@ -125,6 +125,13 @@ class RequestTests(CtlTestCase):
         self.assertEqual(err, "  0.00 s  Starting the display\n")
         self.assertEqual(self.fakes.consoles.asked[0].user, "a b")
 
+    async def test_faults_that_are_found(self) -> None:
+        """Alone and in a script; also after them."""
+
+        for words, stdin in ((("agent", "check", "name=east"), b""), ((), b"agent check name=east\ndevice list\n")):
+            status, out, _ = await self.run_ctl(*words, "--json", stdin=stdin)
+            self.assertEqual((status, len(json.loads(out.splitlines()[0])["problems"])), (1, 1))
+
     async def test_json(self) -> None:
         status, out, err = await self.run_ctl("console", "open", "address=10.0.0.9", "--json")
         self.assertEqual((status, err), (0, ""))

@@ -196,6 +196,7 @@ class HostFaultTests(DoctorWorld):
         self.named(found, "firewall", "warning", "Something listens at the VNC port 5917", "ss -tlnp")
         self.named(found, "firewall", "warning", "seem not to be in force", "nft -f")
         self.named(found, "key", "warning", "more than is needed: b@desk.", "restrict,port-forwarding")
+        await self._cleared_away()
         drop = "iifname != lo tcp dport 5901-6000 drop;"
         host.run("nft", f"table inet ipmiproxyd_agent {{ chain in {{ type filter hook input priority 0; {drop} }}; }}")
         with self.wrong_clock():
@@ -206,6 +207,19 @@ class HostFaultTests(DoctorWorld):
         self.assertTrue(told and 3570 < int(told[1]) <= 3600, found["clock"])
         rules.unlink()
         lock.unlink()
+
+    async def _cleared_away(self) -> None:
+        """What is ours, and not what somebody else's user of such a name has."""
+
+        host = self.east.host
+        host.run("sh", "-c", "setpriv --reuid easydcim_vnc_3 --clear-groups sleep 300 >/dev/null 2>&1 &")
+        found = await self.check("trial=no fix=yes")
+        self.named(found, "fix", "ok", "job lost: The job's keeper was killed", "display 1: what easydcim_vnc_1 ")
+        self.named(found, "leftovers", "ok", "Nothing is left")
+        self.assertEqual([one.uid for one in host.processes() if "sleep 300" in one.command], [host.user_of(3)])
+        for pid in host.here(host.user_of(3)):
+            leftovers.kill(pid)
+        self.assertNotIn("fix", await self.check("trial=no fix=yes"))
 
     async def _as_in_a_container(self) -> None:
         """Settings of the network that can only be read, and a program that cannot be executed; then no whole /proc,

@@ -10,6 +10,7 @@ import shutil
 import signal
 import stat
 import subprocess
+import time
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -26,6 +27,7 @@ from ipmiproxyd.model import JOB_LOG, Command, Job, JobFile, JobSpec, Ready, Uni
 from tests.support import leftovers
 from tests.support.account import ordinary_account, python_as
 from tests.support.agent_suite import MESSAGE, AgentHelpers, Endings, JobSuite, RunSuite, shell
+from tests.support.displays import claim_display
 from tests.support.scratch import remove_root_jobs, root_jobs, scratch
 
 AM_ROOT = os.geteuid() == 0
@@ -248,6 +250,27 @@ class SandboxTests(LocalCase):
         await self.refused(self.spec(MESSAGE), Cancelled)
         await self.nothing_left()
 
+    async def test_stops_all_the_time(self) -> None:
+        """Nothing of the job is left, although nobody clears up behind its keeper."""
+
+        text = Path(str(runner.__file__)).read_text()
+        first = '            self.state["keeper"] = identity(self.pid)\n'
+        self.assertIn(first, text)
+        storm = """            if not os.fork():
+                os.closerange(3, 1 << 10)
+                with contextlib.suppress(ProcessLookupError):
+                    while os.getppid() == self.pid:
+                        os.kill(self.pid, signal.SIGTERM)
+                os._exit(0)
+"""
+        stopped = self.folder / "stopped-runner.py"
+        stopped.write_text(text.replace(first, storm + first))
+        self.agent = await self.make(runner_file=stopped)
+        begun = time.monotonic()
+        await self.assertFailure(self.starting(self.spec(MESSAGE)), Cancelled, JobFailed)
+        await self.nothing_left()
+        self.assertLess(time.monotonic() - begun, runner.PATIENCE)
+
     async def test_watch_that_was_killed_comes_back(self) -> None:
         spec, _ = await self.launch(MESSAGE)
         watchers = [
@@ -274,6 +297,13 @@ class LeaseTests(LocalCase):
         while (ended := (await self.agent.jobs())[0]).running:
             await leftovers.pause(0.02)
         self.assertEqual((ended.running, "no sign of life" in ended.reason), (False, True))
+
+    async def test_folder_of_a_job_is_gone(self) -> None:
+        spec, _ = await self.launch(lease=0.5)
+        shutil.rmtree(self.jobs_dir / spec.id)
+        await leftovers.until_none(lambda: leftovers.processes_of(self.jobs_dir / ""))
+        await self.agent.sweep()
+        await self.nothing_left()
 
 
 if AM_ROOT:
@@ -329,6 +359,50 @@ if AM_ROOT:
             # Those of jobs whose keeper was killed wait for the machine's own process 1 to collect them.
             await leftovers.until_none(lambda: leftovers.display_users_processes([spec.display]))
 
+        def new_user(self, name: str, *, ours: bool = True) -> int:
+            self.addCleanup(subprocess.run, ["userdel", name], check=True)
+            if ours:
+                runner.add_user(name)
+            else:
+                subprocess.run(["useradd", "--system", "--no-create-home", name], check=True)
+            return pwd.getpwnam(name).pw_uid
+
+        def sleeper(self, uid: int) -> subprocess.Popen[bytes]:
+            process = subprocess.Popen(["sleep", "60"], user=uid)
+            self.addCleanup(process.wait)
+            self.addCleanup(process.kill)
+            return process
+
+        async def test_sweep_of_what_nobody_keeps(self) -> None:
+            """Of what users of ours have without a job, and of half a state; and nothing of anybody else."""
+
+            left, kept, foreign = claim_display(self), self.spec(), claim_display(self)
+            place = root_jobs(self.folder / "other")
+            self.addCleanup(remove_root_jobs, place)
+            agent = await self.make(user_prefix="ipxsweep")
+            other = await self.make(user_prefix="ipxsweep", jobs_name=place.name)
+            self.new_user(f"ipxsweep{kept.display}")
+            self.addCleanup(lambda: Deferred.fromCoroutine(other.stop(kept.id)))
+            await other.launch(kept, lambda _: None)
+            stays = [
+                self.sleeper(self.new_user(f"ipxsweep{foreign}", ours=False)),
+                self.sleeper(self.new_user(f"ipxother{left}")),
+            ]
+            ended = self.sleeper(self.new_user(f"ipxsweep{left}"))
+            runner.ControlGroup(left).make(1 << 28)
+            (self.jobs_dir / ".half").write_text("{")
+            with runner.hold(str(LOCKS / f"{left}.lock")):  # somebody starts it just now
+                self.assertEqual(await agent.sweep(), ["job half: it never started, or is gone"])
+                self.assertIsNone(ended.poll())
+            words = f"display {left}: what ipxsweep{left} still had, without a job"
+            self.assertEqual(await agent.sweep(), [words])
+            self.assertEqual(ended.wait(), -signal.SIGKILL)
+            self.assertFalse(any(map(os.path.exists, runner.ControlGroup(left).folders)))
+            self.assertEqual([one.poll() for one in stays], [None, None])
+            self.assertIn("Xvnc", " ".join(leftovers.sandboxed(place / kept.id).values()))
+            await self.nothing_left()
+            self.assertEqual(await agent.sweep(), [])
+
         async def stranger(self, user: pwd.struct_passwd) -> Deferred[int]:
             """A process of the user; fires with the signal that ended it."""
 
@@ -365,7 +439,7 @@ if AM_ROOT:
             spec, _ = await self.launch()
             second = self.spec(display=spec.display)
             await self.assertFailure(Deferred.fromCoroutine(other.launch(second, lambda _: None)), NoFreeDisplay)
-            self.assertEqual(len(await other.sweep()), 1)
+            self.assertEqual(len(await self.swept(other)), 1)
             self.assertIn("Xvnc", " ".join(self.inside(spec).values()))
 
         async def test_root_runs_no_console(self) -> None:

@@ -11,8 +11,8 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from ipmiproxyd.control.commands import Defaults, make_commands
 from ipmiproxyd.control.declare import CommandTable
-from ipmiproxyd.errors import BadValue, BmcAuth, Exists, NotFound
-from ipmiproxyd.interfaces import Progress
+from ipmiproxyd.errors import BadValue, BmcAuth, Exists, NotFound, ProxyError
+from ipmiproxyd.interfaces import Agent, Progress
 from ipmiproxyd.model import (
     Console,
     ConsoleState,
@@ -133,6 +133,7 @@ class FakeConsoles:
         self.out: list[Grant] = []
         self.picture = PNG
         self.asked: list[OpenRequest] = []
+        self.tidy_error: ProxyError | None = None
         self.slow = False
         self.waiting: list[Deferred[None]] = []
         self.cancelled = 0
@@ -187,6 +188,11 @@ class FakeConsoles:
     def extend(self, console_id: str, by: float) -> Console:
         self.extended = (console_id, by)
         return self.show(console_id)
+
+    async def tidy(self, agent: Agent) -> Sequence[str]:
+        if self.tidy_error is not None:
+            raise self.tidy_error
+        return [f"job x of {agent.name}: it never started"]
 
     def share(self, console_id: str, *, user: str = "", control: bool = False, credentials: bool = False) -> Grant:
         number = len(self.out) + 1

@@ -268,6 +268,21 @@ class DeskTests(DeskTestCase):
             checking = Deferred.fromCoroutine(self.desk.check("east", lambda _: None, fix=fix))
             self.assertEqual(self.failureResultOf(checking, AgentOutdated).value.hint, hint)
 
+    def test_what_was_cleared_away(self) -> None:
+        async def no_finding(_: Hosted) -> Any: ...
+
+        async def findings(_: Hosted) -> Sequence[Finding]:
+            return []
+
+        self.patch(Hosted, "repair", no_finding)
+        self.patch(Hosted, "check", findings)
+        self.do(self.desk.add(EAST))
+        told = self.do(self.desk.check("east", lambda _: None, fix=True))
+        self.assertEqual([one["words"] for one in told["findings"]], ["Cleared away: job x of east: it never started."])
+        self.consoles.tidy_error = AgentUnreachable("It is away.")
+        told = self.do(self.desk.check("east", lambda _: None, fix=True))
+        self.assertIn("not cleared away: It is away.", told["warnings"][0])
+
     def test_what_is_warned_of(self) -> None:
         """Beside the daemon: only where the host is new."""
 

@@ -440,6 +440,12 @@ class RestartTests(Life):
         self.restart()
         self.assertEqual(self.agent.stopped, ["stray"])
 
+    def test_what_is_cleared_away_on_request(self) -> None:
+        self.opened()
+        self.agent.running["stray"] = Job(id="stray", display=9, running=True, vnc=UnixStream("/x"), user="nobody")
+        told = self.successResultOf(Deferred.fromCoroutine(self.manager.tidy(self.agent)))
+        self.assertEqual((told, self.agent.stopped), (["job stray: it belonged to no console"], ["stray"]))
+
     def test_agent_has_another_name_now(self) -> None:
         self.opened()
         self.clock.calls.clear()

@@ -427,7 +427,10 @@ class WordsTests(SynchronousTestCase):
         about = {"kernel": "6.1", "machine": "x86_64", "processors": 2, "python": [3, 11, 2]}
         known, other = {"id": "debian", "version": "12", "name": "Debian 12"}, {"id": "arch", "version": "", "name": ""}
         self.level(machine.system({**known, **about}), "ok", "Python 3.11.2")
-        self.level(machine.system({**other, **about}), "warning", "Ubuntu 22.04, 24.04")
+        yet = "known to work: Debian 11, 12, 13. Written for, and tried by nobody yet: Ubuntu 22.04, 24.04."
+        self.level(machine.system({**other, **about}), "warning", yet)
+        ubuntu = {"id": "ubuntu", "version": "24.04", "name": "Ubuntu 24.04.1 LTS"}
+        self.level(machine.system({**ubuntu, **about}), "warning", "Agents are written for it, and nobody has tried")
 
     def test_programs(self) -> None:
         wanted = {"consoles": ("chromium", "Xvnc")}
@@ -479,8 +482,9 @@ class WordsTests(SynchronousTestCase):
         self.level(traces.users({"ours": 0, "foreign": ["x1"]}, [1]), "fault")
         self.level(traces.users({"ours": 1, "foreign": []}, [1]), "ok", "1 Unix user for displays is there")
         self.level(traces.users({"ours": 400, "foreign": []}, [1]), "warning", "no more are made")
-        found = traces.leftovers(["a"], ["b"], {"x1": 2})
+        found = traces.leftovers("east", ["a"], ["b"], {"x1": 2})
         self.assertEqual([one.level for one in found], 3 * ["warning"])
+        self.assertTrue(all("agent check name=east fix=yes" in one.advice for one in found), found)
 
     def test_firewall(self) -> None:
         none: dict[str, Any] = {"file": False, "open": [], "force": ""}

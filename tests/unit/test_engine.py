@@ -19,6 +19,7 @@ from ipmiproxyd.provision.host import (
     apt,
     files,
     firewall,
+    installing,
     kernel,
     keys,
     made,
@@ -334,6 +335,18 @@ OWN_FILE, OWN_FOLDER = files.new_file, files.new_folder
 
 
 class RecordTests(HostTestCase):
+    def test_a_system_that_nobody_has_tried(self) -> None:
+        """It is told before anything is done."""
+
+        def killed(*_: Any) -> None:
+            raise KilledError
+
+        self.patch(installing, "install", killed)
+        for text, count in (("ID=debian\nVERSION_ID=13\n", 0), ("ID=ubuntu\nVERSION_ID=24.04\n", 1)):
+            self.assertRaises(KilledError, main.provision, self.work(users="never"), System.told(text))
+            told = [words for words in self.told.words("warning") if "nobody has tried" in words]
+            self.assertEqual(len(told), count, told)
+
     def test_one_at_a_time(self) -> None:
         with alone(self.host.root, make=True):
             for make in (True, False):

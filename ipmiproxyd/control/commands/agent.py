@@ -104,8 +104,8 @@ FORCE: Final = Argument(
 FIX: Final = Argument(
     "fix",
     Flag(),
-    "copy the runner there first, where it is missing or old, and the account may do all by sudo; after "
-    "agent provision it may not: agent update does that then",
+    "before that, clear away what earlier consoles left there, and copy the runner there where it is missing or old "
+    "and the account may do all by sudo; after agent provision it may not: agent update does that then",
     default=False,
 )
 TO: Final = Argument("device", Name(), "a stored device: the way to its BMC is tried, too")
@@ -199,7 +199,8 @@ def commands(agents: Agents, devices: Devices) -> list[Command]:
         Command(
             noun="agent",
             verb="check",
-            summary="Look whether an agent has what consoles and power actions need; what is wrong is told in words.",
+            summary="Look whether an agent has what consoles and power actions need; what is wrong is told in words. "
+            "ipmiproxyctl ends with 1 where that is a fault.",
             arguments=(LOOKED_AT, TO, TRIAL, FIX),
             handler=check,
         ),

@@ -35,7 +35,7 @@ from ipmiproxyd.provision.host import (
     work,
 )
 from ipmiproxyd.provision.host.record import Record, alone
-from ipmiproxyd.provision.host.system import Host, System
+from ipmiproxyd.provision.host.system import UNTRIED, Host, System
 from ipmiproxyd.provision.host.talk import FailedError, StoppedError, Teller
 
 TYPE_CHECKING = False
@@ -106,6 +106,8 @@ def checked(document: Object) -> Object:
 
 
 def provision(it: Work, system: System) -> None:
+    if system.id in UNTRIED:
+        it.teller.warning(f"Agents are written for {system.name}, and nobody has tried them on it yet")
     as_root = it.document["users"] != "never"
     if as_root:
         privileges.check_places(it)

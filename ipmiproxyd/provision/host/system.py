@@ -219,6 +219,8 @@ SYSTEMS = {
 }
 """Systems that can become agents, with the Java that each brings."""
 KNOWN = "Debian 11, 12 and 13, Ubuntu 22.04 and 24.04"
+UNTRIED = ("ubuntu",)
+"""Those of them that this was written for, and that nobody has tried yet."""
 
 
 class System:
