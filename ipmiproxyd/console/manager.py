@@ -403,6 +403,8 @@ class ConsoleManager:
                 if session is None or session.request.agent not in self._around.agents:
                     log.warn("agent {agent}: job {job} belongs to no console", agent=agent.name, job=job.id)
                     await agent.stop(job.id)
+                elif session.has.job == job.id and not job.running:
+                    self.job_ended(job)  # the watch may not have seen it yet, and never will once it is swept
             for words in await agent.sweep():
                 log.info("agent {agent}: swept {words}", agent=agent.name, words=words)
         except ProxyError as error:
