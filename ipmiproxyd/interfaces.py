@@ -77,7 +77,8 @@ class Agent(Protocol):
         its way will not start."""
 
     async def sweep(self) -> list[str]:
-        """Remove whatever ended jobs left behind; returns what was removed, in words."""
+        """Remove whatever ended jobs left behind, once no launch is on its way that has yet to read how its job ended;
+        returns what was removed, in words."""
 
     def dial(self, address: StreamAddress) -> IStreamClientEndpoint:
         """An endpoint that connects to a stream as the agent sees it."""

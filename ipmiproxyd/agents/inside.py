@@ -22,6 +22,7 @@ import signal
 import socket
 import struct
 import sys
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,9 +33,11 @@ if TYPE_CHECKING:
 HOME, RUN = "/home/console", "/run/console"
 MODES = {HOME: 0o700, RUN: 0o700, "/tmp": 0o1777, "/tmp/.X11-unix": 0o1777, "/dev/shm": 0o1777}  # noqa: S108
 XAUTHORITY, READY, VNC, DOOR = RUN + "/xauthority", RUN + "/ready", RUN + "/vnc", RUN + "/vnc/door"
+X_SOCKET = "/tmp/.X11-unix/X{}"  # noqa: S108 (the sandbox has its own /tmp)
 PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games"
 WINDOW_SIZE = 100  # pixels; smaller windows do not count as a program's window
 LAST_WORDS = 50  # milliseconds in which those who end together are expected to end
+DISPLAY_LIMIT = 1.0  # seconds in which a display that lives answers, and one that does not has ended
 DISPLAY_FD, DOOR_FD = 3, 3
 CLOSED, NOT_FOUND = 126, 127  # exit status of a program that is to start another one, and cannot, or does not find it
 NOT_THERE, NO_RIGHT = "is not installed on the agent", "is on the agent, but cannot be executed"
@@ -196,6 +199,8 @@ class Programs:
         """Name the program that is to blame: a display takes its clients with it, and they may be quicker."""
         while readable([self.woken], LAST_WORDS):
             ended |= self.reap()
+        if (display := next(iter(self.names))) not in ended:
+            self.await_display(display, ended)
         while ready := [fd for fd in readable(list(self.outputs), 0) if self.outputs[fd] in ended]:
             self.pump(ready[0])
         pid = next(pid for pid in self.names if pid in ended)
@@ -204,11 +209,29 @@ class Programs:
             raise OverError("tool-missing", f"{self.names[pid]} {how}")
         raise OverError("job-failed", obituary(self.names[pid], ended[pid], self.last[pid]))
 
+    def await_display(self, display: int, ended: dict[int, int]) -> None:
+        """Until the display answers, or it has ended, too: its clients may be much quicker on a busy machine."""
+        asked, end = [self.woken], time.monotonic() + DISPLAY_LIMIT
+        with socket.socket(socket.AF_UNIX) as server:
+            server.setblocking(False)
+            with contextlib.suppress(OSError):
+                server.connect(X_SOCKET.format(self.display))
+                server.sendall(x_setup(self.cookie))
+                asked.append(server.fileno())
+            while display not in ended and (ready := readable(asked, 1000 * max(0, end - time.monotonic()))):
+                if self.woken in ready:
+                    ended |= self.reap()
+                    continue
+                with contextlib.suppress(OSError):
+                    if server.recv(64):
+                        return
+                asked = [self.woken]
+
     def await_window(self) -> None:
         """Until a window of some size is on the display. Speaks just enough of the X protocol for that."""
         with socket.socket(socket.AF_UNIX) as server:
             try:
-                server.connect(f"/tmp/.X11-unix/X{self.display}")  # noqa: S108 (the sandbox has its own /tmp)
+                server.connect(X_SOCKET.format(self.display))
             except OSError as error:
                 raise OverError("job-failed", f"There is no display {self.display}: {error.strerror}") from error
             server.sendall(x_setup(self.cookie))

@@ -207,11 +207,16 @@ def jobs(given: Object) -> list[str]:
     lost = []
     for path in sorted(glob.glob(f"{glob.escape(given['jobs'])}/*/state.json")) if given["jobs"] else []:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            with open(path, encoding="utf-8") as file:
-                state = json.load(file)
-            if state["state"] != "ended" and identity(int(state["keeper"].split(":")[1])) != state["keeper"]:
+            if is_lost(path) and is_lost(path):  # a keeper that is gone may have had its last word after the first look
                 lost.append(os.path.basename(os.path.dirname(path)))
     return lost[:MANY]
+
+
+def is_lost(path: str) -> bool:
+    """Whether a job's state says that it goes on, and its keeper is gone."""
+    with open(path, encoding="utf-8") as file:
+        state = json.load(file)
+    return bool(state["state"] != "ended" and identity(int(state["keeper"].split(":")[1])) != state["keeper"])
 
 
 def our_users(prefix: str) -> dict[str, pwd.struct_passwd]:
@@ -239,18 +244,21 @@ def held() -> set[int]:
 def processes(given: Object) -> Object:
     """Of displays' Unix users, whose display nobody has: user → how many."""
     uids = {one.pw_uid: name for name, one in our_users(given["prefix"]).items()} if given["locks"] else {}
-    found: Object = {}
+    locked = held() if uids else set()  # of two looks, as one may miss a lock while others are given back
+    seen = []
     for folder in glob.glob("/proc/[0-9]*") if uids else []:
         with contextlib.suppress(OSError), open(f"{folder}/status", encoding="utf-8", errors="replace") as file:
-            told = file.read()
-            match = re.search(r"^Uid:\s+(\d+)", told, re.MULTILINE)
-            if match and int(match[1]) in uids and not re.search(r"^State:\s+[ZX]", told, re.MULTILINE):
-                found[uids[int(match[1])]] = found.get(uids[int(match[1])], 0) + 1
-    locked = held() if found else set()
-    for name in list(found):
+            match = re.search(r"^Uid:\s+(\d+)", file.read(), re.MULTILINE)
+            if match and int(match[1]) in uids and (known := identity(int(folder[len("/proc/") :]))):
+                seen.append((uids[int(match[1])], known))
+    locked |= held() if seen else set()
+    found: Object = {}
+    for name, known in seen:
         with contextlib.suppress(OSError):
             if os.stat(f"{given['locks']}/{name[len(given['prefix']) :]}.lock").st_ino in locked:
-                del found[name]
+                continue
+        if identity(int(known.split(":")[1])) == known:  # else its console has just ended
+            found[name] = found.get(name, 0) + 1
     return found
 
 

@@ -327,7 +327,7 @@ class Keeper:
 
     def __init__(self, site: Site, job: Object, begun: float) -> None:
         self.site, self.job, self.begun, self.folder = site, job, begun, f"{site.jobs}/{job['id']}"
-        self.display, self.vnc, self.pid = job["display"], f"{self.folder}/vnc", os.getpid()
+        self.display, self.vnc, self.pid, self.asks = job["display"], f"{self.folder}/vnc", os.getpid(), caller()
         self.state: Object = {"state": "starting", "ready": False, "stages": [], "user": "", "uid": 0}
         self.state |= {name: job.get(name, "") for name in ("id", "display", "vnc", "door", "code", "reason")}
         self.end, self.box = RefusedError("job-failed", "The sandbox ended"), 0
@@ -367,10 +367,13 @@ class Keeper:
         os.replace(new, f"{self.folder}/state.json")
 
     def acquire(self) -> None:
-        try:
-            self.lock = hold(f"{self.site.locks}/{self.display}.lock", wait=False)
-        except BlockingIOError:
-            raise RefusedError("no-free-display", f"Display {self.display} is in use on the agent") from None
+        for _ in range(20):  # whoever clears away what was left of it has it for a moment
+            with contextlib.suppress(BlockingIOError):
+                self.lock = hold(f"{self.site.locks}/{self.display}.lock", wait=False)
+                break
+            time.sleep(0.02)
+        else:
+            raise RefusedError("no-free-display", f"Display {self.display} is in use on the agent")
         self.state["user"], self.uid, self.gid = self.site.console_user(self.display)
         os.mkdir(self.vnc, 0o700)
         if self.site.own_users:
@@ -394,8 +397,7 @@ class Keeper:
                 for number, fd in enumerate((given, tell, log)):
                     os.dup2(fd, number)
                 os.set_inheritable(program, True)
-                asks = caller()  # before we become somebody else
-                argv = [f"/proc/self/fd/{program}", self.descend(), str(asks), str(self.pid)]
+                argv = [f"/proc/self/fd/{program}", self.descend(), str(self.asks), str(self.pid)]
                 os.execve(sys.executable, [sys.executable, "-I", "-S", *argv], {"PATH": PATH, "LANG": "C.UTF-8"})  # noqa: S606
             except BaseException as error:
                 os.write(1, json.dumps({"over": "job-failed", "message": f"No sandbox: {error}"}).encode() + b"\n")
@@ -415,10 +417,9 @@ class Keeper:
                 write(f"{group}/cgroup.procs", "0")
         resource.setrlimit(resource.RLIMIT_NPROC, (THREADS_LIMIT, THREADS_LIMIT))
         # The user may not pass the folders above vnc/: a mount in a namespace of our own puts it where he may.
-        vnc = f"{LOCKS}/vnc"
         system_call("unshare", CLONE_NEWNS)
         system_call("mount", None, b"/", None, MS_REC_PRIVATE, None)
-        system_call("mount", self.vnc.encode(), vnc.encode(), None, MS_BIND, None)
+        system_call("mount", self.vnc.encode(), (vnc := f"{LOCKS}/vnc").encode(), None, MS_BIND, None)
         os.setgroups([])
         os.setresgid(self.gid, self.gid, self.gid)
         os.setresuid(self.uid, self.uid, self.uid)
@@ -499,7 +500,8 @@ def words(message: object) -> str:
 
 
 def say(**event: Any) -> None:
-    os.write(1, json.dumps(event).encode() + b"\n")
+    with contextlib.suppress(BrokenPipeError):  # whoever asked is gone
+        os.write(1, json.dumps(event).encode() + b"\n")
 
 
 def hello(site: Site, _: Object) -> None:
@@ -586,8 +588,6 @@ def main() -> int:
         site.prepare()
         {"hello": hello, "start": start, "stop": stop, "sweep": sweep}[document["verb"]](site, document)
         return 0
-    except BrokenPipeError:
-        return 1  # whoever asked is gone
     except RefusedError as refusal:
         say(event="failed", code=refusal.code, message=refusal.message, hint=refusal.hint)
     except Exception as error:

@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any, Final
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.interfaces import IDelayedCall, IStreamClientEndpoint
 from twisted.logger import Logger
@@ -40,6 +41,8 @@ START_MARGIN: Final = 10.0
 """Seconds beyond a job's own start limit until the runner itself counts as stuck."""
 BACK_OFF: Final = (0.5, 30.0)
 """Seconds until a watch that ended is begun again: the first time, and at most."""
+SWEEP_PATIENCE: Final = 60.0
+"""Seconds that a sweep waits at most until no job is being launched."""
 SILENCE: Final = 100.0
 """Seconds without a line from the watch, which has something to say every 30, until it is begun again."""
 
@@ -85,6 +88,8 @@ class AgentWithRunner(ABC):
         self._facts: Mapping[str, Any] = {}
         self._texts: Mapping[str, str] = {}
         self._running: dict[str, Job] = {}
+        self._launches = 0
+        self._sweeps: list[Deferred[None]] = []  # each waits until nothing is being launched
         self._ended: Callable[[Job], None] | None = None
         self._watch: Running | None = None
         self._restart: IDelayedCall | None = None
@@ -185,9 +190,14 @@ class AgentWithRunner(ABC):
             listen = self.outside() if spec.vnc == "direct" else LOOPBACK if spec.vnc == "tcp" else ""
             return _job_document(spec, listen=listen, cache=self.cache, texts=self._texts)
 
-        await self._call("start", members=document)
         limit = spec.start_timeout + START_MARGIN
-        events = await self._call("wait", heard, limit=limit, members=lambda: {"id": spec.id})
+        self._launches += 1
+        try:
+            await self._call("start", members=document)
+            events = await self._call("wait", heard, limit=limit, members=lambda: {"id": spec.id})
+        finally:
+            self._launches -= 1
+            self._let_sweep()
         return self._remember(_job(events[-1]["job"]))
 
     async def jobs(self) -> list[Job]:
@@ -198,9 +208,20 @@ class AgentWithRunner(ABC):
         await self._call("stop", members=lambda: {"id": job_id})
 
     async def sweep(self) -> list[str]:
+        # Of a job that has come to nothing, its launch has yet to read why.
+        waiting: Deferred[None] = Deferred()
+        self._sweeps.append(waiting)
+        self._let_sweep()
+        await waiting.addTimeout(SWEEP_PATIENCE, self._reactor, onTimeoutCancel=lambda *_: None)
         removed: list[str] = (await self._call("sweep"))[-1]["removed"]
         await self.tell_of_vanished("The console's programs have ended")  # swept before the watch has seen that
         return removed
+
+    def _let_sweep(self) -> None:
+        if not self._launches:
+            waiting, self._sweeps = self._sweeps, []
+            for sweep in waiting:
+                sweep.callback(None)
 
     def describe(self) -> Mapping[str, Any]:
         """What ``daemon status`` tells of it."""

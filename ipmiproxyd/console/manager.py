@@ -409,6 +409,8 @@ class ConsoleManager:
             if session is None or session.request.agent not in self._around.agents:
                 await agent.stop(job.id)
                 ended.append(f"job {job.id}: {job.reason or 'it belonged to no console'}")
+            elif session.has.job == job.id and not job.running:
+                self.job_ended(job)  # the watch may not have seen it yet, and never will once it is swept
         removed = [*ended, *await agent.sweep()]
         for words in removed:
             log.info("agent {agent}: cleared away {words}", agent=agent.name, words=words)

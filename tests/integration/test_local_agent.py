@@ -20,7 +20,7 @@ from twisted.internet.interfaces import IReactorProcess
 from twisted.internet.protocol import ProcessProtocol
 from twisted.trial.unittest import TestCase
 
-from ipmiproxyd.agents import runner, sandbox, watcher
+from ipmiproxyd.agents import inside, runner, sandbox, watcher, with_runner
 from ipmiproxyd.agents.local import LocalAgent
 from ipmiproxyd.errors import AgentOutdated, AgentUnreachable, Cancelled, InternalError, JobFailed, NoFreeDisplay
 from ipmiproxyd.model import JOB_LOG, Command, Job, JobFile, JobSpec, Ready, UnixStream
@@ -271,6 +271,36 @@ class SandboxTests(LocalCase):
         await self.nothing_left()
         self.assertLess(time.monotonic() - begun, runner.PATIENCE)
 
+    async def test_sweep_leaves_a_launch_to_read_its_end(self) -> None:
+        first, _ = await self.launch()
+        real, verbs, sweeps = self.agent._call, list[str](), list[Deferred[list[str]]]()
+
+        async def call(verb: str, *arguments: Any, **more: Any) -> Any:
+            if verb == "wait":
+                while self.state(second)["state"] != "ended":
+                    await leftovers.pause(0.01)
+                sweeps.append(Deferred.fromCoroutine(self.agent.sweep()))
+            verbs.append(verb)
+            return await real(verb, *arguments, **more)
+
+        second = self.spec(display=first.display)
+        self.patch(self.agent, "_call", call)
+        await self.refused(second, NoFreeDisplay)
+        (removed,) = await sweeps[0]
+        self.assertIn(second.id, removed)
+        self.assertEqual(verbs[:3], ["start", "wait", "sweep"])
+
+    async def test_sweep_does_not_wait_for_ever(self) -> None:
+        self.patch(with_runner, "SWEEP_PATIENCE", 0.1)
+        shown: Deferred[None] = Deferred()
+        spec = self.spec(shell("exec sleep 60", ready=Ready.WINDOW))
+        starting = Deferred.fromCoroutine(self.agent.launch(spec, lambda _: shown.callback(None)))
+        await shown
+        self.assertEqual(await self.agent.sweep(), [])
+        self.assertFalse(starting.called)
+        await self.agent.stop(spec.id)
+        await self.assertFailure(starting, Cancelled)
+
     async def test_watch_that_was_killed_comes_back(self) -> None:
         spec, _ = await self.launch(MESSAGE)
         watchers = [
@@ -283,6 +313,33 @@ class SandboxTests(LocalCase):
 
     def starting(self, spec: JobSpec) -> Deferred[Job]:
         return Deferred.fromCoroutine(self.agent.launch(spec, lambda _: None))
+
+
+class LastWordsTests(LocalCase):
+    """Who is to blame for the end, where a display may take very long to end or to answer."""
+
+    async def setUp(self) -> None:  # type: ignore[override]
+        await super().setUp()
+        texts, limit = dict(self.agent._texts), "\nDISPLAY_LIMIT = 1.0 "
+        self.assertIn(limit, texts[inside.__name__])
+        texts[inside.__name__] = texts[inside.__name__].replace(limit, "\nDISPLAY_LIMIT = 600.0 ")
+        self.patch(self.agent, "_texts", texts)
+
+    async def test_client_that_is_quicker_than_its_display(self) -> None:
+        spec, _ = await self.launch(MESSAGE)
+        display, client = (self.pid_of(spec, program) for program in ("Xvnc", "xmessage"))
+        os.kill(display, signal.SIGSTOP)
+        os.kill(client, signal.SIGTERM)
+        await leftovers.pause(0.3)
+        os.kill(display, signal.SIGKILL)
+        self.assertIn("Xvnc was killed by signal 9", (await self.endings.of(spec.id)).reason)
+
+    async def test_display_that_lives(self) -> None:
+        """Nobody waits for its end."""
+
+        spec, _ = await self.launch(MESSAGE)
+        os.kill(self.pid_of(spec, "xmessage"), signal.SIGTERM)
+        self.assertIn("xmessage was killed by signal 15", (await self.endings.of(spec.id)).reason)
 
 
 class LeaseTests(LocalCase):

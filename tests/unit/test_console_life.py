@@ -245,6 +245,21 @@ class ClosingTests(Life):
         self.assertEqual(self.manager.show(console.id).message, "chromium ended by itself.")
         self.assert_nothing_left()
 
+    def test_program_died_while_the_agent_was_away(self) -> None:
+        """The watch may be slower than the sweep."""
+
+        console = self.opened()
+        self.agent.gate = Deferred()
+        opening = self.begin(existing="new")
+        for job in list(self.agent.running.values()):
+            self.agent.running[job.id] = replace(job, running=False, reason="chromium ended by itself.")
+        self.reconcile()
+        self.assertEqual(self.manager.show(console.id).message, "chromium ended by itself.")
+        self.agent.gate.callback(None)
+        self.settle()
+        self.close(self.successResultOf(opening)["console"])  # its end would be for the launch to tell
+        self.assert_nothing_left()
+
     def test_agent_away_then_back(self) -> None:
         console = self.opened()
         self.agent.stop_errors = [AgentUnreachable("The agent does not answer.")]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import glob
 import json
 import os
 import pwd
@@ -60,6 +62,58 @@ class LookingTests(SynchronousTestCase):
         self.folder.joinpath(".ssh", "authorized_keys").write_bytes(b"\n".join(lines) + b"\n")
         found = looking.account({"account": True})
         self.assertEqual((found["keys"], found["wide"]), (2, ["J\N{REPLACEMENT CHARACTER}rgen@desk"]))
+
+    def sleeper(self) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(["sleep", "60"])
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        return process
+
+    def test_jobs_that_end_meanwhile(self) -> None:
+        """The keeper's last word comes between two looks."""
+
+        keeper, real = self.sleeper(), looking.identity
+        state = {"state": "running", "keeper": real(keeper.pid)}
+        path = self.folder / "job1" / "state.json"
+        path.parent.mkdir()
+        path.write_text(json.dumps(state))
+
+        def ending(pid: int) -> str:
+            keeper.kill()
+            keeper.wait()
+            path.write_text(json.dumps({**state, "state": "ended"}))
+            return real(pid)
+
+        given = {"jobs": str(self.folder)}
+        self.assertEqual(looking.jobs(given), [])
+        self.patch(looking, "identity", ending)
+        self.assertEqual(looking.jobs(given), [])
+        self.patch(looking, "identity", real)
+        path.write_text(json.dumps(state))
+        self.assertEqual(looking.jobs(given), ["job1"])
+
+    def test_processes_that_end_meanwhile(self) -> None:
+        """With their console, whose display is then nobody's."""
+
+        process, real = self.sleeper(), looking.held
+        me = pwd.struct_passwd(("x1", "x", os.geteuid(), 0, looking.GECOS, "/", looking.SHELL))
+        self.patch(looking, "our_users", lambda _: {"x1": me})
+        self.patch(glob, "glob", lambda _: [f"/proc/{process.pid}"])
+        given = {"prefix": "x", "locks": str(self.folder)}
+        self.assertEqual(looking.processes(given), {"x1": 1})
+        with self.folder.joinpath("1.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self.assertEqual(looking.processes(given), {})
+        self.assertEqual(looking.processes(given), {"x1": 1})
+
+        def ending() -> set[int]:
+            process.kill()
+            process.wait()
+            return real()
+
+        looks = iter((real, ending))
+        self.patch(looking, "held", lambda: next(looks)())
+        self.assertEqual(looking.processes(given), {})
 
     def test_programs_that_cannot_be_executed(self) -> None:
         closed = self.folder / "closed"
