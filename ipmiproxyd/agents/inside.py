@@ -197,7 +197,8 @@ class Programs:
 
     def obituary(self, ended: dict[int, int]) -> NoReturn:
         """Name the program that is to blame: a display takes its clients with it, and they may be quicker."""
-        while readable([self.woken], LAST_WORDS):
+        end = time.monotonic() + DISPLAY_LIMIT
+        while time.monotonic() < end and readable([self.woken], LAST_WORDS):
             ended |= self.reap()
         if (display := next(iter(self.names))) not in ended:
             self.await_display(display, ended)
@@ -218,14 +219,16 @@ class Programs:
                 server.connect(X_SOCKET.format(self.display))
                 server.sendall(x_setup(self.cookie))
                 asked.append(server.fileno())
-            while display not in ended and (ready := readable(asked, 1000 * max(0, end - time.monotonic()))):
+            while display not in ended and (left := end - time.monotonic()) > 0:
+                ready = readable(asked, 1000 * left)
                 if self.woken in ready:
                     ended |= self.reap()
                     continue
-                with contextlib.suppress(OSError):
-                    if server.recv(64):
-                        return
-                asked = [self.woken]
+                if ready:
+                    with contextlib.suppress(OSError):
+                        if server.recv(64):
+                            return
+                    asked = [self.woken]
 
     def await_window(self) -> None:
         """Until a window of some size is on the display. Speaks just enough of the X protocol for that."""

@@ -241,6 +241,13 @@ def held() -> set[int]:
         return {int(match[1]) for line in file if (match := re.search(r" FLOCK .* [0-9a-f]+:[0-9a-f]+:(\d+) ", line))}
 
 
+def in_container(folder: str, status: str) -> bool:
+    """Whether a process is in a container, which has other users by our numbers; as far as anybody may see."""
+    numbers = re.search(r"^NSpid:(.*)", status, re.MULTILINE)
+    with open(f"{folder}/uid_map", encoding="ascii") as there, open("/proc/self/uid_map", encoding="ascii") as here:
+        return numbers is not None and len(numbers[1].split()) > 1 and there.read() == here.read()
+
+
 def processes(given: Object) -> Object:
     """Of displays' Unix users, whose display nobody has: user → how many."""
     uids = {one.pw_uid: name for name, one in our_users(given["prefix"]).items()} if given["locks"] else {}
@@ -248,8 +255,10 @@ def processes(given: Object) -> Object:
     seen = []
     for folder in glob.glob("/proc/[0-9]*") if uids else []:
         with contextlib.suppress(OSError), open(f"{folder}/status", encoding="utf-8", errors="replace") as file:
-            match = re.search(r"^Uid:\s+(\d+)", file.read(), re.MULTILINE)
-            if match and int(match[1]) in uids and (known := identity(int(folder[len("/proc/") :]))):
+            match = re.search(r"^Uid:\s+(\d+)", status := file.read(), re.MULTILINE)
+            if not match or int(match[1]) not in uids or in_container(folder, status):
+                continue
+            if known := identity(int(folder[len("/proc/") :])):
                 seen.append((uids[int(match[1])], known))
     locked |= held() if seen else set()
     found: Object = {}

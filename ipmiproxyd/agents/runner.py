@@ -1,8 +1,6 @@
-"""The runner: starts and ends jobs on an agent. One file, standard library only.
-
-    python3 -I -S runner.py < document        as root, through ``sudo -n``, or as an ordinary user
-
-It does what needs root, and nothing else. The document (``DOCUMENTS``) and the answers are lines of JSON:
+"""The runner: starts and ends jobs on an agent. It does what needs root for that, and nothing else. One file, standard
+library only, for ``python3 -I -S runner.py < document``, as root, through ``sudo -n``, or as an ordinary user. The
+document (``DOCUMENTS``) and the answers are lines of JSON:
 
     hello   {"event":"hello","user":…,"own_users":bool,"jobs":folder,"cache":folder for files of jobs, or ""}
     start   {"event":"begun"} once the job has a keeper; the rest stands in its ``state.json``. Idempotent by job id
@@ -40,7 +38,7 @@ if TYPE_CHECKING:
 
 VERSION = 2  # of the documents: a daemon with another one is refused
 JOBS, CACHE = "/run/ipmiproxyd-jobs", "/var/cache/ipmiproxyd"  # of a runner that is root
-LOCKS = "/run/ipmiproxyd-displays"  # machine-wide, for displays with Unix users of their own
+LOCKS, BOOT = "/run/ipmiproxyd-displays", "/proc/sys/kernel/random/boot_id"  # both are those of all who ask
 GECOS, SHELL = "ipmiproxyd console display", "/usr/sbin/nologin"  # mark these users as ours
 CGROUPS, PATH = "/sys/fs/cgroup", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 CODES = ("tool-missing", "no-free-display", "timeout")  # that a box may end with, beside job-failed
@@ -90,12 +88,10 @@ def parse(line: bytes) -> Object:
 
 def identity(pid: int) -> str:
     """A name that no other process ever has; empty if the process has ended."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file, open("/proc/sys/kernel/random/boot_id", encoding="ascii") as boot:
-            fields = file.read().rpartition(b")")[2].split()
-            return "" if fields[0] in (b"Z", b"X") else f"{boot.read().strip()}:{pid}:{int(fields[19])}"
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        fields = read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+        return "" if fields[0] in ("Z", "X") else f"{read(BOOT).strip()}:{pid}:{int(fields[19])}"
+    return ""
 
 
 def end_process(name: str, number: int) -> bool:
@@ -108,31 +104,34 @@ def end_process(name: str, number: int) -> bool:
     return True
 
 
-def living() -> set[int]:
-    """The users that have living processes."""
-    found: set[int] = set()
-    for name in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError), open(f"/proc/{name}/status", "rb") as file:
-            if match := re.search(rb"\nState:\s+[^ZX].*\nUid:([^\n]+)", file.read(), re.DOTALL):
-                found.update(map(int, match[1].split()))
+def living() -> dict[int, set[int]]:
+    """The living processes of each user; 0 for those in containers, which have other users by our numbers."""
+    found, ours = dict[int, set[int]](), read("/proc/self/uid_map")
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            status = read(f"/proc/{pid}/status")
+            if match := re.search(r"(?s)\nState:\s+[^ZX].*\nUid:([^\n]+).*\nNSpid:\s+\d+(\t\d+)?", status):
+                boxed = match[2] and read(f"/proc/{pid}/uid_map") == ours
+                for uid in map(int, match[1].split()):
+                    found.setdefault(uid, set()).add(0 if boxed else int(pid))
     return found
 
 
 def end_user(uid: int) -> None:
     """Kill every process of a Unix user of ours: by one call, which none outruns, as somebody whom none can stop."""
-    with open("/proc/self/uid_map", encoding="ascii") as file:
-        last = max(int(first) + int(count) - 1 for first, _, count in map(str.split, file))
-    limit = time.monotonic() + PATIENCE
-    while time.monotonic() < limit:
+    last = max(int(low) + int(size) - 1 for low, _, size in map(str.split, read("/proc/self/uid_map").splitlines()))
+    for _ in range(int(PATIENCE / 0.005)):
+        there = living().get(uid, set())
         if not (child := os.fork()):
             try:
                 os.setresuid(last, uid, last)
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(-1, signal.SIGKILL)
+                for pid in there - {0} if 0 in there else (-1,):  # that one would end a container's, too
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
                 os._exit(0)
             finally:
                 os._exit(1)
-        if not os.waitpid(child, 0)[1] and uid not in living():  # another one like it may have killed it
+        if not os.waitpid(child, 0)[1] and living().get(uid, {0}) == {0}:  # another one like it may have killed it
             return
         time.sleep(0.005)
     raise RefusedError("internal", f"Processes of the Unix user {uid} do not end")
@@ -140,9 +139,13 @@ def end_user(uid: int) -> None:
 
 def system_call(name: str, *arguments: int | bytes | None) -> None:
     import ctypes  # costs more than it should, and hello and stop can do without
-
     if getattr(ctypes.CDLL(None, use_errno=True), name)(*arguments) < 0:
         raise OSError(ctypes.get_errno(), f"{name} failed")
+
+
+def read(path: str) -> str:
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.read()
 
 
 def write(path: str, text: str) -> None:
@@ -309,7 +312,7 @@ class Site:
         alive = living()
         for name, user in our_users().items():
             number = int(name[len(self.prefix) :]) if re.fullmatch(f"{self.prefix}[0-9]+", name) else 0
-            if number and (user.pw_uid in alive or any(map(os.path.isdir, ControlGroup(number).folders))):
+            if number and (alive.get(user.pw_uid, {0}) != {0} or any(map(os.path.isdir, ControlGroup(number).folders))):
                 yield from ((display, user) for display in self.free(number))
 
     def clear(self, state: Object) -> None:
@@ -386,7 +389,7 @@ class Keeper:
 
     def spawn(self) -> int:
         """Start the box; returns where it tells its events. What it prints goes to the log."""
-        program, given = os.memfd_create("box"), os.memfd_create("given")
+        program, given = os.memfd_create("box", 0), os.memfd_create("given")  # the box inherits the first one
         os.pwrite(program, self.job.pop("box").encode(), 0)
         os.pwrite(given, self.job.pop("given").encode(), 0)
         log = os.open(f"{self.folder}/log", os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
@@ -396,7 +399,6 @@ class Keeper:
             try:
                 for number, fd in enumerate((given, tell, log)):
                     os.dup2(fd, number)
-                os.set_inheritable(program, True)
                 argv = [f"/proc/self/fd/{program}", self.descend(), str(self.asks), str(self.pid)]
                 os.execve(sys.executable, [sys.executable, "-I", "-S", *argv], {"PATH": PATH, "LANG": "C.UTF-8"})  # noqa: S606
             except BaseException as error:
@@ -479,9 +481,8 @@ class Keeper:
         limit = time.monotonic() + PATIENCE
         with contextlib.suppress(ChildProcessError):
             while time.monotonic() < limit:
-                with open(f"/proc/self/task/{self.pid}/children", encoding="ascii") as file:
-                    for pid in file.read().split():
-                        os.kill(int(pid), signal.SIGKILL)
+                for pid in read(f"/proc/self/task/{self.pid}/children").split():
+                    os.kill(int(pid), signal.SIGKILL)
                 while os.waitpid(-1, os.WNOHANG)[0]:
                     pass
                 time.sleep(0.002)
@@ -518,8 +519,7 @@ def start(site: Site, document: Object) -> None:
         if (state := site.state(document["id"])) and state["code"] == "no-free-display":
             site.clear(state)  # it had come to nothing: now it may have another display
         if not os.path.exists(folder):
-            with open("/proc/meminfo", encoding="ascii") as file:
-                ram = int(file.read().split("MemAvailable:")[1].split()[0]) << 10
+            ram = int(read("/proc/meminfo").split("MemAvailable:")[1].split()[0]) << 10
             kb = (disk := os.statvfs(site.jobs)).f_bavail * disk.f_frsize >> 10
             if ram < document["least_free"]:
                 raise RefusedError("agent-full", f"The agent has only {ram >> 20} MiB of memory left")

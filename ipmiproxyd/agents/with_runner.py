@@ -41,6 +41,8 @@ START_MARGIN: Final = 10.0
 """Seconds beyond a job's own start limit until the runner itself counts as stuck."""
 BACK_OFF: Final = (0.5, 30.0)
 """Seconds until a watch that ended is begun again: the first time, and at most."""
+SWEEP_LIMIT: Final = 300.0
+"""Seconds that it may take then: what does not end is waited for, one after the other."""
 SWEEP_PATIENCE: Final = 60.0
 """Seconds that a sweep waits at most until no job is being launched."""
 SILENCE: Final = 100.0
@@ -213,7 +215,7 @@ class AgentWithRunner(ABC):
         self._sweeps.append(waiting)
         self._let_sweep()
         await waiting.addTimeout(SWEEP_PATIENCE, self._reactor, onTimeoutCancel=lambda *_: None)
-        removed: list[str] = (await self._call("sweep"))[-1]["removed"]
+        removed: list[str] = (await self._call("sweep", limit=SWEEP_LIMIT))[-1]["removed"]
         await self.tell_of_vanished("The console's programs have ended")  # swept before the watch has seen that
         return removed
 

@@ -27,7 +27,7 @@ from ipmiproxyd.model.bmc import (
     WebTrust,
     bmc_key,
 )
-from ipmiproxyd.model.browsers import CHROMIUM, NO_BROWSER, POLICY_PLACES, PolicyPlace
+from ipmiproxyd.model.browsers import CHROMIUM, NO_BROWSER, POLICY_PLACES, PROGRAM_PLACES, PolicyPlace
 from ipmiproxyd.model.consoles import (
     AsSet,
     CertificateFiles,
@@ -68,6 +68,7 @@ __all__ = [
     "JOB_LOG",
     "NO_BROWSER",
     "POLICY_PLACES",
+    "PROGRAM_PLACES",
     "SSH_AGENT",
     "Administrator",
     "AsSet",

@@ -17,5 +17,17 @@ POLICY_PLACES: Final[Mapping[str, PolicyPlace]] = {
     "microsoft-edge-stable": "edge-policy",
     "brave-browser": "brave-policy",
 }
-"""By the name of the package, which is that of the program, too. One whose folder is not known for certain would run
-without its lock-down, and is not in here: chromium-browser (distributions differ), Vivaldi, Opera."""
+"""What an agent's browser may be: by the name of the package, which is that of the program, too. One whose folder is
+not known for certain would run without its lock-down, and is not in here: chromium-browser (distributions differ),
+Vivaldi, Opera."""
+PROGRAM_PLACES: Final[Mapping[str, PolicyPlace]] = {
+    **POLICY_PLACES,
+    "google-chrome": "chrome-policy",
+    "google-chrome-beta": "chrome-policy",
+    "google-chrome-unstable": "chrome-policy",
+    "microsoft-edge": "edge-policy",
+    "microsoft-edge-beta": "edge-policy",
+    "microsoft-edge-dev": "edge-policy",
+    "brave-browser-stable": "brave-policy",
+}
+"""The same by all the names that their programs go by, for those that the configuration names."""

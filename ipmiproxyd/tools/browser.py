@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from ipmiproxyd.agents.sandbox import HOME, LIBRARY
 from ipmiproxyd.interfaces import Agent
-from ipmiproxyd.model import CHROMIUM, POLICY_PLACES, JobFile, Program, Ready, Secret
+from ipmiproxyd.model import CHROMIUM, PROGRAM_PLACES, JobFile, Program, Ready, Secret
 from ipmiproxyd.tools import steer
 from ipmiproxyd.tools.bridged import LEAST, Bridges, OwnCertificate
 from ipmiproxyd.vendors.family import Page
@@ -234,7 +234,7 @@ class PanelBrowser:
         is_usual = agent.browser == CHROMIUM
         command = self._chromium if is_usual else (agent.browser,)
         # The configuration's own may be another build, too.
-        place = POLICY_PLACES.get(PurePath(command[0]).name, POLICY_PLACES[CHROMIUM])
+        place = PROGRAM_PLACES.get(PurePath(command[0]).name, PROGRAM_PLACES[CHROMIUM])
         start = (agent.python, "-I", "-S", f"{LIBRARY}/{_STEER}")
         trust = () if pin is None else (f"--ignore-certificate-errors-spki-list={pin}",)
         common = (f"--user-data-dir={_PROFILE}", *_QUIET, *_DRAWING, *trust)

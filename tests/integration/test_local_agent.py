@@ -20,7 +20,7 @@ from twisted.internet.interfaces import IReactorProcess
 from twisted.internet.protocol import ProcessProtocol
 from twisted.trial.unittest import TestCase
 
-from ipmiproxyd.agents import inside, runner, sandbox, watcher, with_runner
+from ipmiproxyd.agents import inside, looking, runner, sandbox, watcher, with_runner
 from ipmiproxyd.agents.local import LocalAgent
 from ipmiproxyd.errors import AgentOutdated, AgentUnreachable, Cancelled, InternalError, JobFailed, NoFreeDisplay
 from ipmiproxyd.model import JOB_LOG, Command, Job, JobFile, JobSpec, Ready, UnixStream
@@ -424,11 +424,37 @@ if AM_ROOT:
                 subprocess.run(["useradd", "--system", "--no-create-home", name], check=True)
             return pwd.getpwnam(name).pw_uid
 
-        def sleeper(self, uid: int) -> subprocess.Popen[bytes]:
-            process = subprocess.Popen(["sleep", "60"], user=uid)
+        def sleeper(self, uid: int, *apart: str) -> subprocess.Popen[bytes]:
+            process = subprocess.Popen([*apart, "setpriv", f"--reuid={uid}", "--clear-groups", "sleep", "60"])
             self.addCleanup(process.wait)
             self.addCleanup(process.kill)
             return process
+
+        async def test_numbers_of_users_in_a_container(self) -> None:
+            """Its users are others, whatever their numbers: neither a sweep nor a console ends what they run."""
+
+            display = claim_display(self)
+            agent = await self.make(user_prefix="ipxboxed")
+            name = f"ipxboxed{display}"
+            uid = self.new_user(name)
+            inside = self.sleeper(uid, "unshare", "--pid", "--fork", "--kill-child")
+            while not (runs := leftovers.display_users_processes([display], "ipxboxed")):
+                await leftovers.pause(0.02)
+            given = {"prefix": "ipxboxed", "locks": str(LOCKS)}
+            self.assertEqual(looking.processes(given), {})
+            self.assertEqual(await self.swept(agent), [])
+            left = self.sleeper(uid)
+            spec = self.spec(display=display)
+            self.addCleanup(lambda: Deferred.fromCoroutine(agent.stop(spec.id)))
+            await agent.launch(spec, lambda _: None)
+            self.assertEqual(left.wait(), -signal.SIGKILL)
+            await agent.stop(spec.id)
+            self.assertEqual(leftovers.display_users_processes([display], "ipxboxed"), runs)
+            inside.kill()
+            await leftovers.until_none(lambda: leftovers.display_users_processes([display], "ipxboxed"))
+            self.sleeper(uid)
+            while looking.processes(given) != {name: 1}:
+                await leftovers.pause(0.02)
 
         async def test_sweep_of_what_nobody_keeps(self) -> None:
             """Of what users of ours have without a job, and of half a state; and nothing of anybody else."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 from ipmiproxyd.provision.host import accounts, files, firewall, jobs, keys, main, privileges, record
+from ipmiproxyd.provision.host.system import Host
 from ipmiproxyd.provision.host.talk import FailedError
 from tests.unit.test_engine import DOCUMENT, KEY, PASSWD, OwnTestCase
 
@@ -246,6 +248,26 @@ class JobTests(OwnTestCase):
         self.job("main", "")
         self.assertEqual(jobs.own(self.work()), [])
         self.assertEqual(len(jobs.own(self.work(account="east"))), 2)
+
+
+class LockTests(OwnTestCase):
+    def test_locks_from_before_a_loss_of_power(self) -> None:
+        """A lock whose owner's number is another process's now is no lock; that of the owner itself is."""
+
+        def lock(name: str, owner: object, made: float) -> Path:
+            path = self.path(f"/etc/{name}.lock")
+            path.write_text(f"{owner}")
+            os.utime(path, (made, made))
+            return path
+
+        now, uptime, ticks = time.time(), time.clock_gettime(time.CLOCK_BOOTTIME), os.sysconf("SC_CLK_TCK")
+        self.path("/proc/7").mkdir()
+        begun = int((uptime - 5) * ticks)
+        self.path("/proc/7/stat").write_text(f"7 (a) b) S {'0 ' * 18}{begun} 0\n")
+        stale = [lock("passwd", 7, now - 8), lock("subgid", "7\0", now - 9e5)]
+        kept = [lock("group", 7, now - 5), lock("shadow", 8, now - 8), lock("gshadow", "", now - 8)]
+        Host(str(self.root)).drop_stale_locks()
+        self.assertEqual([path.exists() for path in (*stale, *kept)], [False] * 2 + [True] * 3)
 
 
 class FirewallTests(OwnTestCase):

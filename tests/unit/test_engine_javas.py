@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 from ipmiproxyd.provision.host import files, javas
@@ -66,7 +67,10 @@ class JavaTests(OwnTestCase):
         self.assertEqual(self.provision(**self.given), [])
         (warning,) = self.told.words("warning")
         self.assertIn("belongs to root, and is left: java install cannot unpack into it. To have", warning)
-        self.assertIn(f"chown ipmiproxyd {JAVAS} there", warning)
+        self.assertTrue(warning.endswith("To have it do so, let [java] dir of the daemon be another folder"), warning)
+        shutil.rmtree(theirs)
+        self.provision(**self.given)
+        self.assertIn(f"chown ipmiproxyd {JAVAS} there", self.told.words("warning")[-1])
         self.assertEqual(self.unprovision(), [])
 
     def test_two_daemons(self) -> None:

@@ -182,7 +182,7 @@ def commands(agents: Agents, devices: Devices) -> list[Command]:
         Command(
             noun="agent",
             verb="set",
-            summary="Change what is stored of an agent; it is connected anew.",
+            summary="Change what is stored of an agent; it is connected anew, unless only notes= or browser= change.",
             arguments=(NAME, *_CHANGED, KNOWN_HOSTS, CHECK),
             handler=change,
         ),

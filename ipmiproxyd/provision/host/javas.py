@@ -53,7 +53,7 @@ def _look_at(work: Work, path: str, uid: int) -> None:
 
 def _not_ours(work: Work, path: str, owner: str) -> None:
     hint = "let [java] dir of the daemon be another folder"
-    if owner == "root":
+    if owner == "root" and not os.listdir(work.host.path(path)):
         hint = f"say chown {work.account} {path} there, or {hint}"
     words = f"{path} on the host belongs to {owner}, and is left: java install cannot unpack into it"
     work.teller.warning(f"{words}. To have it do so, {hint}")
@@ -64,9 +64,11 @@ def undo_folder(work: Work, change: Change) -> None:
     path, root = change["key"], work.host.root
     if files.look(root, path)["type"] != "folder":
         return
+    passwd = work.host.entries("passwd")  # an account's number of former times may be somebody else's
     with os.scandir(work.host.path(path)) as found:
         entries = {entry.name: entry.stat(follow_symlinks=False).st_uid for entry in found}
-    ours = [name for name in sorted(entries) if entries[name] in change["owners"]]
+    numbers = {*change["owners"]} - {int(entry[2]) for name, entry in passwd.items() if name != work.account}
+    ours = [name for name in sorted(entries) if entries[name] in numbers]
     others = entries.keys() - set(ours)
     if javas := apt.names(name for name in ours if not name.startswith(".")):
         words = f"Of {path} is removed: {javas}" if others else f"{path} is removed, with {javas}"
@@ -82,9 +84,10 @@ def _remove(work: Work, change: Change, ours: list[str], *, is_all: bool) -> Non
     path, root = change["key"], work.host.root
     files.put(root, path, files.new_folder(MODE))  # nothing more comes in
     # An account that goes, too, may be unpacking one just now.
-    if work.record.find("account", work.account) and not work.host.end_processes({*change["owners"]}):
+    entry = work.host.entries("passwd").get(work.account)
+    if work.record.find("account", work.account) and entry and not work.host.end_processes({int(entry[2])}):
         raise FailedError("in-use", f"Processes of {work.account} on the host do not end")
     for name in ours:
         files.remove(root, f"{path}/{name}")
-    if is_all:
+    if is_all and not os.listdir(work.host.path(path)):
         files.put(root, path, files.MISSING)

@@ -257,6 +257,8 @@ def run(given: Object, teller: Teller, host: Host) -> None:
     with alone(host.root, make=changes):
         it = work.Work(host, Record(host.root, document["account"]), teller, document)
         it.enter("look", "Looking at the host")
+        if changes:
+            host.drop_stale_locks()
         system = System(host)
         VERBS[document["verb"]](it, system)
         teller.say(event="done", changed=it.changed, facts=facts(it, system))

@@ -22,6 +22,8 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 LIMIT = 120.0  # seconds that a short program may take
 PATIENCE = 5.0  # seconds for processes to end
 LOCK_LIMIT = 20.0  # seconds for another one's lock on the list of users
+USERS_FILES = ("passwd", "group", "shadow", "gshadow", "subuid", "subgid")
+AT_ONCE = 0.1  # seconds that a process's beginning may seem to be later than it was
 LOCK_HINT = "See who has it (fuser -v), and run the command again."
 
 
@@ -114,6 +116,19 @@ class Host:
                 raise FailedError("agent-unreachable", f"{argv[0]} failed: {done.words}")
             time.sleep(0.2)
 
+    def drop_stale_locks(self) -> None:
+        """Those of useradd and its relatives whose owner lost its power, and whose number is another process's since
+        then: the tools would take that one for the owner, and refuse to run as long as it lives."""
+        begin = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+        for name in USERS_FILES:
+            lock = f"/etc/{name}.lock"
+            with contextlib.suppress(FileNotFoundError, ValueError):
+                made = os.lstat(self.path(lock)).st_mtime
+                owner = int((self.read(lock) or "").strip("\0\n "))
+                fields = (self.read(f"/proc/{owner}/stat") or "").rpartition(")")[2].split()
+                if fields and begin + int(fields[19]) / os.sysconf("SC_CLK_TCK") > made + AT_ONCE:
+                    os.unlink(self.path(lock))
+
     # --- users and groups: read from the files, as the tools that change them do --------------------------------------
 
     def entries(self, file: str) -> dict[str, list[str]]:
@@ -141,14 +156,24 @@ class Host:
         return int(match[1]) if match else otherwise
 
     def processes_of(self, uids: set[int]) -> dict[int, int]:
-        """Process number to user, of all that live."""
+        """Process number to user, of all that live; not those of containers, which have other users by our numbers."""
         found = {}
         for name in filter(str.isdigit, os.listdir(self.path("/proc"))):
             status = self.read(f"/proc/{name}/status") or ""
             match = re.search(r"\nState:\s+[^ZX].*\nUid:([^\n]+)", status, re.DOTALL)
             for uid in uids.intersection(map(int, match[1].split())) if match else ():
-                found[int(name)] = uid
+                if not self.in_container(name):
+                    found[int(name)] = uid
         return found
+
+    def in_container(self, pid: str) -> bool:
+        """Whether a process is in a container that has no numbers of users of its own."""
+        there, here = (self.path(f"/proc/{one}/ns") for one in (pid, "self"))
+        try:
+            users, pids = (os.path.samefile(f"{there}/{kind}", f"{here}/{kind}") for kind in ("user", "pid"))
+            return users and not pids
+        except OSError:
+            return False
 
     def ancestors(self) -> set[int]:
         """Ourselves, and whoever started us."""
