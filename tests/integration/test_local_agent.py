@@ -425,7 +425,8 @@ if AM_ROOT:
             return pwd.getpwnam(name).pw_uid
 
         def sleeper(self, uid: int, *apart: str) -> subprocess.Popen[bytes]:
-            process = subprocess.Popen([*apart, "setpriv", f"--reuid={uid}", "--clear-groups", "sleep", "60"])
+            argv = [*apart, "setpriv", f"--reuid={uid}", "--clear-groups", "sleep", "60"]
+            process = subprocess.Popen(argv, stderr=subprocess.DEVNULL)
             self.addCleanup(process.wait)
             self.addCleanup(process.kill)
             return process
@@ -437,9 +438,11 @@ if AM_ROOT:
             agent = await self.make(user_prefix="ipxboxed")
             name = f"ipxboxed{display}"
             uid = self.new_user(name)
-            inside = self.sleeper(uid, "unshare", "--pid", "--fork", "--kill-child")
+            inside = self.sleeper(uid, "unshare", "--pid", "--fork")
             while not (runs := leftovers.display_users_processes([display], "ipxboxed")):
                 await leftovers.pause(0.02)
+            for pid in runs:
+                self.addCleanup(leftovers.kill, pid)
             given = {"prefix": "ipxboxed", "locks": str(LOCKS)}
             self.assertEqual(looking.processes(given), {})
             self.assertEqual(await self.swept(agent), [])
@@ -449,8 +452,10 @@ if AM_ROOT:
             await agent.launch(spec, lambda _: None)
             self.assertEqual(left.wait(), -signal.SIGKILL)
             await agent.stop(spec.id)
-            self.assertEqual(leftovers.display_users_processes([display], "ipxboxed"), runs)
-            inside.kill()
+            self.assertEqual(leftovers.display_users_processes([display], "ipxboxed").keys(), runs.keys())
+            for pid in runs:
+                leftovers.kill(pid)
+            inside.wait()
             await leftovers.until_none(lambda: leftovers.display_users_processes([display], "ipxboxed"))
             self.sleeper(uid)
             while looking.processes(given) != {name: 1}:
