@@ -28,12 +28,13 @@ LOCK_HINT = "See who has it (fuser -v), and run the command again."
 
 
 class Done:
-    """How a program ended. ``words`` is the last line that it said."""
+    """How a program ended. ``words`` is the last line that it said, ``all_words`` all of them."""
 
     def __init__(self, status: int, output: str, errors: str) -> None:
         self.status, self.output, self.errors = status, output, errors
         lines = [line.strip() for line in (errors.strip() or output.strip()).splitlines()]
         self.words = lines[-1][:300] if lines else f"status {status}"
+        self.all_words = "; ".join(lines)[:300] or self.words
 
 
 class Host:
@@ -113,7 +114,7 @@ class Host:
         limit = time.monotonic() + LOCK_LIMIT
         while (done := self.run(argv)).status not in (0, *fine):
             if "lock" not in done.words or time.monotonic() > limit:
-                raise FailedError("agent-unreachable", f"{argv[0]} failed: {done.words}")
+                raise FailedError("agent-unreachable", f"{argv[0]} failed: {done.all_words}")
             time.sleep(0.2)
 
     def drop_stale_locks(self) -> None:
