@@ -251,8 +251,8 @@ class JobTests(OwnTestCase):
 
 
 class LockTests(OwnTestCase):
-    def test_locks_from_before_a_loss_of_power(self) -> None:
-        """A lock whose owner's number is another process's now is no lock; that of the owner itself is."""
+    def test_locks_that_nobody_has(self) -> None:
+        """A lock whose owner's number is another process's now is no lock, nor is a dead one's; the owner's own is."""
 
         def lock(name: str, owner: object, made: float) -> Path:
             path = self.path(f"/etc/{name}.lock")
@@ -261,13 +261,14 @@ class LockTests(OwnTestCase):
             return path
 
         now, uptime, ticks = time.time(), time.clock_gettime(time.CLOCK_BOOTTIME), os.sysconf("SC_CLK_TCK")
-        self.path("/proc/7").mkdir()
         begun = int((uptime - 5) * ticks)
-        self.path("/proc/7/stat").write_text(f"7 (a) b) S {'0 ' * 18}{begun} 0\n")
-        stale = [lock("passwd", 7, now - 8), lock("subgid", "7\0", now - 9e5)]
+        for pid, state in ((7, "S"), (9, "Z")):
+            self.path(f"/proc/{pid}").mkdir()
+            self.path(f"/proc/{pid}/stat").write_text(f"{pid} (a) b) {state} {'0 ' * 18}{begun} 0\n")
+        stale = [lock("passwd", 7, now - 8), lock("subgid", "7\0", now - 9e5), lock("subuid", 9, now)]
         kept = [lock("group", 7, now - 5), lock("shadow", 8, now - 8), lock("gshadow", "", now - 8)]
         Host(str(self.root)).drop_stale_locks()
-        self.assertEqual([path.exists() for path in (*stale, *kept)], [False] * 2 + [True] * 3)
+        self.assertEqual([path.exists() for path in (*stale, *kept)], [False] * 3 + [True] * 3)
 
 
 class FirewallTests(OwnTestCase):

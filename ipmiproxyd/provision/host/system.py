@@ -118,8 +118,8 @@ class Host:
             time.sleep(0.2)
 
     def drop_stale_locks(self) -> None:
-        """Those of useradd and its relatives whose owner lost its power, and whose number is another process's since
-        then: the tools would take that one for the owner, and refuse to run as long as it lives."""
+        """Those of useradd and its relatives whose owner was killed, and never buried; or lost its power, and its number
+        is another process's since then. The tools look for the number alone, and would refuse to run."""
         begin = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
         for name in USERS_FILES:
             lock = f"/etc/{name}.lock"
@@ -127,7 +127,10 @@ class Host:
                 made = os.lstat(self.path(lock)).st_mtime
                 owner = int((self.read(lock) or "").strip("\0\n "))
                 fields = (self.read(f"/proc/{owner}/stat") or "").rpartition(")")[2].split()
-                if fields and begin + int(fields[19]) / os.sysconf("SC_CLK_TCK") > made + AT_ONCE:
+                if not fields:
+                    continue  # the tools see that themselves
+                begun = begin + int(fields[19]) / os.sysconf("SC_CLK_TCK")
+                if fields[0] in ("Z", "X") or begun > made + AT_ONCE:
                     os.unlink(self.path(lock))
 
     # --- users and groups: read from the files, as the tools that change them do --------------------------------------
