@@ -115,11 +115,12 @@ class Host:
         while (done := self.run(argv)).status not in (0, *fine):
             if "lock" not in done.words or time.monotonic() > limit:
                 raise FailedError("agent-unreachable", f"{argv[0]} failed: {done.all_words}")
+            self.drop_stale_locks()
             time.sleep(0.2)
 
     def drop_stale_locks(self) -> None:
-        """Those of useradd and its relatives whose owner was killed, and never buried; or lost its power, and its number
-        is another process's since then. The tools look for the number alone, and would refuse to run."""
+        """Those of useradd and its relatives whose owner was killed, and never buried; or whose host lost its power,
+        and its number is another process's since. The tools look for the number alone, and would refuse to run."""
         begin = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
         for name in USERS_FILES:
             lock = f"/etc/{name}.lock"
