@@ -103,6 +103,25 @@ class JavaTests(OwnTestCase):
         self.provision(**self.given)
         self.assertIn("closed to the users of displays", self.told.words("warning")[0])
 
+    def test_a_file_in_its_place(self) -> None:
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        self.folder.write_text("mine")
+        os.chown(self.folder, 0, 0)
+        self.assertEqual(self.provision(**self.given), [])
+        self.assertIn("belongs to root, and is left", self.told.words("warning")[0])
+        self.unprovision()
+        self.assertEqual(self.folder.read_text(), "mine")
+
+    def test_a_number_that_is_another_users_now(self) -> None:
+        """What that one has put there is left, and what it runs goes on."""
+
+        self.provision(**self.given)
+        self.java("jdk1.8.0_121", 54321)
+        passwd = self.path("/etc/passwd")
+        passwd.write_text(passwd.read_text().replace("ipmiproxyd:x:54321", "other:x:54321"))
+        self.assertEqual([words for words in self.unprovision() if "jdk" in words], [])
+        self.assertTrue((self.folder / "jdk1.8.0_121").exists())
+
     def test_killed_anywhere(self) -> None:
         for point in range(1, 60):
             if not self.killed(point, lambda: self.provision(**self.given)):

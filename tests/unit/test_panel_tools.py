@@ -176,6 +176,7 @@ class BrowserTests(SynchronousTestCase):
             ("chromium", "/opt/x/chrome", "/opt/x/chrome", "Chromium", "chromium-policy"),
             ("chromium", "/usr/bin/brave-browser --x", "/usr/bin/brave-browser", "Chromium", "brave-policy"),
             ("google-chrome-stable", "chromium", "google-chrome-stable", "google-chrome-stable", "chrome-policy"),
+            ("chromium", "/usr/bin/google-chrome --x", "/usr/bin/google-chrome", "Chromium", "chrome-policy"),
             ("microsoft-edge-stable", "chromium", "microsoft-edge-stable", "microsoft-edge-stable", "edge-policy"),
         ):
             there.browser = chosen

@@ -53,7 +53,7 @@ def _look_at(work: Work, path: str, uid: int) -> None:
 
 def _not_ours(work: Work, path: str, owner: str) -> None:
     hint = "let [java] dir of the daemon be another folder"
-    if owner == "root" and not os.listdir(work.host.path(path)):
+    if owner == "root" and os.path.isdir(work.host.path(path)) and not os.listdir(work.host.path(path)):
         hint = f"say chown {work.account} {path} there, or {hint}"
     words = f"{path} on the host belongs to {owner}, and is left: java install cannot unpack into it"
     work.teller.warning(f"{words}. To have it do so, {hint}")
@@ -65,8 +65,7 @@ def undo_folder(work: Work, change: Change) -> None:
     if files.look(root, path)["type"] != "folder":
         return
     passwd = work.host.entries("passwd")  # an account's number of former times may be somebody else's
-    with os.scandir(work.host.path(path)) as found:
-        entries = {entry.name: entry.stat(follow_symlinks=False).st_uid for entry in found}
+    entries = _entries(work, path)
     numbers = {*change["owners"]} - {int(entry[2]) for name, entry in passwd.items() if name != work.account}
     ours = [name for name in sorted(entries) if entries[name] in numbers]
     others = entries.keys() - set(ours)
@@ -75,19 +74,26 @@ def undo_folder(work: Work, change: Change) -> None:
     else:
         words = f"{path} belongs to root" if others else f"{path} is removed"
     if work.tell(words):
-        _remove(work, change, ours, is_all=not others)
+        _remove(work, path, numbers)
     if others:
         work.teller.warning(f"{path} has files that are not ours, and is left: {apt.names(others)}")
 
 
-def _remove(work: Work, change: Change, ours: list[str], *, is_all: bool) -> None:
-    path, root = change["key"], work.host.root
+def _entries(work: Work, path: str) -> dict[str, int]:
+    """What is in a folder, and whose it is."""
+    with os.scandir(work.host.path(path)) as found:
+        return {entry.name: entry.stat(follow_symlinks=False).st_uid for entry in found}
+
+
+def _remove(work: Work, path: str, numbers: set[int]) -> None:
+    root = work.host.root
     files.put(root, path, files.new_folder(MODE))  # nothing more comes in
     # An account that goes, too, may be unpacking one just now.
     entry = work.host.entries("passwd").get(work.account)
     if work.record.find("account", work.account) and entry and not work.host.end_processes({int(entry[2])}):
         raise FailedError("in-use", f"Processes of {work.account} on the host do not end")
-    for name in ours:
-        files.remove(root, f"{path}/{name}")
-    if is_all and not os.listdir(work.host.path(path)):
+    for name, uid in _entries(work, path).items():
+        if uid in numbers:
+            files.remove(root, f"{path}/{name}")
+    if not _entries(work, path):
         files.put(root, path, files.MISSING)
