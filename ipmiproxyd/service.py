@@ -21,6 +21,7 @@ from ipmiproxyd.access.grants import GrantBook
 from ipmiproxyd.agents.fleet import Fleet
 from ipmiproxyd.agents.local import LocalAgent
 from ipmiproxyd.config import Settings, jobs_beside
+from ipmiproxyd.console.admission import Limits
 from ipmiproxyd.console.agent_desk import AgentDesk, AgentMaker, DeskRooms
 from ipmiproxyd.console.browser_sessions import KIND as BROWSER_SESSION
 from ipmiproxyd.console.browser_sessions import BrowserSessions
@@ -28,7 +29,7 @@ from ipmiproxyd.console.displays import DisplayPools
 from ipmiproxyd.console.html5_opening import Html5Opening
 from ipmiproxyd.console.java_desk import JavaDesk
 from ipmiproxyd.console.java_opening import JavaOpening
-from ipmiproxyd.console.manager import ConsoleManager, Limits, Surroundings
+from ipmiproxyd.console.manager import ConsoleManager, Surroundings
 from ipmiproxyd.console.opening import DebugOpening, PanelOpening, VncOpening, Workshop
 from ipmiproxyd.console.provision_desk import ProvisionDesk, Provisioner
 from ipmiproxyd.console.proxies import ProxyDesk

@@ -1,4 +1,4 @@
-"""All consoles: who may open one, which one is reused, and what becomes of those of an earlier run."""
+"""All consoles: which one is reused, which other type is tried, and what becomes of those of an earlier run."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from ipmiproxyd.console.admission import Limits, admit
 from ipmiproxyd.console.deadlines import Patience
 from ipmiproxyd.console.displays import DisplayPool
+from ipmiproxyd.console.giving_back import GivingBack
 from ipmiproxyd.console.ids import console_of, new_id
 from ipmiproxyd.console.ledger import KIND as LEDGER_KIND
 from ipmiproxyd.console.ledger import Ledger, Release
@@ -22,9 +24,9 @@ from ipmiproxyd.console.session import ConsoleSession, label_of
 from ipmiproxyd.console.sharing import Sharing
 from ipmiproxyd.console.timing import limited
 from ipmiproxyd.console.types import CANNOT_WORK, NAMES, Types, first_sentence, hindrance, still_worth, without_hopeless
-from ipmiproxyd.errors import BadValue, Cancelled, LimitReached, NotFound, ProxyError, TimedOut
+from ipmiproxyd.errors import BadValue, Cancelled, NotFound, ProxyError, TimedOut
 from ipmiproxyd.interfaces import Agent, Grants, Progress, RelayHost, Store, VncServer, agent_named, is_leaving
-from ipmiproxyd.model import Console, ConsoleState, ConsoleType, Grant, Job, LedgerRecord, OpenRequest
+from ipmiproxyd.model import Console, ConsoleState, ConsoleType, Grant, Job, OpenRequest
 
 KIND: Final = "console"
 OF_THE_PAGE: Final = ("relay-port", "grants")
@@ -46,17 +48,6 @@ log = Logger()
 
 Stages = Callable[[ConsoleSession], Coroutine[Deferred[Any], Any, None]]
 """The stages of opening one type of console (see ``opening.py``)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """How many consoles there may be (0: no limit of this kind), and how patient they are, in seconds."""
-
-    total: int
-    per_agent: int
-    per_user: int
-    unvisited: float
-    abandoned: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,13 +82,8 @@ class ConsoleManager:
         self._screenshots = DeferredSemaphore(SCREENSHOTS)
         self._past: OrderedDict[str, Console] = OrderedDict()
         self._stopping = False
-        self._releases = {
-            "job": self._release_job,
-            "display": self._release_display,
-            "grants": self._release_grants,
-            "relay-port": self._release_port,
-            **around.releases,
-        }
+        gives_back = GivingBack(around.agents, around.displays, around.grants, self._sessions)
+        self._releases = {**gives_back.releases(), **around.releases}
 
     # --- opening ------------------------------------------------------------------------------------------------------
 
@@ -162,29 +148,7 @@ class ConsoleManager:
     def _admit(self, request: OpenRequest) -> None:
         if self._stopping:
             raise Cancelled("The gateway is being stopped and opens no more consoles.")
-        limits = self._around.limits
-        present = [session.request for session in self._sessions.values()]
-        counts = (
-            (limits.total, len(present), "consoles are open in all", "consoles.limit"),
-            (
-                limits.per_agent,
-                sum(other.agent == request.agent for other in present),
-                f"consoles are open on the agent {request.agent}",
-                "consoles.limit_per_agent",
-            ),
-            (
-                limits.per_user if request.user else 0,
-                sum(other.user == request.user for other in present),
-                f"consoles are open for the user {request.user}",
-                "consoles.limit_per_user",
-            ),
-        )
-        for limit, count, words, setting in counts:
-            if limit and count >= limit:
-                raise LimitReached(
-                    f"{count} {words}, and no more are allowed.",
-                    hint=f"Close one that is no longer needed, or raise {setting}.",
-                )
+        admit(request, [session.request for session in self._sessions.values()], self._around.limits)
 
     def _make(self, request: OpenRequest) -> ConsoleSession:
         console_id = new_id(_ID_LENGTH)
@@ -449,48 +413,12 @@ class ConsoleManager:
             session.close(ending)
         await _all_closed(sessions)
 
-    # --- giving back: each needs only the record ----------------------------------------------------------------------
-
     def _farewell(self, console_id: str, ending: Ending) -> None:
         """The viewers are told at once; the rest may take a moment."""
 
         port = self._sessions[console_id].has.port
         if port is not None:
             port.close(ending.reason, ending.message)
-
-    async def _release_port(self, record: LedgerRecord) -> None:
-        session = self._sessions.get(record.console)
-        if session is not None and session.has.port is not None:
-            ending = session.ending
-            await session.has.port.close(*(("closed", "") if ending is None else (ending.reason, ending.message)))
-
-    async def _release_grants(self, record: LedgerRecord) -> None:
-        self._around.grants.revoke(record.console)
-
-    async def _release_display(self, record: LedgerRecord) -> None:
-        pool = self._around.displays.get(record.data["agent"])
-        if pool is not None:
-            pool.give_back(int(record.key), record.console)
-
-    async def _release_job(self, record: LedgerRecord) -> None:
-        agent = self._around.agents.get(record.data["agent"])
-        if agent is None:
-            # Its jobs end by their lease, or as strangers of the agent that has its folder now.
-            log.warn("console {console}: its agent is not configured any more", console=record.console)
-            return
-        try:
-            await agent.stop(record.key)
-        except ProxyError:
-            # Without a runner that works there nothing can be stopped, nor was anything begun perhaps.
-            if await _may_have(agent, record.key):
-                raise
-
-
-async def _may_have(agent: Agent, job_id: str) -> bool:
-    try:
-        return any(job.id == job_id for job in await agent.jobs())
-    except ProxyError:
-        return True
 
 
 async def _all_closed(sessions: Sequence[ConsoleSession]) -> None:

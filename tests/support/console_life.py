@@ -10,8 +10,9 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from ipmiproxyd.access.grants import GrantBook
+from ipmiproxyd.console.admission import Limits
 from ipmiproxyd.console.displays import DisplayPool
-from ipmiproxyd.console.manager import ConsoleManager, Limits, Surroundings
+from ipmiproxyd.console.manager import ConsoleManager, Surroundings
 from ipmiproxyd.console.opening import VncOpening, Workshop, serve_page, start_job
 from ipmiproxyd.console.session import ConsoleSession
 from ipmiproxyd.console.types import Types

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from twisted.internet.defer import Deferred, fail
 
+from ipmiproxyd.console.admission import Limits
 from ipmiproxyd.console.machine import Ending
-from ipmiproxyd.console.manager import Limits
 from ipmiproxyd.console.session import RETRY_AFTER, ConsoleSession
 from ipmiproxyd.errors import (
     AgentUnreachable,

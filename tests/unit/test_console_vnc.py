@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from ipmiproxyd.console.manager import Limits
+from ipmiproxyd.console.admission import Limits
 from ipmiproxyd.errors import BadValue, BmcAuth, BmcState, BmcUnreachable, LimitReached, MissingArgument
 from ipmiproxyd.interfaces import VncServer
 from ipmiproxyd.model import Console, ConsoleState, Device, Secret, TcpStream

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import pwd
 import shutil
 import sys
 import time
@@ -366,7 +367,7 @@ class RootOnlyTests(SynchronousTestCase):
         self.assertIn("No such file", self.refused())
 
     def test_where_the_daemon_cannot_see_it(self) -> None:
-        for programs in ("/home/ann/bin", "/root/bin", "/tmp/bin", "/opt/with space/bin"):
+        for programs in ("/home/ann/bin", f"{pwd.getpwnam('root').pw_dir}/bin", "/tmp/bin", "/opt/with space/bin"):
             installation = Installation(Path(programs), RUNNER, ROOT, 0.0)
             self.assertIn(f"{programs}: ", self.assertRaises(SetupError, installation.check).message)
 
